@@ -115,8 +115,10 @@ bool ew_infer_ints(struct ew_infer *f, int i, int64_t *out, size_t cap, size_t *
         return false;
     if (count && !in->data)
         return false;
-    for (size_t k = 0; k < count; k++)
-        out[k] = ew_elem_get_i64(in->data, in->type->dtype, k);
+    for (size_t k = 0; k < count; k++) {
+        const int64_t v = ew_elem_get_i64(in->data, in->type->dtype, k);
+        out[k] = v > EW_DIM_FIRST_SYMBOL ? v : EW_DIM_FIRST_SYMBOL + 1; /* INT64_MIN: "from the start" */
+    }
     *n = count;
     return true;
 }

@@ -6,11 +6,21 @@
 #ifndef EW_OP_SYMTAB_H
 #define EW_OP_SYMTAB_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/arena.h"
 
 #define EW_DIM_BAD INT64_MIN /* overflow, or a symbol where none may be */
+
+/* Symbols lie far below zero, so that contents of integer tensors (`known`, ew_infer_ints) can hold small
+ * negative numbers (the -1 of a Reshape, a negative Slice start) beside symbols. In a type every dim < 0 is a symbol;
+ * in contents, ask ew_dim_is_symbol(). */
+#define EW_DIM_FIRST_SYMBOL (-((int64_t)1 << 40))
+static inline bool ew_dim_is_symbol(int64_t d)
+{
+    return d <= EW_DIM_FIRST_SYMBOL && d != EW_DIM_BAD;
+}
 
 struct ew_symtab;
 
