@@ -13,6 +13,7 @@
 #include "edgewise/graph.h"
 #include "base/arena.h"
 #include "base/buf.h"
+#include "base/hash.h"
 #include "kernels/linear.h" /* struct ew_weight_part */
 #include "op/op.h"
 
@@ -100,7 +101,10 @@ ew_status ew_graph_add_node(struct ew_graph *g, ew_op op, const char *name, cons
 ew_status ew_graph_insert_node(struct ew_graph *g, struct ew_node *at, ew_op op, const char *name,
                                const union ew_attrs *attrs, struct ew_value *const *in, int n_in, int n_out,
                                struct ew_node **out_node, ew_error *err);
-/* Every use of `from` (node inputs and graph outputs) becomes `to`. Graph outputs keep their name. */
+/* Every use of `from` (node inputs and graph outputs) becomes `to`. Graph outputs keep their name: `to` takes it.
+ * Where ew_graph_can_replace() says no (`from` is a graph output, `to` a graph output, input or constant), the graph
+ * output stays and only node inputs change. */
+bool ew_graph_can_replace(const struct ew_value *from, const struct ew_value *to);
 void ew_graph_replace_uses(struct ew_graph *g, struct ew_value *from, struct ew_value *to);
 void ew_node_set_input(struct ew_node *n, int i, struct ew_value *v);
 /* Unlinks; the node's outputs must have no uses. */
@@ -109,6 +113,19 @@ void ew_graph_remove_node(struct ew_graph *g, struct ew_node *n);
 size_t ew_graph_sweep(struct ew_graph *g);
 /* The one node that uses v, or NULL if there are none, several, or v is a graph output. */
 struct ew_node *ew_value_single_use(const struct ew_graph *g, const struct ew_value *v);
+
+/* A graph input, a constant, or output of a node that is still linked. */
+bool ew_value_is_live(const struct ew_value *v);
+/* Gives v this name; a plain value that has it is renamed. MISMATCH when an input or output of the graph has it. */
+ew_status ew_value_rename(struct ew_graph *g, struct ew_value *v, const char *name, ew_error *err);
+/* `name`, or `name` with the first free ".1", ".2"...; in the arena. NULL: out of memory. */
+const char *ew_graph_unique_name(struct ew_graph *g, const char *name);
+
+/* One node: types of its outputs into out[n_out] (not stored), and `known` of its outputs (stored). */
+ew_status ew_node_infer_types(struct ew_graph *g, const struct ew_node *n, struct ew_type *out, ew_error *err);
+void ew_node_infer_known(struct ew_graph *g, struct ew_node *n);
+/* Integer contents of a value as dims: of a small constant or of shape arithmetic. False: not known, or over cap. */
+bool ew_value_ints(const struct ew_value *v, int64_t *out, size_t cap, size_t *n);
 
 /* Infers all types again from the inputs, and `known` contents of shape arithmetic. */
 ew_status ew_graph_infer(struct ew_graph *g, ew_error *err);
