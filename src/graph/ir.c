@@ -66,8 +66,9 @@ struct ew_value *ew_graph_find(const struct ew_graph *g, const char *name)
 {
     uint32_t id;
 
-    if (!ew_map_find(&g->values_by_name, name, strlen(name), &id))
-        return NULL;
+    if (!ew_map_find(&g->values_by_name, name, strlen(name), &id) || id >= g->n_values ||
+        strcmp(g->values[id]->name, name) != 0)
+        return NULL; /* also a suffix counter, see ew_graph_unique_name */
     return ew_value_is_live(g->values[id]) ? g->values[id] : NULL;
 }
 
