@@ -240,12 +240,12 @@ static ew_status infer_linear(struct ew_infer *f)
     EW_TRY(want_float(f, 1));
     EW_TRY(want_rank(f, 1, 2));
     EW_TRY(want_dim(f, 1, 1, x->dim[x->n_dims - 1]));
-    if (a->glu && w->dim[0] % 2)
+    if (a->glu && w->dim[0] >= 0 && w->dim[0] % 2)
         return ew_fail(f->err, EW_STATUS_MISMATCH, "weight has %lld rows, glu needs an even number",
                        (long long)w->dim[0]);
     EW_TRY(want_vector(f, 2, w->dim[0]));
     *y = *x;
-    y->dim[y->n_dims - 1] = a->glu ? w->dim[0] / 2 : w->dim[0];
+    y->dim[y->n_dims - 1] = a->glu ? ew_dim_div(f->syms, w->dim[0], 2) : w->dim[0];
     return want_same(f, 3, y);
 }
 

@@ -123,29 +123,67 @@ int64_t ew_dim_unknown(struct ew_symtab *t)
 
 /* ---- polynomials ---- */
 
-static int term_compare(const struct ew_sym_term *a, const struct ew_sym_term *b)
+static int order_i64(int64_t a, int64_t b)
+{
+    return (a > b) - (a < b);
+}
+
+static int dim_compare(const struct ew_symtab *t, int64_t a, int64_t b);
+
+/* An order of terms that depends on what they are, not on when they were made: text can be read back and
+ * gives the same text. Symbols by creation, then unknowns, then the rest; the constant last. */
+static int term_compare(const struct ew_symtab *t, const struct ew_sym_term *a,
+                        const struct ew_sym_term *b)
 {
     const int64_t n = a->n_atoms < b->n_atoms ? a->n_atoms : b->n_atoms;
 
-    for (int i = 0; i < n; i++)
+    for (int64_t i = 0; i < n; i++)
         if (a->atoms[i] != b->atoms[i])
-            return a->atoms[i] > b->atoms[i] ? -1 : 1; /* older atoms (nearer zero) first */
-    return (b->n_atoms > a->n_atoms) - (b->n_atoms < a->n_atoms); /* the constant last */
+            return dim_compare(t, a->atoms[i], b->atoms[i]);
+    return order_i64(b->n_atoms, a->n_atoms);
+}
+
+static int dim_compare(const struct ew_symtab *t, int64_t a, int64_t b)
+{
+    const struct ew_sym_entry *x = ew_sym_entry_get(t, a), *y = ew_sym_entry_get(t, b);
+    int order;
+
+    if (a == b)
+        return 0;
+    if (!x || !y)
+        return x ? 1 : y ? -1 : order_i64(a, b);
+    if (x->kind != y->kind)
+        return order_i64(x->kind, y->kind);
+    if (x->kind == EW_SYM_NAME || x->kind == EW_SYM_UNKNOWN)
+        return order_i64(x->number, y->number);
+    if (x->kind != EW_SYM_POLY) {
+        order = dim_compare(t, x->a, y->a);
+        return order ? order : dim_compare(t, x->b, y->b);
+    }
+    for (int i = 0; i < x->n_terms && i < y->n_terms; i++) {
+        order = term_compare(t, &x->terms[i], &y->terms[i]);
+        if (!order)
+            order = order_i64(x->terms[i].coef, y->terms[i].coef);
+        if (order)
+            return order;
+    }
+    return order_i64(x->n_terms, y->n_terms);
 }
 
 /* Adds coef * atoms into p, keeping the order. False: overflow or too many terms. */
-static bool poly_add_term(struct ew_sym_poly *p, const struct ew_sym_term *t, int64_t factor)
+static bool poly_add_term(const struct ew_symtab *t, struct ew_sym_poly *p,
+                          const struct ew_sym_term *term, int64_t factor)
 {
-    struct ew_sym_term add = *t;
+    struct ew_sym_term add = *term;
     int i = 0;
 
-    if (!ew_i64_mul(t->coef, factor, &add.coef))
+    if (!ew_i64_mul(term->coef, factor, &add.coef))
         return false;
     if (!add.coef)
         return true;
-    while (i < p->n && term_compare(&p->term[i], &add) < 0)
+    while (i < p->n && term_compare(t, &p->term[i], &add) < 0)
         i++;
-    if (i < p->n && term_compare(&p->term[i], &add) == 0) {
+    if (i < p->n && term_compare(t, &p->term[i], &add) == 0) {
         if (!ew_i64_add(p->term[i].coef, add.coef, &p->term[i].coef))
             return false;
         if (!p->term[i].coef) {
@@ -187,6 +225,13 @@ static bool poly_load(const struct ew_symtab *t, int64_t dim, struct ew_sym_poly
     return true;
 }
 
+static int depth_of(const struct ew_symtab *t, int64_t dim)
+{
+    const struct ew_sym_entry *e = ew_sym_entry_get(t, dim);
+
+    return e ? e->depth : 0;
+}
+
 static int64_t poly_store(struct ew_symtab *t, const struct ew_sym_poly *p)
 {
     char key[1 + sizeof(p->term)];
@@ -214,6 +259,12 @@ static int64_t poly_store(struct ew_symtab *t, const struct ew_sym_poly *p)
     if (!terms)
         return EW_DIM_BAD;
     memcpy(terms, p->term, (size_t)p->n * sizeof(*terms));
+    for (int k = 0; k < p->n; k++) {
+        for (int64_t j = 0; j < p->term[k].n_atoms; j++) {
+            const int depth = depth_of(t, p->term[k].atoms[j]);
+            e.depth = depth > e.depth ? depth : e.depth;
+        }
+    }
     e.terms = terms;
     return intern(t, key, len, &e);
 }
@@ -226,7 +277,7 @@ static int64_t combine(struct ew_symtab *t, int64_t a, int64_t b, int64_t factor
     if (!poly_load(t, a, &p) || !poly_load(t, b, &q))
         return EW_DIM_BAD;
     for (int i = 0; i < q.n; i++)
-        if (!poly_add_term(&p, &q.term[i], factor))
+        if (!poly_add_term(t, &p, &q.term[i], factor))
             return EW_DIM_BAD;
     return poly_store(t, &p);
 }
@@ -241,7 +292,7 @@ int64_t ew_dim_sub(struct ew_symtab *t, int64_t a, int64_t b)
     return combine(t, a, b, -1);
 }
 
-static bool term_mul(const struct ew_sym_term *a, const struct ew_sym_term *b,
+static bool term_mul(const struct ew_symtab *t, const struct ew_sym_term *a, const struct ew_sym_term *b,
                      struct ew_sym_term *out)
 {
     int ia = 0, ib = 0;
@@ -251,7 +302,8 @@ static bool term_mul(const struct ew_sym_term *a, const struct ew_sym_term *b,
         return false;
     while (ia < a->n_atoms || ib < b->n_atoms) {
         const bool from_a =
-            ib == b->n_atoms || (ia < a->n_atoms && a->atoms[ia] >= b->atoms[ib]);
+            ib == b->n_atoms ||
+            (ia < a->n_atoms && dim_compare(t, a->atoms[ia], b->atoms[ib]) <= 0);
         out->atoms[out->n_atoms++] = from_a ? a->atoms[ia++] : b->atoms[ib++];
     }
     return true;
@@ -267,7 +319,7 @@ int64_t ew_dim_mul(struct ew_symtab *t, int64_t a, int64_t b)
     for (int i = 0; i < p.n; i++) {
         for (int k = 0; k < q.n; k++) {
             struct ew_sym_term m;
-            if (!term_mul(&p.term[i], &q.term[k], &m) || !poly_add_term(&r, &m, 1))
+            if (!term_mul(t, &p.term[i], &q.term[k], &m) || !poly_add_term(t, &r, &m, 1))
                 return EW_DIM_BAD;
         }
     }
@@ -304,7 +356,7 @@ static int64_t div_exact(struct ew_symtab *t, const struct ew_sym_poly *a,
     if (b->n == 1) {
         for (int i = 0; i < a->n; i++) {
             struct ew_sym_term q;
-            if (!term_div(&a->term[i], &b->term[0], &q) || !poly_add_term(&r, &q, 1))
+            if (!term_div(&a->term[i], &b->term[0], &q) || !poly_add_term(t, &r, &q, 1))
                 return EW_DIM_BAD;
         }
         return poly_store(t, &r);
@@ -318,7 +370,7 @@ static int64_t div_exact(struct ew_symtab *t, const struct ew_sym_poly *a,
         if (i == 0) {
             r.term[0] = q;
             r.n = 1;
-        } else if (term_compare(&q, &r.term[0]) != 0 || q.coef != r.term[0].coef) {
+        } else if (term_compare(t, &q, &r.term[0]) != 0 || q.coef != r.term[0].coef) {
             return EW_DIM_BAD;
         }
     }
@@ -328,10 +380,13 @@ static int64_t div_exact(struct ew_symtab *t, const struct ew_sym_poly *a,
 static int64_t binary_atom(struct ew_symtab *t, enum ew_sym_kind kind, int64_t a, int64_t b)
 {
     char key[1 + 2 * sizeof(int64_t)];
-    const struct ew_sym_entry e = { .kind = kind, .a = a, .b = b };
+    const int da = depth_of(t, a), db = depth_of(t, b);
+    const struct ew_sym_entry e = { .kind = kind, .depth = (da > db ? da : db) + 1, .a = a, .b = b };
 
     if (!t)
         return EW_DIM_BAD;
+    if (e.depth > EW_SYM_MAX_DEPTH)
+        return ew_dim_unknown(t); /* right, if less exact */
     key[0] = (char)kind;
     memcpy(key + 1, &a, sizeof(a));
     memcpy(key + 1 + sizeof(a), &b, sizeof(b));
@@ -395,7 +450,7 @@ static int compare(struct ew_symtab *t, int64_t a, int64_t b)
     if (!poly_load(t, a, &p) || !poly_load(t, b, &q))
         return 2;
     for (int i = 0; i < q.n; i++)
-        if (!poly_add_term(&p, &q.term[i], -1))
+        if (!poly_add_term(t, &p, &q.term[i], -1))
             return 2;
     for (int i = 0; i < p.n; i++) {
         const bool is_size = term_is_size(t, &p.term[i]);
@@ -408,12 +463,14 @@ static int compare(struct ew_symtab *t, int64_t a, int64_t b)
 static int64_t extreme(struct ew_symtab *t, int64_t a, int64_t b, bool largest)
 {
     const int order = compare(t, a, b);
+    bool swap;
 
     if (order == 2)
         return EW_DIM_BAD;
     if (order)
         return (order > 0) == largest ? a : b;
-    return binary_atom(t, largest ? EW_SYM_MAX : EW_SYM_MIN, a > b ? a : b, a > b ? b : a);
+    swap = dim_compare(t, a, b) > 0;
+    return binary_atom(t, largest ? EW_SYM_MAX : EW_SYM_MIN, swap ? b : a, swap ? a : b);
 }
 
 int64_t ew_dim_max(struct ew_symtab *t, int64_t a, int64_t b)

@@ -10,6 +10,7 @@
 #define EW_SYM_MAX_TERMS 16
 #define EW_SYM_MAX_ATOMS 6
 #define EW_SYM_NAME_CAP 256
+#define EW_SYM_MAX_DEPTH 12
 
 enum ew_sym_kind {
     EW_SYM_NAME = 1,
@@ -24,7 +25,7 @@ enum ew_sym_kind {
 struct ew_sym_term { /* hashed as bytes: unused atoms are zero and there is no padding */
     int64_t coef;
     int64_t n_atoms;
-    int64_t atoms[EW_SYM_MAX_ATOMS]; /* dims of atoms, older first */
+    int64_t atoms[EW_SYM_MAX_ATOMS]; /* dims of atoms, sorted */
 };
 
 struct ew_sym_poly {
@@ -35,6 +36,7 @@ struct ew_sym_poly {
 struct ew_sym_entry {
     enum ew_sym_kind kind;
     int n_terms;
+    int depth;                       /* nesting of divisions and extremes, capped: recursion is safe */
     const char *name;                /* NAME */
     int64_t number;                  /* NAME: index among symbols; UNKNOWN: its number */
     const struct ew_sym_term *terms; /* POLY */
