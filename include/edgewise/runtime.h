@@ -152,6 +152,10 @@ EW_API ew_status ew_model_prepare(const char *model, const ew_prepare_opts *opts
 EW_API ew_status ew_model_build(const char *model, const char *dir, const struct ew_build_opts *build, bool hidden_states,
                                 ew_error *err) EW_MUST_USE;
 
+/* Copies tokenizer.json, tokenizer_config.json, chat templates, generation_config.json and the like from one model directory to
+ * another, those that are there. */
+EW_API ew_status ew_model_copy_text_files(const char *from, const char *to, ew_error *err) EW_MUST_USE;
+
 /* Writes a random checkpoint of the shape in config_path (any supported family) to dir; bf16 unless the config says otherwise. */
 EW_API ew_status ew_checkpoint_synth(const char *config_path, const char *dir, uint64_t seed, const ew_progress *progress,
                                      ew_error *err) EW_MUST_USE;
