@@ -258,6 +258,35 @@ void ew_op_attrs_init(ew_op op, union ew_attrs *attrs)
         field_init(f, (char *)attrs + f->offset);
 }
 
+void ew_op_attr_copy_field(const struct ew_attr_field *f, union ew_attrs *to,
+                           const union ew_attrs *from)
+{
+    size_t bytes = 0;
+
+    switch (f->type) {
+    case EW_FIELD_I32:
+    case EW_FIELD_ENUM:
+    case EW_FIELD_DTYPE:
+    case EW_FIELD_F32:
+        bytes = 4;
+        break;
+    case EW_FIELD_I64:
+    case EW_FIELD_F64:
+        bytes = 8;
+        break;
+    case EW_FIELD_INTS:
+        bytes = sizeof(struct ew_ints);
+        break;
+    case EW_FIELD_TEXT:
+        bytes = f->cap;
+        break;
+    case EW_FIELD_PROGRAM:
+        bytes = sizeof(struct ew_attr_pointwise);
+        break;
+    }
+    memcpy((char *)to + f->offset, (const char *)from + f->offset, bytes);
+}
+
 static bool program_equal(const struct ew_attr_pointwise *a, const struct ew_attr_pointwise *b)
 {
     if (a->n_instr != b->n_instr || a->n_instr < 0 || a->n_instr > EW_PW_MAX_INSTR)

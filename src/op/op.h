@@ -53,6 +53,8 @@ const struct ew_op_info *ew_op_get(ew_op op);
 ew_op ew_op_find(const char *name);
 /* Defaults of the op's attributes. */
 void ew_op_attrs_init(ew_op op, union ew_attrs *attrs);
+/* Copies one field of the schema from one struct to another. */
+void ew_op_attr_copy_field(const struct ew_attr_field *f, union ew_attrs *to, const union ew_attrs *from);
 bool ew_op_attrs_equal(ew_op op, const union ew_attrs *a, const union ew_attrs *b);
 
 /* What inference may know of an input beside its type. */

@@ -75,7 +75,7 @@ static int64_t intern(struct ew_symtab *t, const char *key, size_t key_len,
 
 int64_t ew_dim_symbol(struct ew_symtab *t, const char *name)
 {
-    char key[EW_SYM_NAME_CAP + 1];
+    char key[EW_SYM_NAME_CAP + 2];
     const size_t len = strlen(name);
     const char **symbols;
     uint32_t i;
@@ -85,14 +85,20 @@ int64_t ew_dim_symbol(struct ew_symtab *t, const char *name)
     if (!t || !len || len >= EW_SYM_NAME_CAP)
         return EW_DIM_BAD;
     key[0] = 'N';
-    memcpy(key + 1, name, len);
+    for (size_t k = 0; k < len; k++) {
+        const char c = name[k];
+        const bool is_alpha = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_';
+        const bool is_fine = is_alpha || (k && ((c >= '0' && c <= '9') || c == '.'));
+        key[k + 1] = is_fine ? c : '_';
+    }
+    key[len + 1] = '\0';
     if (ew_map_find(&t->index, key, len + 1, &i))
         return EW_DIM_FIRST_SYMBOL - (int64_t)i;
     symbols = ew_mem_resize(EW_MEM_GRAPH, t->symbols, t->n_symbols + 1, sizeof(*symbols));
     if (!symbols)
         return EW_DIM_BAD;
     t->symbols = symbols;
-    e.name = ew_arena_strdup(&t->arena, name);
+    e.name = ew_arena_strdup(&t->arena, key + 1);
     e.number = (int64_t)t->n_symbols;
     if (!e.name)
         return EW_DIM_BAD;

@@ -26,7 +26,7 @@ struct ew_symtab;
 
 struct ew_symtab *ew_symtab_create(void); /* NULL: no memory */
 void ew_symtab_destroy(struct ew_symtab *t);
-/* The dim of a named symbol, created on first use. Names: [A-Za-z_][A-Za-z0-9_.]* */
+/* The dim of a named symbol, created on first use. Names: [A-Za-z_][A-Za-z0-9_.]*; other characters become '_'. */
 int64_t ew_dim_symbol(struct ew_symtab *t, const char *name);
 /* A fresh unknown. */
 int64_t ew_dim_unknown(struct ew_symtab *t);

@@ -56,4 +56,12 @@ struct ew_symtab {
 /* NULL for a number. */
 const struct ew_sym_entry *ew_sym_entry_get(const struct ew_symtab *t, int64_t dim);
 int64_t ew_sym_unknown_numbered(struct ew_symtab *t, int64_t number);
+/* Whether a dim or content is a number (also one below zero), and which. */
+static inline bool ew_sym_number(const struct ew_symtab *t, int64_t dim, int64_t *out)
+{
+    (void)t;
+    *out = dim;
+    return !ew_dim_is_symbol(dim) && dim != EW_DIM_BAD;
+}
+
 #endif
