@@ -12,6 +12,13 @@
 #define VL 8    /* floats in a vector */
 #define V_MR 6  /* rows of the largest register tile */
 #define V_ACC 12 /* accumulators that fit beside the operands */
+/* Panels that a tile of r rows takes at once: enough chains to hide the latency of FMA. */
+#define V_NP(r) ((r) == 1 ? 4 : (r) <= 3 ? 2 : 1)
+#if defined(__clang__)
+#    define UNROLL _Pragma("clang loop unroll(full)")
+#else
+#    define UNROLL _Pragma("GCC unroll 16")
+#endif
 #define ALWAYS static inline __attribute__((always_inline))
 
 typedef __m256 vec;
@@ -27,6 +34,7 @@ typedef __m256 vmask; /* all ones or zeros per lane */
 #define v_sub(a, b) _mm256_sub_ps(a, b)
 #define v_mul(a, b) _mm256_mul_ps(a, b)
 #define v_div(a, b) _mm256_div_ps(a, b)
+#define v_first(a) _mm256_cvtss_f32(a)
 #define v_sqrt(a) _mm256_sqrt_ps(a)
 #define v_fma(a, b, c) _mm256_fmadd_ps(a, b, c)   /* a * b + c */
 #define v_fnma(a, b, c) _mm256_fnmadd_ps(a, b, c) /* c - a * b */

@@ -13,6 +13,13 @@
 #define VL 16    /* floats in a vector */
 #define V_MR 12  /* rows of the largest register tile */
 #define V_ACC 24 /* accumulators that fit beside the operands */
+/* Panels that a tile of r rows takes at once: enough chains to hide the latency of FMA. */
+#define V_NP(r) ((r) <= 3 ? 4 : (r) <= 6 ? 2 : 1)
+#if defined(__clang__)
+#    define UNROLL _Pragma("clang loop unroll(full)")
+#else
+#    define UNROLL _Pragma("GCC unroll 16")
+#endif
 #define ALWAYS static inline __attribute__((always_inline))
 
 typedef __m512 vec;
@@ -28,6 +35,7 @@ typedef __mmask16 vmask;
 #define v_sub(a, b) _mm512_sub_ps(a, b)
 #define v_mul(a, b) _mm512_mul_ps(a, b)
 #define v_div(a, b) _mm512_div_ps(a, b)
+#define v_first(a) _mm512_cvtss_f32(a)
 #define v_sqrt(a) _mm512_sqrt_ps(a)
 #define v_fma(a, b, c) _mm512_fmadd_ps(a, b, c)   /* a * b + c */
 #define v_fnma(a, b, c) _mm512_fnmadd_ps(a, b, c) /* c - a * b */

@@ -1,0 +1,9 @@
+/* kernels/x86/rowops_avx2.c - the row kernels of this level: rowops_tmpl.inc with its vectors. */
+#include "kernels/x86/vec_avx2.h"
+
+#include "cpu/cpu.h"
+#include "kernels/x86/vmath.inc"
+#include "kernels/x86/vrow.inc"
+#include "kernels/x86/rowops_tmpl.inc"
+
+ROWOPS_TABLE(avx2, EW_CPU_AVX2)

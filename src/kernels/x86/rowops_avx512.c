@@ -1,0 +1,9 @@
+/* kernels/x86/rowops_avx512.c - the row kernels of this level: rowops_tmpl.inc with its vectors. */
+#include "kernels/x86/vec_avx512.h"
+
+#include "cpu/cpu.h"
+#include "kernels/x86/vmath.inc"
+#include "kernels/x86/vrow.inc"
+#include "kernels/x86/rowops_tmpl.inc"
+
+ROWOPS_TABLE(avx512, (EW_CPU_AVX2 | EW_CPU_AVX512))
