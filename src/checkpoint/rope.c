@@ -317,7 +317,7 @@ static float dynamic_base(const struct ew_rope_spec *s, int64_t hint)
     if (hint <= s->max_position)
         return (float)s->theta;
     grown = (float)s->factor * (float)hint / (float)s->max_position - (float)(s->factor - 1.0);
-    return (float)s->theta * (float)pow((double)grown, (double)(float)e);
+    return (float)s->theta * (float)pow((double)grown, e);
 }
 
 static double yarn_dim(const struct ew_rope_spec *s, double rotations)
