@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/buf.h"
+#include "base/error.h"
 #include "base/hash.h"
 #include "base/mem.h"
 #include "cpu/cpu.h"
