@@ -178,6 +178,21 @@ static bool is_internal(ew_op op)
            op == EW_OP_MOE || op == EW_OP_POINTWISE;
 }
 
+/* Ops that meant something else before opset 7, and whose attributes would not show it. */
+static bool is_too_old(const struct ew_onnx_node *n)
+{
+    static const char *const changed[] = {
+        "BatchNormalization", "Concat", "Dropout", "Gemm", "PRelu", "Selu", NULL
+    };
+
+    if (n->in->opset >= 7)
+        return false;
+    for (size_t i = 0; changed[i]; i++)
+        if (strcmp(changed[i], n->p->op_type) == 0)
+            return true;
+    return false;
+}
+
 static ew_status import_op(struct ew_onnx_node *n)
 {
     const char *op_type = n->p->op_type, *domain = n->p->domain;
@@ -185,6 +200,9 @@ static ew_status import_op(struct ew_onnx_node *n)
     ew_onnx_importer *import = find_special(ew_onnx_plugin_ops, op_type);
     union ew_attrs attrs;
 
+    if (is_default && is_too_old(n))
+        return ew_onnx_refuse(n, "op %s of opset %lld is not supported, of 7 and later it is",
+                              op_type, (long long)n->in->opset);
     if (!import && is_default) {
         import = find_special(ew_onnx_shape_ops, op_type);
         if (!import)

@@ -63,6 +63,7 @@ static ew_status read_attrs(struct ew_onnx_node *n, struct plugin *p)
     if (vision)
         return ew_onnx_refuse(n, "attribute enable_vision_block_attention = 1 is not supported");
     a->enable_tree_attention = (int32_t)tree;
+    (void)ew_onnx_attr(n, "_outputs");   /* torch's exporter: how many outputs the node has */
     (void)ew_onnx_attr(n, "qkv_scales"); /* scales of an fp8 cache: nothing to scale here */
     EW_TRY(ew_onnx_attr_int(n, "sliding_window_size", -1, &a->sliding_window_size));
     if (a->sliding_window_size < 1 && a->sliding_window_size != -1)

@@ -197,6 +197,21 @@ static ew_status read_entry(const json_t *header, size_t room, struct ew_type *t
     return EW_STATUS_OK;
 }
 
+/* A tied head is stored twice, in the model and here: one constant is enough. */
+static struct ew_value *find_same(const struct ew_graph *g, const struct ew_type *type,
+                                  const void *data)
+{
+    size_t bytes;
+
+    for (uint32_t i = 0; i < g->n_values; i++) {
+        struct ew_value *v = g->values[i];
+        if (v->is_const && v->n_uses && v->con.data && ew_type_equal(&v->type, type) &&
+            ew_type_bytes(type, &bytes) && memcmp(v->con.data, data, bytes) == 0)
+            return v;
+    }
+    return NULL;
+}
+
 ew_status ew_onnx_llm_embedding(struct ew_onnx_in *in, const char *dir)
 {
     char path[4096 + 32];
@@ -226,7 +241,9 @@ ew_status ew_onnx_llm_embedding(struct ew_onnx_in *in, const char *dir)
     EW_TRY(st);
     const uint8_t *data = map->bytes + data_at + at;
     const bool copy = (uintptr_t)data % (ew_dtype_bits(type.dtype) / 8) != 0;
-    in->g->embedding = ew_graph_add_const(in->g, "embedding", &type, data, copy);
+    in->g->embedding = find_same(in->g, &type, data);
+    if (!in->g->embedding)
+        in->g->embedding = ew_graph_add_const(in->g, "embedding", &type, data, copy);
     return in->g->embedding ? EW_STATUS_OK : ew_fail(in->err, EW_STATUS_NO_MEMORY, "no memory");
 }
 
