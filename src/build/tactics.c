@@ -1,0 +1,222 @@
+/* build/tactics.c - which kernel runs each distinct Linear problem. Candidates come from the kernel table alone: a kernel
+ * of another kind (quantised, AMX) competes by being in it. */
+#include "build/build_impl.h"
+
+/* Rows at the opt shape of each profile: what tactics are timed at. */
+static ew_status rows_at_opt(struct ew_build *b, uint64_t *m_of /* [n_profiles][n_nodes] */)
+{
+    struct ew_plan *p = &b->plan;
+
+    for (uint32_t i = 0; i < p->n_profiles; i++) {
+        struct ew_shapes s;
+        struct ew_arena a;
+        ew_status st;
+
+        ew_arena_init(&a, EW_MEM_BUILD, 0);
+        st = ew_plan_profile_shapes(p, i, EW_PLAN_OPT, &a, &s, b->err);
+        for (uint32_t k = 0; k < p->n_nodes && !st; k++) {
+            const struct ew_plan_node *n = &p->nodes[k];
+            const struct ew_type *x;
+            uint64_t *m = &m_of[(size_t)i * p->n_nodes + k];
+            size_t count;
+
+            *m = 1;
+            if (n->op != EW_OP_LINEAR && n->op != EW_OP_MOE)
+                continue;
+            x = &s.type[n->in[0]];
+            if (x->dtype == EW_DTYPE_NONE || x->n_dims < 1 || x->dim[x->n_dims - 1] < 1 || !ew_type_count(x, &count))
+                continue;
+            *m = count / (size_t)x->dim[x->n_dims - 1];
+            if (n->op == EW_OP_MOE) {
+                const uint64_t experts = p->tensors[n->in[2]].packed.n_experts;
+
+                *m = (*m * (uint64_t)n->attrs.moe.top_k + experts - 1) / (experts ? experts : 1);
+            }
+            *m = *m ? *m : 1;
+        }
+        ew_arena_deinit(&a);
+        EW_TRY(st);
+    }
+    return EW_STATUS_OK;
+}
+
+static struct ew_plan_tactic *tactic_of(struct ew_build *b, const struct ew_plan_tensor *t)
+{
+    struct ew_plan *p = &b->plan;
+    struct ew_plan_tactic *k;
+
+    for (uint32_t i = 0; i < p->n_tactics; i++) {
+        k = &p->tactics[i];
+        if (k->dtype == t->dtype && k->n == t->packed.n && k->k == t->packed.k && k->glu == t->packed.glu)
+            return k;
+    }
+    k = &p->tactics[p->n_tactics++];
+    *k = (struct ew_plan_tactic){ .dtype = t->dtype, .n = t->packed.n, .k = t->packed.k, .glu = t->packed.glu };
+    k->m = ew_arena_new(&p->arena, uint64_t, p->n_profiles);
+    return k->m ? k : NULL;
+}
+
+/* One tactic per distinct problem, with the largest m of its uses. */
+static ew_status collect(struct ew_build *b, const uint64_t *m_of)
+{
+    struct ew_plan *p = &b->plan;
+
+    p->tactics = ew_arena_new(&p->arena, struct ew_plan_tactic, 2ull * p->n_nodes + 1u);
+    if (!p->tactics)
+        return ew_fail(b->err, EW_STATUS_NO_MEMORY, "tactics");
+    for (uint32_t i = 0; i < p->n_nodes; i++)
+        for (uint32_t k = 0; k < p->nodes[i].n_in; k++) {
+            const uint32_t t = p->nodes[i].in[k];
+            struct ew_plan_tactic *tac;
+
+            if (t == EW_PLAN_NONE || !b->consts[t].pack)
+                continue;
+            tac = tactic_of(b, &p->tensors[t]);
+            if (!tac)
+                return ew_fail(b->err, EW_STATUS_NO_MEMORY, "tactics");
+            tac->n_uses++;
+            for (uint32_t pr = 0; pr < p->n_profiles; pr++) {
+                const uint64_t m = m_of[(size_t)pr * p->n_nodes + i];
+
+                tac->m[pr] = m > tac->m[pr] ? m : tac->m[pr];
+            }
+        }
+    return EW_STATUS_OK;
+}
+
+static bool usable(const struct ew_build *b, const struct ew_linear_kernel *k, ew_dtype dtype)
+{
+    return k->weight_dtype == dtype && (k->cpu_need & ~b->cpu_flags) == 0;
+}
+
+static ew_status candidates(struct ew_build *b, struct ew_plan_tactic *t)
+{
+    struct ew_plan *p = &b->plan;
+    size_t n;
+    const struct ew_linear_kernel *const *all = ew_linear_kernels(&n);
+    bool fast = false;
+
+    t->candidates = ew_arena_new(&p->arena, struct ew_plan_candidate, n + 1u);
+    if (!t->candidates)
+        return ew_fail(b->err, EW_STATUS_NO_MEMORY, "tactics");
+    for (size_t i = 0; i < n; i++)
+        fast = fast || (usable(b, all[i], t->dtype) && all[i]->cpu_need);
+    for (size_t i = 0; i < n; i++) {
+        const bool forced = b->opts.tactic && strcmp(all[i]->name, b->opts.tactic) == 0;
+
+        /* The reference is never the fastest, and timing it at prefill sizes takes seconds. */
+        if (!usable(b, all[i], t->dtype) || (fast && !all[i]->cpu_need && !forced))
+            continue;
+        if (forced)
+            t->chosen = t->n_candidates;
+        else if (!b->opts.tactic || strcmp(t->candidates[t->chosen].kernel ? t->candidates[t->chosen].kernel : "",
+                                           b->opts.tactic) != 0)
+            t->chosen = t->n_candidates; /* the last one is the best ranked */
+        t->candidates[t->n_candidates].kernel = all[i]->name;
+        t->candidates[t->n_candidates].ns = ew_arena_new(&p->arena, uint64_t, p->n_profiles);
+        if (!t->candidates[t->n_candidates++].ns)
+            return ew_fail(b->err, EW_STATUS_NO_MEMORY, "tactics");
+    }
+    if (!t->n_candidates)
+        return ew_fail(b->err, EW_STATUS_UNSUPPORTED, "Linear [%llu,%llu] of %s: no kernel of CPU level %s runs it",
+                       (unsigned long long)t->n, (unsigned long long)t->k, ew_dtype_text(t->dtype),
+                       ew_cpu_level_text(b->cpu_flags));
+    return EW_STATUS_OK;
+}
+
+/* Least time per token: a request decodes about as many tokens as it reads, and a decode step makes one a row. */
+static void choose(const struct ew_build *b, struct ew_plan_tactic *t)
+{
+    double best = 0;
+
+    for (uint32_t c = 0; c < t->n_candidates; c++) {
+        double cost = 0;
+
+        for (uint32_t p = 0; p < b->plan.n_profiles; p++)
+            cost += (double)t->candidates[c].ns[p] / (double)t->m[p];
+        if (c == 0 || cost <= best) {
+            best = cost;
+            t->chosen = c;
+        }
+    }
+}
+
+static ew_status time_all(struct ew_build *b, struct ew_timing_cache *tc)
+{
+    struct ew_plan *p = &b->plan;
+
+    for (uint32_t i = 0; i < p->n_tactics; i++) {
+        struct ew_plan_tactic *t = &p->tactics[i];
+
+        EW_TRY(ew_build_step(b, "time tactics", i, p->n_tactics));
+        for (uint32_t c = 0; c < t->n_candidates; c++)
+            for (uint32_t pr = 0; pr < p->n_profiles; pr++)
+                EW_TRY(ew_time_linear(b, tc, ew_linear_kernel_find(t->candidates[c].kernel), t, t->m[pr],
+                                      &t->candidates[c].ns[pr]));
+        if (!b->opts.tactic || strcmp(t->candidates[t->chosen].kernel, b->opts.tactic) != 0)
+            choose(b, t);
+    }
+    return EW_STATUS_OK;
+}
+
+static ew_status fix_kernels(struct ew_build *b)
+{
+    struct ew_plan *p = &b->plan;
+    size_t n;
+    const struct ew_attn_kernel *const *attn = ew_attn_kernels(&n);
+
+    for (size_t i = 0; i < n; i++)
+        if ((attn[i]->cpu_need & ~b->cpu_flags) == 0)
+            p->attention = attn[i];
+    p->rowops = ew_rowops_best(b->cpu_flags);
+    if (!p->attention)
+        return ew_fail(b->err, EW_STATUS_UNSUPPORTED, "no attention kernel for CPU level %s",
+                       ew_cpu_level_text(b->cpu_flags));
+    p->cpu_need = p->attention->cpu_need | p->rowops->cpu_need;
+    for (uint32_t i = 0; i < p->n_tensors; i++) {
+        struct ew_plan_tensor *t = &p->tensors[i];
+        const struct ew_plan_tactic *tac;
+
+        if (!b->consts[i].pack)
+            continue;
+        tac = tactic_of(b, t);
+        t->packed.kernel = ew_linear_kernel_find(tac->candidates[tac->chosen].kernel);
+        t->packed.expert_bytes = t->packed.kernel->packed_bytes((size_t)t->packed.n, (size_t)t->packed.k,
+                                                                t->packed.glu);
+        t->bytes = t->packed.expert_bytes * t->packed.n_experts;
+        p->cpu_need |= t->packed.kernel->cpu_need;
+    }
+    return EW_STATUS_OK;
+}
+
+ew_status ew_build_tactics(struct ew_build *b)
+{
+    struct ew_plan *p = &b->plan;
+    uint64_t *m_of = ew_mem_calloc(EW_MEM_BUILD, (size_t)p->n_profiles * p->n_nodes + 1, sizeof(*m_of));
+    struct ew_timing_cache *tc = NULL;
+    ew_status st;
+
+    if (!m_of)
+        return ew_fail(b->err, EW_STATUS_NO_MEMORY, "tactics");
+    if (b->opts.tactic && !ew_linear_kernel_find(b->opts.tactic)) {
+        ew_mem_free(m_of);
+        return ew_fail(b->err, EW_STATUS_INVALID_ARG, "tactic '%s' is not a kernel of this build", b->opts.tactic);
+    }
+    st = rows_at_opt(b, m_of);
+    if (!st)
+        st = collect(b, m_of);
+    ew_mem_free(m_of);
+    for (uint32_t i = 0; i < p->n_tactics && !st; i++)
+        st = candidates(b, &p->tactics[i]);
+    if (!st && !(b->opts.flags & EW_BUILD_NO_TIMING)) {
+        st = ew_timing_cache_open(b->opts.timing_cache, b->opts.logger, &tc, b->err);
+        if (!st)
+            st = time_all(b, tc);
+        if (!st && b->opts.timing_cache)
+            st = ew_timing_cache_save(tc, b->opts.timing_cache, b->err);
+        ew_timing_cache_close(tc);
+    }
+    if (!st)
+        st = fix_kernels(b);
+    return st;
+}

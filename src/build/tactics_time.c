@@ -1,0 +1,181 @@
+/* build/tactics_time.c - timing one kernel on one problem, and the file that remembers it. Weights are made up: a row of
+ * noise repeated (row stride 0), so that no page of the checkpoint is touched. */
+#include <stdio.h>
+
+#include "build/build_impl.h"
+
+#include "base/json.h"
+#include "base/log.h"
+#include "base/size.h"
+#include "os/os.h"
+
+#define WEIGHT_CAP ((uint64_t)64 << 20) /* bytes of the representative: larger than caches, bounded */
+#define FLOP_CAP 2e9                    /* of one timed run */
+#define CACHE_CAP ((size_t)16 << 20)
+
+struct ew_timing_cache {
+    json_t *entries; /* key -> ns */
+};
+
+ew_status ew_timing_cache_open(const char *path, const ew_logger *logger, struct ew_timing_cache **out,
+                               ew_error *err)
+{
+    struct ew_timing_cache *tc = ew_mem_calloc(EW_MEM_BUILD, 1, sizeof(*tc));
+    json_t *json = NULL;
+    ew_error why = { 0 };
+
+    *out = NULL;
+    if (!tc)
+        return ew_fail(err, EW_STATUS_NO_MEMORY, "timing cache");
+    if (path && ew_path_is_file(path)) {
+        if (ew_json_load(path, CACHE_CAP, &json, &why) == EW_STATUS_OK)
+            tc->entries = json_incref(json_object_get(json, "entries"));
+        else /* a cache can always be made again */
+            ew_log(logger, EW_LOG_WARN, "timing cache ignored: %s", why.text);
+        json_decref(json);
+    }
+    if (!json_is_object(tc->entries)) {
+        json_decref(tc->entries);
+        tc->entries = json_object();
+    }
+    *out = tc;
+    return tc->entries ? EW_STATUS_OK : ew_fail(err, EW_STATUS_NO_MEMORY, "timing cache");
+}
+
+ew_status ew_timing_cache_save(const struct ew_timing_cache *tc, const char *path, ew_error *err)
+{
+    json_t *json = json_pack("{s:i,s:O}", "version", 1, "entries", tc->entries);
+    char *text = json ? json_dumps(json, JSON_INDENT(1) | JSON_SORT_KEYS) : NULL;
+    ew_status st = text ? ew_file_write(path, text, strlen(text), err)
+                        : ew_fail(err, EW_STATUS_NO_MEMORY, "timing cache");
+
+    free(text);
+    json_decref(json);
+    return st;
+}
+
+void ew_timing_cache_close(struct ew_timing_cache *tc)
+{
+    if (!tc)
+        return;
+    json_decref(tc->entries);
+    ew_mem_free(tc);
+}
+
+struct bench {
+    const struct ew_linear_kernel *kernel;
+    struct ew_linear_args a;
+    struct ew_weight_part part;
+    uint8_t *packed, *scratch;
+    float *x, *y;
+    uint16_t *row;
+    size_t stride, units;
+    bool packing;
+};
+
+static void bench_body(void *arg, unsigned i, unsigned n)
+{
+    struct bench *t = arg;
+    size_t begin, end;
+
+    ew_split_range(t->units, 1, i, n, &begin, &end);
+    if (begin >= end)
+        return;
+    if (t->packing)
+        t->kernel->pack(t->packed, &t->part, 1, t->a.n, t->a.k, t->a.glu, begin, end);
+    else
+        t->kernel->run(&t->a, begin, end, t->scratch + i * t->stride);
+}
+
+static void bench_free(struct bench *t)
+{
+    ew_mem_free_aligned(t->packed);
+    ew_mem_free_aligned(t->scratch);
+    ew_mem_free(t->x);
+    ew_mem_free(t->y);
+    ew_mem_free(t->row);
+}
+
+static ew_status bench_make(struct ew_build *b, struct bench *t)
+{
+    const size_t esize = ew_dtype_bits(t->kernel->weight_dtype) / 8;
+    const size_t n = t->a.n, k = t->a.k, m = t->a.m;
+
+    t->stride = ew_align_up(t->kernel->scratch_bytes(m, n, k), 128) + 128;
+    t->units = t->kernel->n_units(n, t->a.glu);
+    t->packed = ew_mem_alloc_aligned(EW_MEM_BUILD, t->kernel->packed_bytes(n, k, t->a.glu), 64);
+    t->scratch = ew_mem_alloc_aligned(EW_MEM_BUILD, t->stride * ew_pool_threads(b->pool), 128);
+    t->x = ew_mem_calloc(EW_MEM_BUILD, m * k, sizeof(float));
+    t->y = ew_mem_calloc(EW_MEM_BUILD, m * n, sizeof(float));
+    t->row = ew_mem_calloc(EW_MEM_BUILD, k, 8);
+    if (!t->packed || !t->scratch || !t->x || !t->y || !t->row)
+        return ew_fail(b->err, EW_STATUS_NO_MEMORY, "timing of [%zu,%zu] at %zu rows", n, k, m);
+    for (size_t i = 0; i < k; i++)
+        ew_elem_set_f64(t->row, t->kernel->weight_dtype, i, (double)((i * 2654435761u >> 7) % 1000) / 1000.0 - 0.5);
+    for (size_t i = 0; i < m * k; i++)
+        t->x[i] = (float)((i * 40503u >> 3) % 1000) / 1000.0f - 0.5f;
+    (void)esize;
+    t->part = (struct ew_weight_part){ t->row, n, 0, 1 };
+    t->a.x = t->x;
+    t->a.x_stride = k;
+    t->a.w = t->packed;
+    t->a.y = t->y;
+    t->a.y_stride = t->a.glu ? n / 2 : n;
+    t->a.scale = 1.0f;
+    t->packing = true;
+    ew_pool_run(b->pool, bench_body, t);
+    t->packing = false;
+    return EW_STATUS_OK;
+}
+
+/* Best of a few runs; n was cut to keep it short, so the time is scaled back up. */
+static ew_status measure(struct ew_build *b, const struct ew_linear_kernel *kernel, const struct ew_plan_tactic *t,
+                         uint64_t m, uint64_t *ns)
+{
+    const double row_bytes = (double)t->k * (ew_dtype_bits(kernel->weight_dtype) / 8);
+    struct bench bench = { .kernel = kernel };
+    uint64_t n = t->n, best = UINT64_MAX, spent = 0;
+    ew_status st;
+
+    if ((double)n * row_bytes > (double)WEIGHT_CAP)
+        n = (uint64_t)((double)WEIGHT_CAP / row_bytes);
+    if (2.0 * (double)m * (double)n * (double)t->k > FLOP_CAP)
+        n = (uint64_t)(FLOP_CAP / (2.0 * (double)m * (double)t->k));
+    n = n < 256 ? (t->n < 256 ? t->n : 256) : n < t->n ? n / 256 * 256 : n;
+    bench.a = (struct ew_linear_args){ .m = (size_t)m, .n = (size_t)n, .k = (size_t)t->k, .glu = t->glu };
+    bench.a.act = t->glu ? EW_ACT_SILU : EW_ACT_NONE;
+    st = bench_make(b, &bench);
+    for (int run = 0; !st && run < 12 && (run < 3 || spent < 30000000u); run++) {
+        const uint64_t begin = ew_clock_ns();
+        uint64_t took;
+
+        ew_pool_run(b->pool, bench_body, &bench);
+        took = ew_clock_ns() - begin;
+        spent += took;
+        if (run > 0 && took < best) /* the first one warms up */
+            best = took;
+    }
+    bench_free(&bench);
+    *ns = st ? 0 : (uint64_t)((double)best * (double)t->n / (double)n) + 1;
+    return st;
+}
+
+ew_status ew_time_linear(struct ew_build *b, struct ew_timing_cache *tc, const struct ew_linear_kernel *kernel,
+                         const struct ew_plan_tactic *t, uint64_t m, uint64_t *ns)
+{
+    char key[256];
+    const json_t *hit;
+
+    snprintf(key, sizeof(key), "%s|%u threads|%s|%llux%llu%s|m%llu", b->cpu.model, ew_pool_threads(b->pool),
+             kernel->name, (unsigned long long)t->n, (unsigned long long)t->k, t->glu ? " glu" : "",
+             (unsigned long long)m);
+    hit = json_object_get(tc->entries, key);
+    if (json_is_integer(hit) && json_integer_value(hit) > 0) {
+        *ns = (uint64_t)json_integer_value(hit);
+        return EW_STATUS_OK;
+    }
+    EW_TRY(measure(b, kernel, t, m, ns));
+    if (json_object_set_new(tc->entries, key, json_integer((json_int_t)*ns)))
+        return ew_fail(b->err, EW_STATUS_NO_MEMORY, "timing cache");
+    return EW_STATUS_OK;
+}

@@ -1,0 +1,463 @@
+/* engine/context.c - bindings and running: what is set, whether it may be run, and which launch runs it. */
+#include "engine/engine_impl.h"
+
+#include "base/size.h"
+
+static ew_status alloc_tables(struct ew_context *c, ew_error *err)
+{
+    const struct ew_engine *e = c->engine;
+    const struct ew_plan *p = &e->plan;
+
+    c->key_bytes = 8 + (size_t)p->n_inputs * (EW_MAX_DIMS + 1) * 8 + (size_t)p->n_outputs * 8;
+    c->in = ew_mem_calloc(EW_MEM_CONTEXT, p->n_inputs + 1u, sizeof(*c->in));
+    c->out = ew_mem_calloc(EW_MEM_CONTEXT, p->n_outputs + 1u, sizeof(*c->out));
+    c->held = ew_mem_calloc(EW_MEM_CONTEXT, p->n_outputs + 1u, sizeof(*c->held));
+    c->in_type = ew_mem_calloc(EW_MEM_CONTEXT, p->n_inputs + 1u, sizeof(*c->in_type));
+    c->slots = ew_mem_calloc(EW_MEM_CONTEXT, (size_t)p->n_nodes + p->n_outputs + 1u, sizeof(*c->slots));
+    c->key = ew_mem_calloc(EW_MEM_CONTEXT, c->key_bytes, 1);
+    c->block_bytes = e->block_bytes;
+    c->block = ew_os_pages_alloc(c->block_bytes ? c->block_bytes : 1, true);
+    if (!c->in || !c->out || !c->held || !c->in_type || !c->slots || !c->key || !c->block)
+        return ew_fail(err, EW_STATUS_NO_MEMORY, "context: activations of %zu bytes", c->block_bytes);
+    return EW_STATUS_OK;
+}
+
+ew_status ew_context_create(ew_engine *e, const ew_context_opts *opts, ew_context **out, ew_error *err)
+{
+    struct ew_context *c = ew_mem_calloc(EW_MEM_CONTEXT, 1, sizeof(*c));
+    ew_status st;
+
+    *out = NULL;
+    if (!c)
+        return ew_fail(err, EW_STATUS_NO_MEMORY, "context object");
+    c->engine = e;
+    c->flags = opts ? opts->flags : 0;
+    st = alloc_tables(c, err);
+    if (!st)
+        st = ew_pool_create(e->n_threads, &c->pool, err);
+    if (!st)
+        st = ew_context_set_profile(c, 0);
+    if (st) {
+        ew_context_destroy(c);
+        return st;
+    }
+    *out = c;
+    return EW_STATUS_OK;
+}
+
+void ew_context_destroy(ew_context *c)
+{
+    if (!c)
+        return;
+    ew_pool_destroy(c->pool);
+    if (c->flags & EW_CONTEXT_NO_GRAPH)
+        ew_launch_destroy(c->last);
+    for (size_t i = 0; i < c->n_cached; i++)
+        ew_launch_destroy(c->cache[i]);
+    for (uint32_t o = 0; c->held && o < c->engine->plan.n_outputs; o++)
+        ew_mem_free_aligned(c->held[o].data);
+    ew_heap_destroy(c->heap);
+    if (c->block)
+        ew_os_pages_free(c->block, c->block_bytes ? c->block_bytes : 1);
+    ew_mem_free_aligned(c->shared);
+    ew_mem_free_aligned(c->thread);
+    ew_mem_free(c->in);
+    ew_mem_free(c->out);
+    ew_mem_free(c->held);
+    ew_mem_free(c->in_type);
+    ew_mem_free(c->slots);
+    ew_mem_free(c->key);
+    ew_mem_free(c->step_ns);
+    ew_mem_free(c);
+}
+
+const char *ew_context_error(const ew_context *c)
+{
+    return c->err.text;
+}
+
+void ew_context_get_stats(const ew_context *c, ew_context_stats *out)
+{
+    *out = c->stats;
+    out->activation_bytes = c->block_bytes;
+    out->scratch_bytes = c->shared_bytes + c->thread_stride * ew_pool_threads(c->pool);
+}
+
+static ew_status find(struct ew_context *c, const char *name, uint32_t *i)
+{
+    c->err = (ew_error){ 0 };
+    if (!name || !ew_map_find(&c->engine->names, name, strlen(name), i))
+        return ew_fail(&c->err, EW_STATUS_NOT_FOUND, "no input or output is named '%s'", name ? name : "(null)");
+    return EW_STATUS_OK;
+}
+
+ew_status ew_context_set_profile(ew_context *c, uint32_t profile)
+{
+    const struct ew_plan *p = &c->engine->plan;
+
+    c->err.status = EW_STATUS_OK;
+    if (profile >= p->n_profiles)
+        return ew_fail(&c->err, EW_STATUS_INVALID_ARG, "profile %u; the engine has %u", profile, p->n_profiles);
+    if (profile != c->profile)
+        c->clean = false;
+    c->profile = profile;
+    for (uint32_t i = 0; i < p->n_inputs; i++) { /* inputs of one possible shape need no setting */
+        const struct ew_plan_range *r = &p->profiles[profile].inputs[i];
+        const size_t n = (size_t)p->tensors[p->inputs[i]].n_dims * sizeof(int64_t);
+
+        if (!c->in[i].has_shape && memcmp(r->min, r->max, n) == 0) {
+            memcpy(c->in[i].dim, r->min, n);
+            c->in[i].has_shape = true;
+        }
+    }
+    return EW_STATUS_OK;
+}
+
+ew_status ew_context_set_shape(ew_context *c, const char *name, const int64_t *dims, uint32_t n_dims)
+{
+    const struct ew_plan *p = &c->engine->plan;
+    uint32_t i;
+
+    EW_TRY(find(c, name, &i));
+    if (i >= p->n_inputs)
+        return ew_fail(&c->err, EW_STATUS_INVALID_ARG, "'%s' is an output: its shape follows from the inputs", name);
+    if (n_dims != (uint32_t)p->tensors[p->inputs[i]].n_dims)
+        return ew_fail(&c->err, EW_STATUS_INVALID_ARG, "input '%s': %u dims given, it has %d", name, n_dims,
+                       p->tensors[p->inputs[i]].n_dims);
+    if (c->in[i].has_shape && memcmp(c->in[i].dim, dims, n_dims * sizeof(*dims)) == 0)
+        return EW_STATUS_OK;
+    memcpy(c->in[i].dim, dims, n_dims * sizeof(*dims));
+    c->in[i].has_shape = true;
+    c->clean = false;
+    return EW_STATUS_OK;
+}
+
+ew_status ew_context_set_address(ew_context *c, const char *name, void *address)
+{
+    const struct ew_plan *p = &c->engine->plan;
+    struct ew_binding *b;
+    uint32_t i;
+
+    EW_TRY(find(c, name, &i));
+    b = i < p->n_inputs ? &c->in[i] : &c->out[i - p->n_inputs];
+    if (i >= p->n_inputs && address) {
+        ew_tensor_info info;
+
+        (void)ew_engine_get_tensor(c->engine, i, c->profile, &info);
+        for (uint32_t d = 0; d < info.n_dims; d++)
+            if (info.max[d] < 0)
+                return ew_fail(&c->err, EW_STATUS_INVALID_ARG,
+                               "output '%s': its size depends on data; read it with ew_context_get_output", name);
+    }
+    c->clean = c->clean && b->address == address;
+    b->address = address;
+    return EW_STATUS_OK;
+}
+
+/* Everything set, inside the profile, aliases kept. Fills in_type. */
+static ew_status check_bindings(struct ew_context *c, bool addresses)
+{
+    const struct ew_plan *p = &c->engine->plan;
+
+    for (uint32_t i = 0; i < p->n_inputs; i++) {
+        const struct ew_plan_tensor *t = &p->tensors[p->inputs[i]];
+        const struct ew_plan_range *r = &p->profiles[c->profile].inputs[i];
+        size_t n;
+
+        if (!c->in[i].has_shape)
+            return ew_fail(&c->err, EW_STATUS_INVALID_ARG, "input '%s': no shape is set", t->name);
+        for (int d = 0; d < t->n_dims; d++)
+            if (c->in[i].dim[d] < r->min[d] || c->in[i].dim[d] > r->max[d])
+                return ew_fail(&c->err, EW_STATUS_INVALID_ARG,
+                               "input '%s' axis %d is %lld; profile '%s' allows %lld to %lld", t->name, d,
+                               (long long)c->in[i].dim[d], p->profiles[c->profile].name, (long long)r->min[d],
+                               (long long)r->max[d]);
+        c->in_type[i] = ew_type_make(t->dtype, t->n_dims, c->in[i].dim);
+        if (!ew_type_count(&c->in_type[i], &n))
+            return ew_fail(&c->err, EW_STATUS_LIMIT, "input '%s' is too large", t->name);
+        if (addresses && n && !c->in[i].address)
+            return ew_fail(&c->err, EW_STATUS_INVALID_ARG, "input '%s': no address is set", t->name);
+    }
+    for (uint32_t o = 0; addresses && o < p->n_outputs; o++)
+        for (uint32_t i = 0; i < p->n_inputs; i++)
+            if (p->outputs[o].alias == p->inputs[i] && c->out[o].address && c->out[o].address != c->in[i].address)
+                return ew_fail(&c->err, EW_STATUS_INVALID_ARG,
+                               "output '%s' is at %p; it is updated in place and must be at '%s', %p",
+                               p->outputs[o].name, c->out[o].address, p->tensors[p->inputs[i]].name,
+                               c->in[i].address);
+    return EW_STATUS_OK;
+}
+
+static void make_key(struct ew_context *c)
+{
+    const struct ew_plan *p = &c->engine->plan;
+    uint64_t word = c->profile;
+    uint8_t *at = c->key;
+
+    memcpy(at, &word, 8);
+    at += 8;
+    for (uint32_t i = 0; i < p->n_inputs; i++) {
+        memcpy(at, c->in[i].dim, sizeof(c->in[i].dim));
+        at += sizeof(c->in[i].dim);
+        memcpy(at, &c->in[i].address, sizeof(void *));
+        at += 8;
+    }
+    for (uint32_t o = 0; o < p->n_outputs; o++) {
+        memcpy(at, c->out[o].address ? &c->out[o].address : &c->held[o].data, sizeof(void *));
+        at += 8;
+    }
+}
+
+static struct ew_launch *lookup(struct ew_context *c, struct ew_hash128 h)
+{
+    for (size_t i = 0; i < c->n_cached; i++) {
+        struct ew_launch *l = c->cache[i];
+
+        if (l->hash.lo == h.lo && l->hash.hi == h.hi && memcmp(l->key, c->key, c->key_bytes) == 0)
+            return l;
+    }
+    return NULL;
+}
+
+/* Puts a fresh launch into the cache in place of the one unused for longest. */
+static ew_status remember(struct ew_context *c, struct ew_launch *l, struct ew_hash128 h)
+{
+    size_t at = c->n_cached;
+
+    l->key = ew_mem_alloc(EW_MEM_CONTEXT, c->key_bytes);
+    if (!l->key)
+        return ew_fail(&c->err, EW_STATUS_NO_MEMORY, "launch key");
+    memcpy(l->key, c->key, c->key_bytes);
+    l->hash = h;
+    if (c->n_cached == EW_CACHE_LAUNCHES) {
+        at = 0;
+        for (size_t i = 1; i < c->n_cached; i++)
+            if (c->cache[i]->last_use < c->cache[at]->last_use)
+                at = i;
+        if (c->last == c->cache[at])
+            c->last = NULL;
+        ew_launch_destroy(c->cache[at]);
+    } else {
+        c->n_cached++;
+    }
+    c->cache[at] = l;
+    return EW_STATUS_OK;
+}
+
+static ew_status get_launch(struct ew_context *c, struct ew_launch **out)
+{
+    struct ew_hash128 h;
+    struct ew_launch *l;
+    ew_status st;
+
+    if (c->flags & EW_CONTEXT_NO_GRAPH) {
+        ew_launch_destroy(c->last);
+        c->last = NULL;
+        EW_TRY(check_bindings(c, true));
+        return ew_launch_create(c, out);
+    }
+    make_key(c);
+    h = ew_hash128(c->key, c->key_bytes, 0);
+    l = lookup(c, h);
+    if (!l) {
+        EW_TRY(check_bindings(c, true));
+        EW_TRY(ew_launch_create(c, &l));
+        c->stats.n_captures++;
+        make_key(c); /* held outputs may have moved */
+        h = ew_hash128(c->key, c->key_bytes, 0);
+        st = remember(c, l, h);
+        if (st) {
+            ew_launch_destroy(l);
+            return st;
+        }
+    } else {
+        c->stats.n_replays++;
+    }
+    *out = l;
+    return EW_STATUS_OK;
+}
+
+ew_status ew_context_scratch(struct ew_context *c, size_t shared, size_t per_thread)
+{
+    const unsigned n = ew_pool_threads(c->pool);
+    const size_t stride = ew_align_up(per_thread, 128) + 128;
+    size_t bytes;
+
+    if (shared > c->shared_bytes || !c->shared) {
+        uint8_t *more = ew_mem_alloc_aligned(EW_MEM_CONTEXT, shared ? shared : 1, EW_PLAN_ALIGN);
+
+        if (!more)
+            return ew_fail(&c->err, EW_STATUS_NO_MEMORY, "scratch of %zu bytes", shared);
+        ew_mem_free_aligned(c->shared);
+        c->shared = more;
+        c->shared_bytes = shared;
+    }
+    if (stride > c->thread_stride || !c->thread) {
+        uint8_t *more = NULL;
+
+        if (ew_size_mul(stride, n, &bytes))
+            more = ew_mem_alloc_aligned(EW_MEM_CONTEXT, bytes, 128);
+        if (!more)
+            return ew_fail(&c->err, EW_STATUS_NO_MEMORY, "scratch of %zu bytes for %u threads", stride, n);
+        ew_mem_free_aligned(c->thread);
+        c->thread = more;
+        c->thread_stride = stride;
+    }
+    return EW_STATUS_OK;
+}
+
+static void note_step(struct ew_context *c, const struct ew_step *s, uint64_t begin, uint64_t end)
+{
+    const struct ew_plan *p = &c->engine->plan;
+    struct ew_slot_stat *st = &c->slots[s->slot];
+    const uint64_t ns = end - begin;
+
+    st->tactic = s->tactic;
+    st->n_runs++;
+    st->total_ns += ns;
+    st->min_ns = st->n_runs == 1 || ns < st->min_ns ? ns : st->min_ns;
+    st->max_ns = ns > st->max_ns ? ns : st->max_ns;
+    st->bytes = s->bytes;
+    st->flops = s->flops;
+    if (ew_trace_is_on())
+        ew_trace_add(s->slot < p->n_nodes ? p->nodes[s->slot].name : p->outputs[s->slot - p->n_nodes].name, s->tactic,
+                     begin, end);
+}
+
+ew_status ew_context_exec(struct ew_context *c, const struct ew_step_list *list, size_t begin, size_t end)
+{
+    const bool timed = (c->flags & EW_CONTEXT_PROFILE) || ew_trace_is_on();
+    struct ew_exec x = { c->pool, c->shared, c->thread, c->thread_stride, 0, &c->err, NULL };
+
+    if (timed) {
+        if (c->step_ns_cap < end - begin + 1) {
+            uint64_t *more = ew_mem_resize(EW_MEM_CONTEXT, c->step_ns, end - begin + 1, sizeof(*more));
+
+            if (!more)
+                return ew_fail(&c->err, EW_STATUS_NO_MEMORY, "step times");
+            c->step_ns = more;
+            c->step_ns_cap = end - begin + 1;
+        }
+        x.step_ns = c->step_ns;
+    }
+    c->engine->backend->run(list, begin, end, &x);
+    if (x.status) {
+        if (!c->err.status)
+            ew_fail(&c->err, (ew_status)x.status, "a step failed");
+        return (ew_status)x.status;
+    }
+    for (size_t s = begin; timed && s < end; s++)
+        note_step(c, &list->steps[s], c->step_ns[s - begin], c->step_ns[s - begin + 1]);
+    return EW_STATUS_OK;
+}
+
+ew_status ew_context_run(ew_context *c)
+{
+    struct ew_launch *l = c->last;
+    ew_status st;
+
+    c->err.status = EW_STATUS_OK;
+    c->err.text[0] = 0;
+    if (c->clean && l && !(c->flags & EW_CONTEXT_NO_GRAPH))
+        c->stats.n_replays++;
+    else
+        EW_TRY(get_launch(c, &l));
+    c->last = l;
+    l->last_use = ++c->tick;
+    if (l->is_dynamic) {
+        st = check_bindings(c, true);
+        if (!st)
+            st = ew_context_run_dynamic(c, l);
+    } else {
+        st = ew_context_exec(c, &l->list, 0, l->list.n);
+    }
+    c->clean = !st;
+    c->stats.n_runs += !st;
+    return st;
+}
+
+static ew_status output_type(struct ew_context *c, uint32_t o, struct ew_type *out)
+{
+    const struct ew_plan *p = &c->engine->plan;
+    struct ew_shapes s;
+    struct ew_arena a;
+    ew_status st;
+
+    if (c->clean && c->last) {
+        *out = c->last->shapes.type[p->outputs[o].tensor];
+        return EW_STATUS_OK;
+    }
+    EW_TRY(check_bindings(c, false));
+    ew_arena_init(&a, EW_MEM_CONTEXT, 0);
+    st = ew_plan_shapes(p, c->in_type, &a, &s, &c->err);
+    if (!st)
+        *out = s.type[p->outputs[o].tensor];
+    ew_arena_deinit(&a);
+    if (!st && out->dtype == EW_DTYPE_NONE)
+        return ew_fail(&c->err, EW_STATUS_INVALID_ARG, "output '%s': its size depends on data; run first",
+                       p->outputs[o].name);
+    return st;
+}
+
+static void give_dims(const struct ew_type *t, int64_t dims[8], uint32_t *n_dims)
+{
+    *n_dims = (uint32_t)t->n_dims;
+    for (int d = 0; d < t->n_dims; d++)
+        dims[d] = t->dim[d];
+}
+
+ew_status ew_context_get_shape(ew_context *c, const char *name, int64_t dims[8], uint32_t *n_dims)
+{
+    const struct ew_plan *p = &c->engine->plan;
+    struct ew_type t;
+    uint32_t i;
+
+    EW_TRY(find(c, name, &i));
+    if (i >= p->n_inputs) {
+        EW_TRY(output_type(c, i - p->n_inputs, &t));
+    } else {
+        if (!c->in[i].has_shape)
+            return ew_fail(&c->err, EW_STATUS_INVALID_ARG, "input '%s': no shape is set", name);
+        t = ew_type_make(p->tensors[p->inputs[i]].dtype, p->tensors[p->inputs[i]].n_dims, c->in[i].dim);
+    }
+    give_dims(&t, dims, n_dims);
+    return EW_STATUS_OK;
+}
+
+ew_status ew_context_get_output(ew_context *c, const char *name, const void **data, ew_dtype *dtype,
+                                int64_t dims[8], uint32_t *n_dims)
+{
+    const struct ew_plan *p = &c->engine->plan;
+    struct ew_type t;
+    uint32_t i;
+
+    EW_TRY(find(c, name, &i));
+    if (i < p->n_inputs)
+        return ew_fail(&c->err, EW_STATUS_INVALID_ARG, "'%s' is an input", name);
+    if (!c->clean || !c->last)
+        return ew_fail(&c->err, EW_STATUS_INVALID_ARG, "output '%s': run first", name);
+    EW_TRY(output_type(c, i - p->n_inputs, &t));
+    *data = ew_context_out_address(c, i - p->n_inputs, 0);
+    *dtype = t.dtype;
+    give_dims(&t, dims, n_dims);
+    return EW_STATUS_OK;
+}
+
+ew_status ew_context_get_step(const ew_context *c, uint32_t i, ew_step_profile *out)
+{
+    const struct ew_plan *p = &c->engine->plan;
+
+    for (uint32_t s = 0; s < p->n_nodes + p->n_outputs; s++) {
+        const struct ew_slot_stat *st = &c->slots[s];
+
+        if (!st->n_runs || i-- > 0)
+            continue;
+        *out = (ew_step_profile){ .tactic = st->tactic ? st->tactic : "", .n_runs = st->n_runs,
+                                  .total_ns = st->total_ns, .min_ns = st->min_ns, .max_ns = st->max_ns,
+                                  .bytes = st->bytes, .flops = st->flops };
+        out->name = s < p->n_nodes ? p->nodes[s].name : p->outputs[s - p->n_nodes].name;
+        out->op = s < p->n_nodes ? ew_op_get(p->nodes[s].op)->name : "Copy";
+        return EW_STATUS_OK;
+    }
+    return EW_STATUS_NOT_FOUND;
+}

@@ -1,0 +1,117 @@
+/* engine/engine_impl.h - the engine and context objects as their own files see them.
+ *
+ *   ew_engine: plan (tables, mapped weights), output shapes at each profile, name lookup. Immutable after load.
+ *   ew_context: bindings -> key -> launch. A launch owns an arena: types, views, known contents, steps.
+ *
+ *   key   = profile, dims and address of every input, address of every output (its own, or the held memory's)
+ *   cache = up to EW_CACHE_LAUNCHES launches, found by a 128-bit hash of the key and compared in full */
+#ifndef EW_ENGINE_IMPL_H
+#define EW_ENGINE_IMPL_H
+
+#include <string.h>
+
+#include "edgewise/engine.h"
+#include "backend/backend.h"
+#include "base/hash.h"
+#include "os/os.h"
+#include "plan/plan.h"
+
+#define EW_CACHE_LAUNCHES 64
+
+struct ew_engine {
+    struct ew_plan plan;
+    const uint8_t *bytes;
+    size_t len;
+    struct ew_file_map map; /* empty when the caller lent the bytes */
+    unsigned n_threads;
+    ew_logger logger;
+    bool has_logger;
+    const struct ew_backend *backend;
+    struct ew_map names;       /* tensor name -> i of ew_engine_get_tensor */
+    struct ew_tensor_info *info; /* [n_profiles][n_inputs + n_outputs] */
+    size_t shared_bytes, thread_bytes; /* scratch that the profiles' max shapes need */
+    size_t block_bytes;
+    bool is_dynamic;           /* some profile cannot be resolved without data */
+};
+
+struct ew_binding {
+    int64_t dim[EW_MAX_DIMS];
+    bool has_shape; /* inputs: every dim is set */
+    void *address;
+};
+
+struct ew_launch {
+    struct ew_arena arena;
+    uint8_t *key;
+    struct ew_hash128 hash;
+    uint64_t last_use;
+    bool is_dynamic; /* shapes depend on contents: run node by node */
+    struct ew_shapes shapes;
+    struct ew_view *view; /* [n_tensors] */
+    struct ew_step_list list;
+};
+
+struct ew_held { /* an output that the context holds */
+    void *data;
+    size_t cap;
+};
+
+struct ew_heap_chunk {
+    struct ew_heap_chunk *next;
+    size_t cap, used;
+    uint8_t *data;
+};
+
+struct ew_slot_stat { /* per node (and closing copy) */
+    const char *tactic;
+    uint64_t n_runs, total_ns, min_ns, max_ns, bytes, flops;
+};
+
+struct ew_context {
+    ew_engine *engine;
+    uint32_t flags;
+    uint32_t profile;
+    struct ew_binding *in, *out;
+    struct ew_held *held; /* [n_outputs] */
+    struct ew_type *in_type; /* scratch of resolve */
+    bool clean;           /* nothing was set since the last run */
+    struct ew_launch *last;
+    struct ew_launch *cache[EW_CACHE_LAUNCHES];
+    size_t n_cached;
+    uint64_t tick;
+    uint8_t *key;
+    size_t key_bytes;
+    struct ew_pool *pool;
+    uint8_t *block, *shared, *thread;
+    size_t block_bytes, shared_bytes, thread_stride;
+    uint64_t *step_ns;
+    size_t step_ns_cap;
+    struct ew_slot_stat *slots; /* [n_nodes + n_outputs] */
+    struct ew_heap_chunk *heap; /* dynamic mode */
+    ew_context_stats stats;
+    ew_error err;
+};
+
+/* resolve.c: builds a launch for what is bound now (shapes checked, addresses there). */
+ew_status ew_launch_create(struct ew_context *c, struct ew_launch **out);
+void ew_launch_destroy(struct ew_launch *l);
+/* Emits the steps of node i from l->view. */
+ew_status ew_launch_emit_node(struct ew_context *c, struct ew_launch *l, uint32_t node);
+/* The closing copies: outputs that no node writes in place. */
+ew_status ew_launch_emit_outputs(struct ew_context *c, struct ew_launch *l);
+/* Address where output o must end up (its own, its alias input's, or held memory grown to `bytes`). NULL: no memory. */
+void *ew_context_out_address(struct ew_context *c, uint32_t o, size_t bytes);
+/* Grows scratch to what the list needs. */
+ew_status ew_context_scratch(struct ew_context *c, size_t shared, size_t per_thread);
+/* Runs steps [begin, end) with timing when asked for. */
+ew_status ew_context_exec(struct ew_context *c, const struct ew_step_list *list, size_t begin, size_t end);
+
+/* dynamic.c */
+ew_status ew_context_run_dynamic(struct ew_context *c, struct ew_launch *l);
+void ew_heap_destroy(struct ew_heap_chunk *h);
+
+/* trace.c */
+bool ew_trace_is_on(void);
+void ew_trace_add(const char *name, const char *category, uint64_t begin_ns, uint64_t end_ns);
+
+#endif

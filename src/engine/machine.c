@@ -1,0 +1,44 @@
+/* engine/machine.c - what this process and this machine are doing: memory by subsystem, measured ceilings. */
+#include <string.h>
+
+#include "edgewise/engine.h"
+#include "base/mem.h"
+#include "base/pool.h"
+#include "cpu/cpu.h"
+#include "kernels/probe.h"
+
+bool ew_memory_get(uint32_t i, const char **name, uint64_t *bytes)
+{
+    if (i >= EW_MEM_TAG_COUNT)
+        return false;
+    *name = ew_mem_tag_text((enum ew_mem_tag)i);
+    *bytes = ew_mem_tag_bytes((enum ew_mem_tag)i);
+    return true;
+}
+
+uint64_t ew_memory_n_allocations(void)
+{
+    return ew_mem_count();
+}
+
+ew_status ew_machine_measure(uint32_t n_threads, const char *cpu_level, ew_machine_info *out, ew_error *err)
+{
+    struct ew_cpu_info cpu;
+    struct ew_pool *pool = NULL;
+    uint32_t mask;
+
+    if (!ew_cpu_level_mask(cpu_level ? cpu_level : "native", &mask))
+        return ew_fail(err, EW_STATUS_INVALID_ARG, "CPU level '%s' is unknown", cpu_level);
+    ew_cpu_detect(&cpu);
+    memset(out, 0, sizeof(*out));
+    EW_TRY(ew_pool_create(n_threads, &pool, err));
+    memcpy(out->model, cpu.model, sizeof(out->model));
+    out->model[sizeof(out->model) - 1] = 0;
+    strncat(out->level, ew_cpu_level_text(cpu.flags & mask), sizeof(out->level) - 1);
+    out->n_cores = cpu.n_cores;
+    out->read_bytes_per_s = ew_probe_read_bandwidth(pool, cpu.flags & mask, 0, 0.5);
+    out->f32_flops_per_s = ew_probe_f32_flops(pool, cpu.flags & mask, 0.3);
+    ew_pool_destroy(pool);
+    return out->read_bytes_per_s > 0 ? EW_STATUS_OK
+                                     : ew_fail(err, EW_STATUS_NO_MEMORY, "the bandwidth probe had no memory");
+}

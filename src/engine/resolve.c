@@ -1,0 +1,182 @@
+/* engine/resolve.c - from bindings to a launch list: shapes, addresses, steps. Nothing here runs a kernel of the model. */
+#include "engine/engine_impl.h"
+
+#include "base/size.h"
+
+void ew_launch_destroy(struct ew_launch *l)
+{
+    if (!l)
+        return;
+    ew_arena_deinit(&l->arena);
+    ew_mem_free(l);
+}
+
+void *ew_context_out_address(struct ew_context *c, uint32_t o, size_t bytes)
+{
+    const struct ew_plan *p = &c->engine->plan;
+    struct ew_held *h = &c->held[o];
+
+    if (p->outputs[o].alias != EW_PLAN_NONE)
+        for (uint32_t i = 0; i < p->n_inputs; i++)
+            if (p->inputs[i] == p->outputs[o].alias)
+                return c->in[i].address;
+    if (c->out[o].address)
+        return c->out[o].address;
+    if (h->cap < bytes || !h->data) {
+        void *more = ew_mem_alloc_aligned(EW_MEM_CONTEXT, bytes ? bytes : 1, EW_PLAN_ALIGN);
+
+        if (!more)
+            return NULL;
+        /* Launches captured with the old memory never match again: the key has its address. */
+        ew_mem_free_aligned(h->data);
+        h->data = more;
+        h->cap = bytes;
+    }
+    return h->data;
+}
+
+static uint8_t *const_address(const struct ew_plan_tensor *t)
+{
+    uint8_t *p;
+
+    memcpy(&p, &t->data, sizeof(p)); /* views carry no const; steps write outputs only */
+    return p;
+}
+
+/* Address of one tensor for the static mode. False: it has none in the plan (the launch must run dynamically). */
+static bool place(struct ew_context *c, struct ew_launch *l, uint32_t t, bool *no_memory)
+{
+    const struct ew_plan *p = &c->engine->plan;
+    const struct ew_plan_profile *pr = &p->profiles[c->profile];
+    const uint32_t root = p->root[t];
+    struct ew_view *v = &l->view[t];
+    size_t bytes;
+
+    v->type = l->shapes.type[t];
+    if (v->type.dtype == EW_DTYPE_NONE || v->data)
+        return true;
+    if (p->tensors[t].kind == EW_PLAN_CONST) {
+        v->data = const_address(&p->tensors[t]);
+        return true;
+    }
+    if (l->shapes.known[t]) {
+        memcpy(&v->data, &l->shapes.known[t], sizeof(void *));
+        return true;
+    }
+    if (root != t) {
+        v->data = l->view[root].data;
+        return true;
+    }
+    if (!ew_type_bytes(&v->type, &bytes))
+        return false;
+    if (p->direct_out[t] != EW_PLAN_NONE) {
+        v->data = ew_context_out_address(c, p->direct_out[t], bytes);
+        *no_memory = !v->data;
+        return v->data != NULL;
+    }
+    if (bytes > pr->bytes[t])
+        return false;
+    v->data = bytes ? c->block + pr->off[t] : NULL;
+    return true;
+}
+
+static bool place_all(struct ew_context *c, struct ew_launch *l, bool *no_memory)
+{
+    const struct ew_plan *p = &c->engine->plan;
+
+    for (uint32_t i = 0; i < p->n_inputs; i++)
+        l->view[p->inputs[i]] = (struct ew_view){ l->shapes.type[p->inputs[i]], c->in[i].address };
+    for (uint32_t t = 0; t < p->n_tensors; t++)
+        if (p->tensors[t].kind == EW_PLAN_CONST)
+            place(c, l, t, no_memory);
+    for (uint32_t i = 0; i < p->n_nodes; i++)
+        for (uint32_t k = 0; k < p->nodes[i].n_out; k++)
+            if (p->nodes[i].out[k] != EW_PLAN_NONE && !place(c, l, p->nodes[i].out[k], no_memory))
+                return false;
+    return true;
+}
+
+ew_status ew_launch_emit_node(struct ew_context *c, struct ew_launch *l, uint32_t node)
+{
+    const struct ew_plan *p = &c->engine->plan;
+    const struct ew_plan_node *n = &p->nodes[node];
+    const struct ew_view **in = ew_arena_new(&l->arena, const struct ew_view *, n->n_in + 1u);
+    const struct ew_packed **packed = ew_arena_new(&l->arena, const struct ew_packed *, n->n_in + 1u);
+    struct ew_view **out = ew_arena_new(&l->arena, struct ew_view *, n->n_out + 1u);
+    struct ew_emit e = { p, n, node, in, packed, out, ew_pool_threads(c->pool) };
+
+    if (!in || !packed || !out)
+        return ew_fail(&c->err, EW_STATUS_NO_MEMORY, "node '%s': launch list", n->name);
+    for (uint32_t k = 0; k < n->n_in; k++)
+        if (n->in[k] != EW_PLAN_NONE) {
+            in[k] = &l->view[n->in[k]];
+            packed[k] = p->tensors[n->in[k]].packed.kernel ? &p->tensors[n->in[k]].packed : NULL;
+        }
+    for (uint32_t k = 0; k < n->n_out; k++)
+        if (n->out[k] != EW_PLAN_NONE)
+            out[k] = &l->view[n->out[k]];
+    return c->engine->backend->emit(&l->list, &e, &c->err);
+}
+
+ew_status ew_launch_emit_outputs(struct ew_context *c, struct ew_launch *l)
+{
+    const struct ew_plan *p = &c->engine->plan;
+
+    for (uint32_t o = 0; o < p->n_outputs; o++) {
+        const uint32_t t = p->outputs[o].tensor;
+        const struct ew_view *v = &l->view[t];
+        size_t bytes;
+        void *to;
+
+        if (!ew_type_bytes(&v->type, &bytes))
+            return ew_fail(&c->err, EW_STATUS_LIMIT, "output '%s' is too large", p->outputs[o].name);
+        if (p->direct_out[t] == o && !l->shapes.known[t])
+            continue;
+        to = ew_context_out_address(c, o, bytes);
+        if (!to)
+            return ew_fail(&c->err, EW_STATUS_NO_MEMORY, "output '%s': %zu bytes", p->outputs[o].name, bytes);
+        EW_TRY(c->engine->backend->emit_copy(&l->list, p->n_nodes + o, to,
+                                             l->shapes.known[t] ? l->shapes.known[t] : v->data, bytes, &c->err));
+    }
+    return EW_STATUS_OK;
+}
+
+static ew_status fill(struct ew_context *c, struct ew_launch *l)
+{
+    const struct ew_plan *p = &c->engine->plan;
+    bool no_memory = false;
+
+    l->list.arena = &l->arena;
+    l->view = ew_arena_new(&l->arena, struct ew_view, p->n_tensors + 1u);
+    if (!l->view)
+        return ew_fail(&c->err, EW_STATUS_NO_MEMORY, "launch");
+    EW_TRY(ew_plan_shapes(p, c->in_type, &l->arena, &l->shapes, &c->err));
+    if (l->shapes.needs_data || !place_all(c, l, &no_memory)) {
+        if (no_memory)
+            return ew_fail(&c->err, EW_STATUS_NO_MEMORY, "outputs held by the context");
+        l->is_dynamic = true;
+        return EW_STATUS_OK;
+    }
+    for (uint32_t i = 0; i < p->n_nodes; i++)
+        if (!ew_plan_node_is_free(p, i, &l->shapes))
+            EW_TRY(ew_launch_emit_node(c, l, i));
+    EW_TRY(ew_launch_emit_outputs(c, l));
+    return ew_context_scratch(c, l->list.shared_bytes, l->list.thread_bytes);
+}
+
+ew_status ew_launch_create(struct ew_context *c, struct ew_launch **out)
+{
+    struct ew_launch *l = ew_mem_calloc(EW_MEM_CONTEXT, 1, sizeof(*l));
+    ew_status st;
+
+    if (!l)
+        return ew_fail(&c->err, EW_STATUS_NO_MEMORY, "launch");
+    ew_arena_init(&l->arena, EW_MEM_CONTEXT, 0);
+    st = fill(c, l);
+    if (st) {
+        ew_launch_destroy(l);
+        return st;
+    }
+    *out = l;
+    return EW_STATUS_OK;
+}
