@@ -107,6 +107,8 @@ ew_status ew_graph_insert_node(struct ew_graph *g, struct ew_node *at, ew_op op,
 bool ew_graph_can_replace(const struct ew_value *from, const struct ew_value *to);
 void ew_graph_replace_uses(struct ew_graph *g, struct ew_value *from, struct ew_value *to);
 void ew_node_set_input(struct ew_node *n, int i, struct ew_value *v);
+/* Room for n_in inputs; new ones are absent. False: out of memory. */
+bool ew_node_grow_inputs(struct ew_graph *g, struct ew_node *n, int n_in);
 /* Unlinks; the node's outputs must have no uses. */
 void ew_graph_remove_node(struct ew_graph *g, struct ew_node *n);
 /* Drops nodes none of whose outputs is used, until there is none. Returns how many. */

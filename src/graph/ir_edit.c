@@ -169,6 +169,22 @@ void ew_node_set_input(struct ew_node *n, int i, struct ew_value *v)
         v->n_uses++;
 }
 
+bool ew_node_grow_inputs(struct ew_graph *g, struct ew_node *n, int n_in)
+{
+    struct ew_value **in;
+
+    if (n_in <= n->n_in)
+        return true;
+    in = ew_arena_new(&g->arena, struct ew_value *, (size_t)n_in);
+    if (!in)
+        return false;
+    if (n->n_in)
+        memcpy(in, n->in, (size_t)n->n_in * sizeof(struct ew_value *));
+    n->in = in;
+    n->n_in = n_in;
+    return true;
+}
+
 void ew_graph_remove_node(struct ew_graph *g, struct ew_node *n)
 {
     for (int i = 0; i < n->n_in; i++)
