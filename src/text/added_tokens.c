@@ -239,12 +239,17 @@ ew_status ew_added_walk_next(struct ew_added_walk *w, const struct ew_added_toke
                 continue;
             }
         }
+        /* The next match may begin in spaces that rstrip took: the reference searches on from the
+         * match, not from what was stripped. */
+        w->pos = *end;
         if (t->lstrip)
             *begin = spaces_before(w, *begin);
         if (t->rstrip)
             *end = spaces_after(w, *end);
+        *begin = *begin > w->done ? *begin : w->done;
+        *end = *end > w->done ? *end : w->done;
         *token = t;
-        w->done = w->pos = *end;
+        w->done = *end;
         return EW_STATUS_OK;
     }
     return EW_STATUS_OK;

@@ -108,8 +108,9 @@ static ew_status encode_piece(struct encoder *e, const char *text, size_t len, e
         hash = ew_hash64(text, len, 0);
         slot = find_word(e, text, len, hash);
         if (slot->n_ids != UINT32_MAX) {
-            ew_buf_append(&e->ids, e->word_ids.data + slot->ids_off * sizeof(int32_t),
-                          slot->n_ids * sizeof(int32_t));
+            if (slot->n_ids > 0)
+                ew_buf_append(&e->ids, e->word_ids.data + slot->ids_off * sizeof(int32_t),
+                              slot->n_ids * sizeof(int32_t));
             return EW_STATUS_OK;
         }
     }

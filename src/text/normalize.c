@@ -287,6 +287,8 @@ ew_status ew_norm_run(const struct ew_norm_chain *c, struct ew_norm_text *n,
     for (size_t i = 0; i < c->n_steps && n->text.len > 0; i++) {
         ew_buf_reset(&n->next_text);
         ew_buf_reset(&n->next_from_user);
+        ew_buf_puts(&n->next_text, ""); /* data is there even when nothing remains */
+        ew_buf_puts(&n->next_from_user, "");
         EW_TRY(run_step(&c->steps[i], n, scratch, err));
         if (n->next_text.failed || n->next_from_user.failed)
             return ew_fail(err, EW_STATUS_LIMIT, "normalizer: %zu bytes of text grew over %zu",

@@ -5,8 +5,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len);
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len)
 {
-    static const char text[] = "<s> Hello w\xC3\xB6rld,  it's 2024!\n\xE4\xB8\xAD\xE6\x96\x87 a\xCC\x81 "
-                               "\xF0\x9F\x98\x80 aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa </s>\xFF";
+    static const char text[] =
+        "<s> Hello w\xC3\xB6rld,  it's 2024!\n\xE4\xB8\xAD\xE6\x96\x87 a\xCC\x81 "
+        "\xF0\x9F\x98\x80 aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa </s>\xFF";
     const ew_text_span user = { 4, 12 };
     ew_tokenizer *t;
     int32_t *ids;

@@ -1,6 +1,6 @@
 /* ew-layers: base os text
- * Tokenizer against Hugging Face tokenizers: small recorded tokenizers of each kind, and the published
- * vectors of two real ones where ../shared is present. */
+ * Tokenizer against Hugging Face tokenizers: small recorded tokenizers of each kind, and the
+ * published vectors of two real ones where ../shared is present. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -59,8 +59,8 @@ static void check_decode(const ew_tokenizer *t, const int32_t *ids, size_t n, bo
     ew_buf_init(&all, EW_MEM_TEXT, 1u << 24);
     assert_int_equal(ew_decoder_create(t, skip, &d, NULL), EW_STATUS_OK);
     for (size_t i = 0; i <= n; i++) {
-        assert_int_equal(i < n ? ew_decoder_push(d, ids[i], &part, &part_len) :
-                                 ew_decoder_finish(d, &part, &part_len),
+        assert_int_equal(i < n ? ew_decoder_push(d, ids[i], &part, &part_len)
+                               : ew_decoder_finish(d, &part, &part_len),
                          EW_STATUS_OK);
         assert_true(ew_utf8_is_valid(part, part_len));
         ew_buf_append(&all, part, part_len);
@@ -85,7 +85,8 @@ static void check_golden(const char *name)
     snprintf(path, sizeof(path), "%s%s.vectors", GOLDEN, name);
     assert_int_equal(ew_json_load(path, 1u << 24, &rows, NULL), EW_STATUS_OK);
     assert_true(json_array_size(rows) >= 50);
-    json_array_foreach(rows, i, row) {
+    json_array_foreach(rows, i, row)
+    {
         const json_t *text = json_object_get(row, "text");
         const json_t *list = json_object_get(row, "decode");
         int32_t ids[512];
@@ -224,10 +225,10 @@ static void test_spans(void **state)
     check_encode(t, "ab<s><t>a", 9, EW_ENCODE_SPECIAL, as_token);
     check_encode(t, "ab<s><t>a", 9, 0, as_text);
     check_spans(t, "ab<s><t>a", 0, 0, "[2,3,4,0]");
-    check_spans(t, "ab<s><t>a", 2, 5, "[2,5,6,7,4,0]");   /* inside */
-    check_spans(t, "ab<s><t>a", 0, 3, "[2,5,6,7,4,0]");   /* straddles the end */
-    check_spans(t, "ab<s><t>a", 4, 9, "[2,5,6,7,4,0]");   /* straddles the begin */
-    check_spans(t, "ab<s><t>a", 5, 9, "[2,3,4,0]");       /* beside */
+    check_spans(t, "ab<s><t>a", 2, 5, "[2,5,6,7,4,0]"); /* inside */
+    check_spans(t, "ab<s><t>a", 0, 3, "[2,5,6,7,4,0]"); /* straddles the end */
+    check_spans(t, "ab<s><t>a", 4, 9, "[2,5,6,7,4,0]"); /* straddles the begin */
+    check_spans(t, "ab<s><t>a", 5, 9, "[2,3,4,0]");     /* beside */
     check_spans(t, "<s><s>a", 3, 7, "[3,5,6,7,0]");
     check_spans(t, "ab<s>", 1, 2, "[2,3]"); /* a border does not stop merges */
     assert_int_equal(ew_tokenizer_encode_spans(t, "abc", 3, 0, &bad, 1, &ids, &n, NULL),
@@ -291,15 +292,18 @@ static void test_hostile(void **state)
         { MODEL("\"vocab\":[],\"merges\":[]"), EW_STATUS_MALFORMED, "vocab" },
         { MODEL("\"vocab\":{},\"merges\":[]"), EW_STATUS_MALFORMED, "no token" },
         { MODEL("\"vocab\":{\"a\":-1,\"b\":0},\"merges\":[]"), EW_STATUS_MALFORMED, "id -1" },
-        { MODEL("\"vocab\":{\"b\":0,\"a\":16000000},\"merges\":[]"), EW_STATUS_MALFORMED, "16000000" },
-        { MODEL("\"vocab\":{\"a\":0,\"b\":0},\"merges\":[]"), EW_STATUS_MALFORMED, "share the id 0" },
+        { MODEL("\"vocab\":{\"b\":0,\"a\":16000000},\"merges\":[]"), EW_STATUS_MALFORMED,
+          "16000000" },
+        { MODEL("\"vocab\":{\"a\":0,\"b\":0},\"merges\":[]"), EW_STATUS_MALFORMED,
+          "share the id 0" },
         { MODEL("\"vocab\":{\"a\":\"x\",\"b\":0},\"merges\":[]"), EW_STATUS_MALFORMED, "integer" },
         { MODEL("\"vocab\":{\"a\":0},\"merges\":[\"a b\"]"), EW_STATUS_MALFORMED, "token b" },
         { MODEL("\"vocab\":{\"a\":0},\"merges\":[\"a a\"]"), EW_STATUS_MALFORMED, "token aa" },
         { MODEL("\"vocab\":{\"a\":0},\"merges\":[\"a\"]"), EW_STATUS_MALFORMED, "two tokens" },
         { MODEL("\"vocab\":{\"a\":0},\"merges\":[[\"a\",1]]"), EW_STATUS_MALFORMED, "two tokens" },
         { MODEL("\"vocab\":{\"a\":0},\"merges\":{}"), EW_STATUS_MALFORMED, "merges" },
-        { MODEL("\"dropout\":0.5,\"vocab\":{\"a\":0},\"merges\":[]"), EW_STATUS_UNSUPPORTED, "dropout" },
+        { MODEL("\"dropout\":0.5,\"vocab\":{\"a\":0},\"merges\":[]"), EW_STATUS_UNSUPPORTED,
+          "dropout" },
         { MODEL("\"byte_fallback\":true,\"vocab\":{\"<0x-1>\":0},\"merges\":[]"),
           EW_STATUS_MALFORMED, "<0x-1>" },
         { MODEL("\"byte_fallback\":true,\"vocab\":{\"<0x100>\":0},\"merges\":[]"),
@@ -307,20 +311,27 @@ static void test_hostile(void **state)
         { WITH("\"normalizer\":{\"type\":\"Nmt\"}"), EW_STATUS_UNSUPPORTED, "Nmt" },
         { WITH("\"normalizer\":{\"type\":\"Precompiled\"}"), EW_STATUS_UNSUPPORTED, "Precompiled" },
         { WITH("\"normalizer\":7"), EW_STATUS_MALFORMED, "normalizer" },
-        { WITH("\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"Regex\":\"(a\"},\"behavior\":\"Isolated\"}"),
+        { WITH("\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"Regex\":\"(a\"},\"behavior\":"
+               "\"Isolated\"}"),
           EW_STATUS_MALFORMED, "bad regex" },
-        { WITH("\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"Regex\":\"[a&&b]\"},\"behavior\":\"Isolated\"}"),
+        { WITH("\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"Regex\":\"[a&&b]\"},"
+               "\"behavior\":\"Isolated\"}"),
           EW_STATUS_UNSUPPORTED, "&&" },
-        { WITH("\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"String\":\"a\"},\"behavior\":\"No\"}"),
+        { WITH("\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"String\":\"a\"},\"behavior\":"
+               "\"No\"}"),
           EW_STATUS_MALFORMED, "behavior" },
         { WITH("\"decoder\":{\"type\":\"WordPiece\"}"), EW_STATUS_UNSUPPORTED, "WordPiece" },
         { WITH("\"decoder\":{\"type\":\"Strip\",\"content\":\" \",\"start\":-1,\"stop\":0}"),
           EW_STATUS_MALFORMED, "start" },
-        { WITH("\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":[{\"SpecialToken\":{\"id\":\"x\"}}]}"),
+        { WITH("\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":[{\"SpecialToken\":{"
+               "\"id\":\"x\"}}]}"),
           EW_STATUS_MALFORMED, "x" },
-        { WITH("\"added_tokens\":[{\"id\":1,\"content\":\"a\"}]"), EW_STATUS_MALFORMED, "added token a" },
-        { WITH("\"added_tokens\":[{\"id\":0,\"content\":\"b\"}]"), EW_STATUS_MALFORMED, "share the id" },
-        { WITH("\"added_tokens\":[{\"id\":9999999,\"content\":\"b\"}]"), EW_STATUS_MALFORMED, "9999999" },
+        { WITH("\"added_tokens\":[{\"id\":1,\"content\":\"a\"}]"), EW_STATUS_MALFORMED,
+          "added token a" },
+        { WITH("\"added_tokens\":[{\"id\":0,\"content\":\"b\"}]"), EW_STATUS_MALFORMED,
+          "share the id" },
+        { WITH("\"added_tokens\":[{\"id\":9999999,\"content\":\"b\"}]"), EW_STATUS_MALFORMED,
+          "9999999" },
         { WITH("\"added_tokens\":[5]"), EW_STATUS_MALFORMED, "content" },
     };
 
@@ -341,7 +352,10 @@ static void test_invalid_text(void **state)
     ew_tokenizer *t = load(GOLDEN "gpt2-like.json");
     static const struct {
         const char *bytes, *repaired;
-    } texts[] = { { "a\xFF" "b", "a\xEF\xBF\xBD" "b" },
+    } texts[] = { { "a\xFF"
+                    "b",
+                    "a\xEF\xBF\xBD"
+                    "b" },
                   { "\xE4\xB8", "\xEF\xBF\xBD" },
                   { "\xED\xA0\x80", "\xEF\xBF\xBD\xEF\xBF\xBD\xEF\xBF\xBD" },
                   { "", "" } };
@@ -353,12 +367,12 @@ static void test_invalid_text(void **state)
         size_t n_a;
         size_t n_b;
 
-        assert_int_equal(ew_tokenizer_encode(t, texts[i].bytes, strlen(texts[i].bytes), 0, &a, &n_a,
-                                             NULL),
-                         EW_STATUS_OK);
-        assert_int_equal(ew_tokenizer_encode(t, texts[i].repaired, strlen(texts[i].repaired), 0, &b,
-                                             &n_b, NULL),
-                         EW_STATUS_OK);
+        assert_int_equal(
+            ew_tokenizer_encode(t, texts[i].bytes, strlen(texts[i].bytes), 0, &a, &n_a, NULL),
+            EW_STATUS_OK);
+        assert_int_equal(
+            ew_tokenizer_encode(t, texts[i].repaired, strlen(texts[i].repaired), 0, &b, &n_b, NULL),
+            EW_STATUS_OK);
         assert_int_equal(n_a, n_b);
         assert_memory_equal(a, b, n_a * sizeof(*a));
         ew_tokens_free(a);
@@ -370,9 +384,9 @@ static void test_invalid_text(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_golden),    cmocka_unit_test(test_published),
-        cmocka_unit_test(test_spans),     cmocka_unit_test(test_lookup),
-        cmocka_unit_test(test_long_word), cmocka_unit_test(test_hostile),
+        cmocka_unit_test(test_golden),       cmocka_unit_test(test_published),
+        cmocka_unit_test(test_spans),        cmocka_unit_test(test_lookup),
+        cmocka_unit_test(test_long_word),    cmocka_unit_test(test_hostile),
         cmocka_unit_test(test_invalid_text),
     };
 
