@@ -43,8 +43,8 @@ ew_status ew_infer_contents(struct ew_infer *f, int i, struct ew_contents *c)
         n = in->n_dims;
     }
     if (n > EW_CONTENTS_CAP)
-        return ew_fail(f->err, EW_STATUS_LIMIT, "input %d has %zu elements, at most %d are possible",
-                       i, n, EW_CONTENTS_CAP);
+        return ew_fail(f->err, EW_STATUS_LIMIT,
+                       "input %d has %zu elements, at most %d are possible", i, n, EW_CONTENTS_CAP);
     c->n = n;
     if (n > 0 && !in->data && (!in->dims || in->n_dims != n))
         return EW_STATUS_OK;

@@ -1,6 +1,6 @@
-/* op/infer_extent.c - types of ops whose shape depends on the contents of small inputs: Reshape, Slice,
- * Expand and their kind. Symbols among the contents stay symbols; contents that are not known give
- * unknown dims (ew_infer_unknown). */
+/* op/infer_extent.c - types of ops whose shape depends on the contents of small inputs: Reshape,
+ * Slice, Expand and their kind. Symbols among the contents stay symbols; contents that are not
+ * known give unknown dims (ew_infer_unknown). */
 #include <math.h>
 #include <string.h>
 
@@ -79,9 +79,8 @@ static ew_status fill_rest(struct ew_infer *f, struct ew_type *t, int rest)
     if (total >= 0 && others >= 0 && (others == 0 || total % others != 0))
         return ew_fail(f->err, EW_STATUS_MISMATCH, "%lld elements do not divide into %lld",
                        (long long)total, (long long)others);
-    t->dim[rest] = total == EW_DIM_BAD || others == EW_DIM_BAD
-                       ? EW_DIM_BAD
-                       : ew_dim_div(f->syms, total, others);
+    t->dim[rest] = total == EW_DIM_BAD || others == EW_DIM_BAD ? EW_DIM_BAD
+                                                               : ew_dim_div(f->syms, total, others);
     t->dim[rest] = or_unknown(f, t->dim[rest]);
     return EW_STATUS_OK;
 }
@@ -110,8 +109,8 @@ ew_status ew_infer_reshape(struct ew_infer *f)
             rest = d;
         if (shape.v[d] == 0 && !f->attrs->reshape.allowzero) {
             if (d >= x->n_dims)
-                return ew_fail(f->err, EW_STATUS_MISMATCH, "shape has 0 at %d, input has rank %d", d,
-                               x->n_dims);
+                return ew_fail(f->err, EW_STATUS_MISMATCH, "shape has 0 at %d, input has rank %d",
+                               d, x->n_dims);
             t.dim[d] = x->dim[d];
         }
     }
@@ -328,8 +327,8 @@ ew_status ew_infer_pad(struct ew_infer *f)
         EW_TRY(ew_infer_contents(f, 3, &axes));
     EW_TRY(ew_infer_contents(f, 1, &pads));
     if (pads.n != 2 * axes.n)
-        return ew_fail(f->err, EW_STATUS_MISMATCH, "pads has %zu elements, %zu axes need twice that",
-                       pads.n, axes.n);
+        return ew_fail(f->err, EW_STATUS_MISMATCH,
+                       "pads has %zu elements, %zu axes need twice that", pads.n, axes.n);
     if (!pads.known || !axes.known)
         return ew_infer_unknown(f, 0, pads.known ? 3 : 1, x->dtype, x->n_dims);
     for (size_t i = 0; i < axes.n; i++) {
@@ -354,8 +353,8 @@ ew_status ew_infer_tile(struct ew_infer *f)
     EW_TRY(ew_infer_dtype_in(f, 0, EW_SET_ANY));
     EW_TRY(ew_infer_contents(f, 1, &repeats));
     if (repeats.n != (size_t)x->n_dims)
-        return ew_fail(f->err, EW_STATUS_MISMATCH, "repeats has %zu elements, rank is %d", repeats.n,
-                       x->n_dims);
+        return ew_fail(f->err, EW_STATUS_MISMATCH, "repeats has %zu elements, rank is %d",
+                       repeats.n, x->n_dims);
     if (!repeats.known)
         return ew_infer_unknown(f, 0, 1, x->dtype, x->n_dims);
     EW_TRY(not_negative(f, &repeats, 1));
@@ -443,7 +442,7 @@ static int64_t count_ints(int64_t start, int64_t limit, int64_t delta)
     return span >= INT64_MAX ? EW_DIM_BAD : (int64_t)span + 1;
 }
 
-/* In the arithmetic of the dtype, as the ONNX function body does it. */
+/* In single precision unless all is double, as the ONNX function body does it. */
 static ew_status range_floats(struct ew_infer *f, int64_t *n)
 {
     const ew_dtype dtype = f->in[0].type->dtype;
@@ -452,12 +451,12 @@ static ew_status range_floats(struct ew_infer *f, int64_t *n)
     const double delta = ew_elem_get_f64(f->in[2].data, dtype, 0);
     double count = (limit - start) / delta;
 
-    if (dtype == EW_DTYPE_F32)
+    if (dtype != EW_DTYPE_F64)
         count = (double)(((float)limit - (float)start) / (float)delta);
     count = ceil(count);
     if (!(count < 0x1p62))
-        return ew_fail(f->err, EW_STATUS_MALFORMED, "Range from %g to %g by %g has no length", start,
-                       limit, delta);
+        return ew_fail(f->err, EW_STATUS_MALFORMED, "Range from %g to %g by %g has no length",
+                       start, limit, delta);
     *n = count > 0 ? (int64_t)count : 0;
     return EW_STATUS_OK;
 }
@@ -467,14 +466,14 @@ ew_status ew_infer_range(struct ew_infer *f)
     struct ew_contents c[3];
     int64_t n = EW_DIM_BAD;
 
-    EW_TRY(ew_infer_dtype_in(f, 0, EW_SET(F32) | EW_SET(F64) | EW_SET(I16) | EW_SET_INDEX));
+    EW_TRY(ew_infer_dtype_in(f, 0, EW_SET_FLOATS | EW_SET(I16) | EW_SET_INDEX));
     for (int i = 0; i < 3; i++) {
         size_t one;
 
         EW_TRY(ew_infer_same_dtype(f, 0, i));
         if (!ew_type_count(f->in[i].type, &one) || one != 1)
-            return ew_fail(f->err, EW_STATUS_MISMATCH, "input %d has rank %d, a scalar is needed", i,
-                           f->in[i].type->n_dims);
+            return ew_fail(f->err, EW_STATUS_MISMATCH, "input %d has rank %d, a scalar is needed",
+                           i, f->in[i].type->n_dims);
     }
     for (int i = 0; i < 3; i++) {
         const bool is_float = ew_dtype_is_float(f->in[i].type->dtype);

@@ -1,5 +1,5 @@
-/* op/infer_index.c - types of gathers, scatters and OneHot. What the indices hold is checked when the
- * kernel runs. */
+/* op/infer_index.c - types of gathers, scatters and OneHot. What the indices hold is checked when
+ * the kernel runs. */
 #include <math.h>
 
 #include "op/infer_dtypes.h"
@@ -75,8 +75,8 @@ static ew_status tuple_len(struct ew_infer *f, int64_t batch_dims, int *n_coords
     last = indices->dim[indices->n_dims - 1];
     if (last < 0)
         return ew_fail(f->err, EW_STATUS_UNSUPPORTED, "the last dim of indices is not known");
-    if (batch_dims < 0 || batch_dims >= indices->n_dims || batch_dims >= x->n_dims ||
-        last < 1 || last > x->n_dims - batch_dims)
+    if (batch_dims < 0 || batch_dims >= indices->n_dims || batch_dims >= x->n_dims || last < 1 ||
+        last > x->n_dims - batch_dims)
         return ew_fail(f->err, EW_STATUS_MISMATCH,
                        "tuples of %lld indices after %lld batch dims, rank of data is %d",
                        (long long)last, (long long)batch_dims, x->n_dims);
@@ -148,8 +148,8 @@ ew_status ew_infer_scatter_nd(struct ew_infer *f)
         return ew_fail(f->err, EW_STATUS_MISMATCH, "updates have rank %d, %d is needed",
                        updates->n_dims, n_tuple_dims + x->n_dims - n_coords);
     for (int d = 0; d < updates->n_dims; d++) {
-        const int64_t want = d < n_tuple_dims ? indices->dim[d]
-                                              : x->dim[d - n_tuple_dims + n_coords];
+        const int64_t want =
+            d < n_tuple_dims ? indices->dim[d] : x->dim[d - n_tuple_dims + n_coords];
 
         if (want >= 0 && updates->dim[d] >= 0 && want != updates->dim[d])
             return ew_fail(f->err, EW_STATUS_MISMATCH, "dim %d of updates is %lld, not %lld", d,
@@ -184,8 +184,9 @@ ew_status ew_infer_tensor_scatter(struct ew_infer *f)
     for (int d = 0; d < x->n_dims; d++)
         if (x->dim[d] >= 0 && u->dim[d] >= 0 &&
             (d == axis ? u->dim[d] > x->dim[d] : u->dim[d] != x->dim[d]))
-            return ew_fail(f->err, EW_STATUS_MISMATCH, "dim %d is %lld in the cache, %lld in update",
-                           d, (long long)x->dim[d], (long long)u->dim[d]);
+            return ew_fail(f->err, EW_STATUS_MISMATCH,
+                           "dim %d is %lld in the cache, %lld in update", d, (long long)x->dim[d],
+                           (long long)u->dim[d]);
     if (ew_infer_has(f, 2))
         EW_TRY(check_writes(f));
     f->out[0] = *x;

@@ -1,5 +1,6 @@
 /* op/infer_move.c - types of movement ops whose shape follows from shapes and attributes, and the
- * table of the whole group. Indexing is in infer_index.c, shapes from contents in infer_extent.c. */
+ * table of the whole group. Indexing is in infer_index.c, shapes from contents in infer_extent.c.
+ */
 #include "op/infer_move.h"
 
 #include "op/infer_dtypes.h"

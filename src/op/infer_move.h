@@ -4,8 +4,8 @@
 
 #include "op/op.h"
 
-/* Slice of one axis of `dim` elements: clamps as ONNX says and gives the first element and how many.
- * step is not 0. *first is 0 when *count is. */
+/* Slice of one axis of `dim` elements: clamps as ONNX says and gives the first element and how
+ * many. step is not 0. *first is 0 when *count is. */
 void ew_slice_resolve(int64_t dim, int64_t start, int64_t end, int64_t step, int64_t *first,
                       int64_t *count);
 

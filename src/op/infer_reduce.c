@@ -25,8 +25,8 @@ static ew_status infer_reduction(struct ew_infer *f)
     struct ew_contents axes = { .known = true };
     unsigned mask = 0;
 
-    EW_TRY(ew_infer_dtype_in(f, 0,
-                             EW_SET_WIDE | (is_extreme ? EW_SET(U8) | EW_SET(I8) | EW_SET(BOOL) : 0)));
+    EW_TRY(ew_infer_dtype_in(
+        f, 0, EW_SET_WIDE | (is_extreme ? EW_SET(U8) | EW_SET(I8) | EW_SET(BOOL) : 0)));
     if (ew_infer_has(f, 1))
         EW_TRY(ew_infer_contents(f, 1, &axes));
     if (!axes.known) {

@@ -6,12 +6,18 @@ static const struct {
     ew_op op;
     uint32_t dtypes;
 } k_unary[] = {
-    { EW_OP_ABS, EW_SET_NUMBERS },        { EW_OP_BITWISE_NOT, EW_SET_INTS },
-    { EW_OP_IDENTITY, EW_SET_ANY },       { EW_OP_IS_INF, EW_SET_FLOATS | EW_SET_F8 },
-    { EW_OP_IS_NAN, EW_SET_FLOATS | EW_SET_F8 }, { EW_OP_NEG, EW_SET_FLOATS | EW_SET_SIGNED },
-    { EW_OP_NOT, EW_SET(BOOL) },          { EW_OP_RELU, EW_SET_FLOATS | EW_SET_SIGNED },
-    { EW_OP_SHRINK, EW_SET_NUMBERS },     { EW_OP_SIGN, EW_SET_NUMBERS },
-    { EW_OP_CAST, EW_SET_ANY },           { EW_OP_CLIP, EW_SET_NUMBERS },
+    { EW_OP_ABS, EW_SET_NUMBERS },
+    { EW_OP_BITWISE_NOT, EW_SET_INTS },
+    { EW_OP_IDENTITY, EW_SET_ANY },
+    { EW_OP_IS_INF, EW_SET_FLOATS | EW_SET_F8 },
+    { EW_OP_IS_NAN, EW_SET_FLOATS | EW_SET_F8 },
+    { EW_OP_NEG, EW_SET_FLOATS | EW_SET_SIGNED },
+    { EW_OP_NOT, EW_SET(BOOL) },
+    { EW_OP_RELU, EW_SET_FLOATS | EW_SET_SIGNED },
+    { EW_OP_SHRINK, EW_SET_NUMBERS },
+    { EW_OP_SIGN, EW_SET_NUMBERS },
+    { EW_OP_CAST, EW_SET_ANY },
+    { EW_OP_CLIP, EW_SET_NUMBERS },
 };
 
 static uint32_t dtypes_of(ew_op op)
@@ -31,8 +37,8 @@ static ew_status check_clip(struct ew_infer *f)
             continue;
         EW_TRY(ew_infer_same_dtype(f, 0, i));
         if (t->n_dims > 1 || (t->n_dims == 1 && t->dim[0] > 1))
-            return ew_fail(f->err, EW_STATUS_MISMATCH, "input %d has rank %d, a scalar is needed", i,
-                           t->n_dims);
+            return ew_fail(f->err, EW_STATUS_MISMATCH, "input %d has rank %d, a scalar is needed",
+                           i, t->n_dims);
     }
     return EW_STATUS_OK;
 }

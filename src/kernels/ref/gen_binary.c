@@ -1,5 +1,6 @@
 /* kernels/ref/gen_binary.c - elementwise ops with broadcasting: arithmetic, comparisons, logic, the
- * variadic Max/Min/Sum/Mean. A table names the loop of each op and class; Where is in gen_where.c. */
+ * variadic Max/Min/Sum/Mean. A table names the loop of each op and class; Where is in gen_where.c.
+ */
 #include <math.h>
 #include <string.h>
 #include <tgmath.h>
@@ -8,29 +9,29 @@
 
 typedef void binary_fn(void *yv, const void *xv, const void *zv, size_t n);
 
-#define BINARY_LOOP(fn, T, out_t, expr)                                    \
-    static void fn(void *yv, const void *xv, const void *zv, size_t n)     \
-    {                                                                      \
-        const T *const xs = xv;                                            \
-        const T *const zs = zv;                                            \
-        out_t *const ys = yv;                                              \
-                                                                           \
-        for (size_t i = 0; i < n; i++) {                                   \
-            const T x = xs[i];                                             \
-            const T z = zs[i];                                             \
-                                                                           \
-            ys[i] = (out_t)(expr);                                         \
-        }                                                                  \
+#define BINARY_LOOP(fn, T, out_t, expr)                                                            \
+    static void fn(void *yv, const void *xv, const void *zv, size_t n)                             \
+    {                                                                                              \
+        const T *const xs = xv;                                                                    \
+        const T *const zs = zv;                                                                    \
+        out_t *const ys = yv;                                                                      \
+                                                                                                   \
+        for (size_t i = 0; i < n; i++) {                                                           \
+            const T x = xs[i];                                                                     \
+            const T z = zs[i];                                                                     \
+                                                                                                   \
+            ys[i] = (out_t)(expr);                                                                 \
+        }                                                                                          \
     }
 
-#define BINARY_FLOAT(name, expr)                \
-    BINARY_LOOP(name##_f32, float, float, expr) \
+#define BINARY_FLOAT(name, expr)                                                                   \
+    BINARY_LOOP(name##_f32, float, float, expr)                                                    \
     BINARY_LOOP(name##_f64, double, double, expr)
 
-#define BINARY_COMPARE(name, expr)                  \
-    BINARY_LOOP(name##_f32, float, uint8_t, expr)   \
-    BINARY_LOOP(name##_f64, double, uint8_t, expr)  \
-    BINARY_LOOP(name##_i64, int64_t, uint8_t, expr) \
+#define BINARY_COMPARE(name, expr)                                                                 \
+    BINARY_LOOP(name##_f32, float, uint8_t, expr)                                                  \
+    BINARY_LOOP(name##_f64, double, uint8_t, expr)                                                 \
+    BINARY_LOOP(name##_i64, int64_t, uint8_t, expr)                                                \
     BINARY_LOOP(name##_u64, uint64_t, uint8_t, expr)
 
 static int64_t div_i64(int64_t x, int64_t z)

@@ -1,5 +1,5 @@
-/* kernels/ref/gen_cast.c - Cast between any two dtypes. Float to integer truncates and saturates
- * (ONNX leaves what is out of range undefined), integer to integer wraps, anything but 0 is true. */
+/* kernels/ref/gen_cast.c - Cast between any two dtypes. Float to integer truncates (out of
+ * range is as ew_gen_store says), integer to integer wraps, anything but 0 is true. */
 #include <string.h>
 
 #include "kernels/ref/gen_common.h"

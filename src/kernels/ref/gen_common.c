@@ -76,35 +76,35 @@ static float f64_to_f32_odd(double v)
 
 /* ---- loads ---- */
 
-#define LOAD_AS(dst_t, value)                 \
-    do {                                      \
-        dst_t *const o = dst;                 \
-        for (size_t i = 0; i < n; i++) {      \
-            const ptrdiff_t k = at + (ptrdiff_t)i * stride; \
-            o[i] = (dst_t)(value);            \
-        }                                     \
+#define LOAD_AS(dst_t, value)                                                                      \
+    do {                                                                                           \
+        dst_t *const o = dst;                                                                      \
+        for (size_t i = 0; i < n; i++) {                                                           \
+            const ptrdiff_t k = at + (ptrdiff_t)i * stride;                                        \
+            o[i] = (dst_t)(value);                                                                 \
+        }                                                                                          \
     } while (0)
 
-#define LOAD_INT(src_t)                        \
-    do {                                       \
-        const src_t *const s = data;           \
-        if (c == EW_GEN_I64)                   \
-            LOAD_AS(int64_t, s[k]);            \
-        else if (c == EW_GEN_U64)              \
-            LOAD_AS(uint64_t, s[k]);           \
-        else if (c == EW_GEN_F64)              \
-            LOAD_AS(double, s[k]);             \
-        else                                   \
-            LOAD_AS(float, s[k]);              \
+#define LOAD_INT(src_t)                                                                            \
+    do {                                                                                           \
+        const src_t *const s = data;                                                               \
+        if (c == EW_GEN_I64)                                                                       \
+            LOAD_AS(int64_t, s[k]);                                                                \
+        else if (c == EW_GEN_U64)                                                                  \
+            LOAD_AS(uint64_t, s[k]);                                                               \
+        else if (c == EW_GEN_F64)                                                                  \
+            LOAD_AS(double, s[k]);                                                                 \
+        else                                                                                       \
+            LOAD_AS(float, s[k]);                                                                  \
     } while (0)
 
-#define LOAD_FLOAT(src_t, value)               \
-    do {                                       \
-        const src_t *const s = data;           \
-        if (c == EW_GEN_F64)                   \
-            LOAD_AS(double, value);            \
-        else                                   \
-            LOAD_AS(float, value);             \
+#define LOAD_FLOAT(src_t, value)                                                                   \
+    do {                                                                                           \
+        const src_t *const s = data;                                                               \
+        if (c == EW_GEN_F64)                                                                       \
+            LOAD_AS(double, value);                                                                \
+        else                                                                                       \
+            LOAD_AS(float, value);                                                                 \
     } while (0)
 
 static void load_float(void *dst, enum ew_gen_class c, const void *data, ew_dtype d, ptrdiff_t at,
@@ -195,36 +195,36 @@ void ew_gen_load(void *dst, enum ew_gen_class c, const void *data, ew_dtype d, p
 
 /* ---- stores ---- */
 
-#define STORE_AS(dst_t, src_t, value)          \
-    do {                                       \
-        dst_t *const o = data;                 \
-        const src_t *const s = src;            \
-        for (size_t i = 0; i < n; i++) {       \
-            const src_t v = s[i];              \
-            o[at + (ptrdiff_t)i * stride] = (dst_t)(value); \
-        }                                      \
+#define STORE_AS(dst_t, src_t, value)                                                              \
+    do {                                                                                           \
+        dst_t *const o = data;                                                                     \
+        const src_t *const s = src;                                                                \
+        for (size_t i = 0; i < n; i++) {                                                           \
+            const src_t v = s[i];                                                                  \
+            o[at + (ptrdiff_t)i * stride] = (dst_t)(value);                                        \
+        }                                                                                          \
     } while (0)
 
-#define STORE_INT(dst_t, lo, hi)                                \
-    do {                                                        \
-        if (c == EW_GEN_I64 || c == EW_GEN_U64)                 \
-            STORE_AS(dst_t, uint64_t, v);                       \
-        else if (c == EW_GEN_F64)                               \
-            STORE_AS(dst_t, double, f64_to_i64(v, lo, hi));     \
-        else                                                    \
-            STORE_AS(dst_t, float, f64_to_i64(v, lo, hi));      \
+#define STORE_INT(dst_t, lo, hi)                                                                   \
+    do {                                                                                           \
+        if (c == EW_GEN_I64 || c == EW_GEN_U64)                                                    \
+            STORE_AS(dst_t, uint64_t, v);                                                          \
+        else if (c == EW_GEN_F64)                                                                  \
+            STORE_AS(dst_t, double, f64_to_i64(v, lo, hi));                                        \
+        else                                                                                       \
+            STORE_AS(dst_t, float, f64_to_i64(v, lo, hi));                                         \
     } while (0)
 
-#define STORE_FLOAT(dst_t, from_f32, from_f64, from_i64, from_u64) \
-    do {                                       \
-        if (c == EW_GEN_F32)                   \
-            STORE_AS(dst_t, float, from_f32);  \
-        else if (c == EW_GEN_F64)              \
-            STORE_AS(dst_t, double, from_f64); \
-        else if (c == EW_GEN_I64)              \
-            STORE_AS(dst_t, int64_t, from_i64); \
-        else                                   \
-            STORE_AS(dst_t, uint64_t, from_u64); \
+#define STORE_FLOAT(dst_t, from_f32, from_f64, from_i64, from_u64)                                 \
+    do {                                                                                           \
+        if (c == EW_GEN_F32)                                                                       \
+            STORE_AS(dst_t, float, from_f32);                                                      \
+        else if (c == EW_GEN_F64)                                                                  \
+            STORE_AS(dst_t, double, from_f64);                                                     \
+        else if (c == EW_GEN_I64)                                                                  \
+            STORE_AS(dst_t, int64_t, from_i64);                                                    \
+        else                                                                                       \
+            STORE_AS(dst_t, uint64_t, from_u64);                                                   \
     } while (0)
 
 static void store_float(void *data, ew_dtype d, ptrdiff_t at, ptrdiff_t stride, const void *src,
@@ -257,19 +257,16 @@ static void store_float(void *data, ew_dtype d, ptrdiff_t at, ptrdiff_t stride, 
 static void store_nibble(void *data, ew_dtype d, ptrdiff_t at, ptrdiff_t stride, const void *src,
                          enum ew_gen_class c, size_t n)
 {
-    const double lo = d == EW_DTYPE_I4 ? -8 : 0;
-    const double hi = d == EW_DTYPE_I4 ? 7 : 15;
-
     for (size_t i = 0; i < n; i++) {
         const bool is_int = c == EW_GEN_I64 || c == EW_GEN_U64;
         uint64_t bits = is_int ? ((const uint64_t *)src)[i] : 0;
 
         if (!is_int) {
-            const double v = c == EW_GEN_F64 ? ((const double *)src)[i]
-                                             : (double)((const float *)src)[i];
+            const double v =
+                c == EW_GEN_F64 ? ((const double *)src)[i] : (double)((const float *)src)[i];
 
             bits = d == EW_DTYPE_F4E2M1 ? ew_gen_mini_encode(d, v, true, EW_ROUND_UP)
-                                        : (uint64_t)f64_to_i64(v, lo, hi);
+                                        : (uint64_t)f64_to_i64(v, INT32_MIN, INT32_MAX);
         } else if (d == EW_DTYPE_F4E2M1) {
             const double v = c == EW_GEN_I64 ? (double)(int64_t)bits : (double)bits;
 
@@ -306,16 +303,16 @@ void ew_gen_store(void *data, ew_dtype d, ptrdiff_t at, ptrdiff_t stride, const 
 {
     switch (d) {
     case EW_DTYPE_I8:
-        STORE_INT(int8_t, INT8_MIN, INT8_MAX);
+        STORE_INT(int8_t, INT32_MIN, INT32_MAX);
         return;
     case EW_DTYPE_U8:
-        STORE_INT(uint8_t, 0, UINT8_MAX);
+        STORE_INT(uint8_t, INT32_MIN, INT32_MAX);
         return;
     case EW_DTYPE_I16:
-        STORE_INT(int16_t, INT16_MIN, INT16_MAX);
+        STORE_INT(int16_t, INT32_MIN, INT32_MAX);
         return;
     case EW_DTYPE_U16:
-        STORE_INT(uint16_t, 0, UINT16_MAX);
+        STORE_INT(uint16_t, INT32_MIN, INT32_MAX);
         return;
     case EW_DTYPE_I32:
         STORE_INT(int32_t, INT32_MIN, INT32_MAX);
@@ -348,10 +345,9 @@ void ew_gen_store(void *data, ew_dtype d, ptrdiff_t at, ptrdiff_t stride, const 
 
 void *ew_gen_direct(void *data, ew_dtype d, enum ew_gen_class c, ptrdiff_t at)
 {
-    const bool same = (d == EW_DTYPE_F32 && c == EW_GEN_F32) ||
-                      (d == EW_DTYPE_F64 && c == EW_GEN_F64) ||
-                      (d == EW_DTYPE_I64 && c == EW_GEN_I64) ||
-                      (d == EW_DTYPE_U64 && c == EW_GEN_U64);
+    const bool same =
+        (d == EW_DTYPE_F32 && c == EW_GEN_F32) || (d == EW_DTYPE_F64 && c == EW_GEN_F64) ||
+        (d == EW_DTYPE_I64 && c == EW_GEN_I64) || (d == EW_DTYPE_U64 && c == EW_GEN_U64);
 
     if (!same)
         return NULL;
@@ -476,12 +472,12 @@ void ew_gen_copy_flat(void *dst, ptrdiff_t dst_at, const void *src, ptrdiff_t sr
         nibble_set(dst, dst_at + i, nibble_get(src, src_at + i));
 }
 
-#define COPY_STEP(type)                                             \
-    do {                                                            \
-        type *const o = (type *)dst + dst_at;                       \
-        const type *const s = (const type *)src + src_at;           \
-        for (ptrdiff_t i = 0; i < (ptrdiff_t)n; i++)                \
-            o[i * dst_step] = s[i * src_step];                      \
+#define COPY_STEP(type)                                                                            \
+    do {                                                                                           \
+        type *const o = (type *)dst + dst_at;                                                      \
+        const type *const s = (const type *)src + src_at;                                          \
+        for (ptrdiff_t i = 0; i < (ptrdiff_t)n; i++)                                               \
+            o[i * dst_step] = s[i * src_step];                                                     \
     } while (0)
 
 void ew_gen_copy_step(void *dst, ptrdiff_t dst_at, ptrdiff_t dst_step, const void *src,

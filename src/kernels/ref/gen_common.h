@@ -1,9 +1,10 @@
 /* kernels/ref/gen_common.h - what the general operators share: compute classes with block loads and
  * stores, broadcasting loops, and copies of strided regions of any element width.
  *
- * Ops compute in one of four classes. Elements of any dtype are loaded into a block of the class and
- * stored back from it: floats round to nearest even, integers wrap, floats stored as integers truncate
- * and saturate (NaN gives 0). Offsets and strides are in elements, so that packed nibbles work. */
+ * Ops compute in one of four classes. Elements of any dtype are loaded into a block of the class
+ * and stored back from it: floats round to nearest even, integers wrap; floats stored as integers
+ * truncate and saturate (NaN gives 0), the ones below 32 bits at 32 and then wrap, as ONNX's tests
+ * have it. Offsets and strides are in elements, so that packed nibbles work. */
 #ifndef EW_KERNELS_REF_GEN_COMMON_H
 #define EW_KERNELS_REF_GEN_COMMON_H
 
@@ -25,7 +26,8 @@ union ew_gen_block {
 enum ew_gen_class ew_gen_class_of(ew_dtype d);
 /* Bytes of one value of a class. */
 size_t ew_gen_class_bytes(enum ew_gen_class c);
-/* n elements data[at + i*stride] -> dst[i] of class c. Float dtypes load into float classes only. */
+/* n elements data[at + i*stride] -> dst[i] of class c. Float dtypes load into float classes only.
+ */
 void ew_gen_load(void *dst, enum ew_gen_class c, const void *data, ew_dtype d, ptrdiff_t at,
                  ptrdiff_t stride, size_t n);
 /* src[i] of class c -> data[at + i*stride]. */
@@ -36,20 +38,21 @@ void *ew_gen_direct(void *data, ew_dtype d, enum ew_gen_class c, ptrdiff_t at);
 
 /* The 8- and 4-bit floats (gen_minifloat.c). Codes are the low bits of a byte. */
 float ew_gen_mini_decode(ew_dtype d, uint8_t code);
-/* saturate as ONNX Cast: past the largest value gives it, otherwise inf or NaN. round_mode: e8m0. */
+/* saturate as ONNX Cast: past the largest value gives it, otherwise inf or NaN. round_mode: e8m0.
+ */
 uint8_t ew_gen_mini_encode(ew_dtype d, double v, bool saturate, int round_mode);
 bool ew_gen_is_mini(ew_dtype d);
 
 /* ---- loops over up to four operands that share a shape ---- */
-#define EW_GEN_MAX_OPS 4
+#define EW_GEN_MAX_OPS  4
 #define EW_GEN_MAX_DIMS (2 * EW_MAX_DIMS)
 struct ew_gen_loop {
-    int n_ops, n_dims;                                   /* of the outer loop */
+    int n_ops, n_dims; /* of the outer loop */
     int64_t dim[EW_GEN_MAX_DIMS], index[EW_GEN_MAX_DIMS];
     ptrdiff_t stride[EW_GEN_MAX_OPS][EW_GEN_MAX_DIMS];
-    ptrdiff_t at[EW_GEN_MAX_OPS];                        /* where this inner run starts */
-    ptrdiff_t step[EW_GEN_MAX_OPS];                      /* of the inner run */
-    size_t inner;                                        /* elements of the inner run */
+    ptrdiff_t at[EW_GEN_MAX_OPS];   /* where this inner run starts */
+    ptrdiff_t step[EW_GEN_MAX_OPS]; /* of the inner run */
+    size_t inner;                   /* elements of the inner run */
     bool empty;
 };
 

@@ -13,9 +13,9 @@ static const uint8_t k_groups[EW_OP_COUNT] = {
 
 ew_general_fn *ew_general_find(ew_op op)
 {
-    static ew_general_fn *const fns[] = { ew_general_unary__ref, ew_general_binary__ref,
+    static ew_general_fn *const fns[] = { ew_general_unary__ref,  ew_general_binary__ref,
                                           ew_general_reduce__ref, ew_general_move__ref,
-                                          ew_general_nn__ref, NULL };
+                                          ew_general_nn__ref,     NULL };
 
     if (op <= EW_OP_NONE || op >= EW_OP_COUNT)
         return NULL;

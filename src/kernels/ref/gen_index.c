@@ -1,5 +1,5 @@
-/* kernels/ref/gen_index.c - gathers and scatters. Every index is checked: out of range is MISMATCH and
- * nothing is read or written outside a tensor. */
+/* kernels/ref/gen_index.c - gathers and scatters. Every index is checked: out of range is MISMATCH
+ * and nothing is read or written outside a tensor. */
 #include <string.h>
 
 #include "kernels/ref/gen_common.h"
@@ -38,8 +38,8 @@ ew_status ew_gen_gather(const struct ew_general_args *a)
     return EW_STATUS_OK;
 }
 
-/* Walks `indices`; operand 1 of the loop is where its coordinates lie in a tensor of type t, without
- * the axis, whose stride is *axis_stride. */
+/* Walks `indices`; operand 1 of the loop is where its coordinates lie in a tensor of type t,
+ * without the axis, whose stride is *axis_stride. */
 static ew_status elements_loop(const struct ew_general_args *a, const struct ew_type *t,
                                const struct ew_type *indices, int axis, struct ew_gen_loop *l,
                                ptrdiff_t *axis_stride)
@@ -83,13 +83,13 @@ ew_status ew_gen_gather_elements(const struct ew_general_args *a)
 
 /* ---- reductions of scatters ---- */
 
-#define COMBINE(T, member)                                     \
-    do {                                                       \
-        const T p = x.member, q = z.member;                    \
-        x.member = reduction == EW_RED_ADD   ? (T)(p + q)      \
-                   : reduction == EW_RED_MUL ? (T)(p * q)      \
-                   : reduction == EW_RED_MAX ? (p > q || p != p ? p : q) \
-                                             : (p < q || p != p ? p : q); \
+#define COMBINE(T, member)                                                                         \
+    do {                                                                                           \
+        const T p = x.member, q = z.member;                                                        \
+        x.member = reduction == EW_RED_ADD   ? (T)(p + q)                                          \
+                   : reduction == EW_RED_MUL ? (T)(p * q)                                          \
+                   : reduction == EW_RED_MAX ? (p > q || p != p ? p : q)                           \
+                                             : (p < q || p != p ? p : q);                          \
     } while (0)
 
 /* y[to + i] = y[to + i] `reduction` u[from + i]. */
@@ -176,8 +176,9 @@ static ew_status tuples_init(const struct ew_general_args *a, const struct ew_ty
                        (long long)coords, batch_dims, data->n_dims);
     for (int d = 0; d < batch_dims; d++)
         if (data->dim[d] != indices->dim[d])
-            return ew_fail(a->err, EW_STATUS_MISMATCH, "batch dim %d is %lld in data, %lld in indices",
-                           d, (long long)data->dim[d], (long long)indices->dim[d]);
+            return ew_fail(a->err, EW_STATUS_MISMATCH,
+                           "batch dim %d is %lld in data, %lld in indices", d,
+                           (long long)data->dim[d], (long long)indices->dim[d]);
     t->first_dim = batch_dims;
     t->n_coords = (int)coords;
     t->n = (ptrdiff_t)ew_gen_product(indices, 0, indices->n_dims - 1);

@@ -22,8 +22,8 @@ static const struct mini_format k_formats[] = {
     { EW_DTYPE_F4E2M1, 1, 1, 0x07, 0, 0, 0x08, false },
 };
 
-#define E8M0_NAN 0xff
-#define E8M0_MAX 0xfe
+#define E8M0_NAN  0xff
+#define E8M0_MAX  0xfe
 #define E8M0_BIAS 127
 
 static const struct mini_format *format_find(ew_dtype d)
@@ -96,9 +96,9 @@ uint8_t ew_gen_mini_encode(ew_dtype d, double v, bool saturate, int round_mode)
 
     if (!m)
         return e8m0_encode(v, saturate, round_mode);
-    if (v != v) /* f4e2m1 has no NaN: its most negative value, as the reference of ONNX gives */
+    if (v != v) /* f4e2m1 has no NaN: -0, as in the tests of ONNX */
         return m->nan_code ? (uint8_t)(m->nan_code | (m->is_unsigned_zero ? 0 : sign))
-                           : (uint8_t)(m->max_code | m->sign_bit);
+                           : m->sign_bit;
     if (isinf(v)) {
         code = 256;
     } else {

@@ -1,6 +1,6 @@
-/* kernels/ref/gen_move.c - ops that only move elements: a table of copies between strided boxes, for
- * any element width, packed nibbles too. Indexing is in gen_index.c, filling in gen_fill.c, padding in
- * gen_pad.c. */
+/* kernels/ref/gen_move.c - ops that only move elements: a table of copies between strided boxes,
+ * for any element width, packed nibbles too. Indexing is in gen_index.c, filling in gen_fill.c,
+ * padding in gen_pad.c. */
 #include <string.h>
 
 #include "kernels/ref/gen_common.h"
@@ -54,14 +54,14 @@ static ew_status move_split(const struct ew_general_args *a)
         if (has_sizes)
             part = ew_gen_int_at(a->in[1], (size_t)k);
         if (part < 0 || part > left)
-            return ew_fail(a->err, EW_STATUS_MISMATCH, "part %d has %lld elements, %lld are left", k,
-                           (long long)part, (long long)left);
+            return ew_fail(a->err, EW_STATUS_MISMATCH, "part %d has %lld elements, %lld are left",
+                           k, (long long)part, (long long)left);
         if (a->out[k] && a->out[k]->type.dim[axis] != part)
             return ew_fail(a->err, EW_STATUS_MISMATCH, "part %d has %lld elements, output has %lld",
                            k, (long long)part, (long long)a->out[k]->type.dim[axis]);
         for (ptrdiff_t o = 0; a->out[k] && o < outer; o++)
-            ew_gen_copy_flat(a->out[k]->data, o * part * inner, x->data,
-                             (o * dim + at) * inner, (size_t)(part * inner), x->type.dtype);
+            ew_gen_copy_flat(a->out[k]->data, o * part * inner, x->data, (o * dim + at) * inner,
+                             (size_t)(part * inner), x->type.dtype);
         at += part;
     }
     return EW_STATUS_OK;

@@ -18,7 +18,8 @@ static ew_status plan_init(const struct ew_general_args *a, struct pad_plan *p)
     const size_t n = axes ? ew_gen_count(&axes->type) : (size_t)x->n_dims;
 
     if (ew_gen_count(&a->in[1]->type) != 2 * n)
-        return ew_fail(a->err, EW_STATUS_MISMATCH, "pads has %zu elements, %zu axes need twice that",
+        return ew_fail(a->err, EW_STATUS_MISMATCH,
+                       "pads has %zu elements, %zu axes need twice that",
                        ew_gen_count(&a->in[1]->type), n);
     p->rank = x->n_dims;
     memset(p->crop, 0, sizeof(p->crop));
@@ -32,8 +33,8 @@ static ew_status plan_init(const struct ew_general_args *a, struct pad_plan *p)
         int d;
 
         if (axis < -p->rank || axis >= p->rank)
-            return ew_fail(a->err, EW_STATUS_MALFORMED, "axis is %lld, rank is %d",
-                           (long long)axis, p->rank);
+            return ew_fail(a->err, EW_STATUS_MALFORMED, "axis is %lld, rank is %d", (long long)axis,
+                           p->rank);
         d = ew_gen_axis(axis, p->rank);
         if (__builtin_add_overflow(before, after, &total) ||
             __builtin_add_overflow(total, x->dim[d], &total) || total != y->dim[d])

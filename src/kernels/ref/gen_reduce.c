@@ -1,5 +1,6 @@
-/* kernels/ref/gen_reduce.c - the Reduce* ops: sums, products and extremes over any set of axes. Floats
- * accumulate in double, integers in 64 bits with wrap-around. Scans and rows are in gen_scan.c. */
+/* kernels/ref/gen_reduce.c - the Reduce* ops: sums, products and extremes over any set of axes.
+ * Floats accumulate in double, integers in 64 bits with wrap-around. Scans and rows are in
+ * gen_scan.c. */
 #include <math.h>
 #include <string.h>
 
@@ -14,11 +15,11 @@ union accumulator {
 /* Folds n values of a block into *acc. */
 typedef void fold_fn(union accumulator *acc, const union ew_gen_block *b, size_t n);
 
-#define FOLD(name, member, expr)                                                      \
-    static void name(union accumulator *acc, const union ew_gen_block *b, size_t n)          \
-    {                                                                                        \
-        for (size_t k = 0; k < n; k++)                                                       \
-            acc->member = (expr);                                                            \
+#define FOLD(name, member, expr)                                                                   \
+    static void name(union accumulator *acc, const union ew_gen_block *b, size_t n)                \
+    {                                                                                              \
+        for (size_t k = 0; k < n; k++)                                                             \
+            acc->member = (expr);                                                                  \
     }
 
 /* clang-format off */
@@ -159,8 +160,8 @@ static ew_status axes_of(const struct ew_general_args *a, unsigned *mask)
         const int64_t axis = ew_gen_int_at(axes, i);
 
         if (axis < -rank || axis >= rank)
-            return ew_fail(a->err, EW_STATUS_MALFORMED, "axis is %lld, rank is %d",
-                           (long long)axis, rank);
+            return ew_fail(a->err, EW_STATUS_MALFORMED, "axis is %lld, rank is %d", (long long)axis,
+                           rank);
         *mask |= 1u << ew_gen_axis(axis, rank);
     }
     return EW_STATUS_OK;
@@ -199,8 +200,10 @@ static ew_status reduce_run(const struct ew_general_args *a)
     ew_gen_strides(n_kept, kept, kept_stride[0]);
     ew_gen_loop_init(&l, 2, n_kept, kept, (const ptrdiff_t(*)[EW_GEN_MAX_DIMS])kept_stride);
     ew_gen_loop_init(&r.loop, 1, n_gone, gone, (const ptrdiff_t(*)[EW_GEN_MAX_DIMS])gone_stride);
-    if (!l.empty && ew_gen_product(&y->type, 0, y->type.n_dims) * count !=
-                        ew_gen_product(&x->type, 0, x->type.n_dims) && count != 0)
+    if (!l.empty &&
+        ew_gen_product(&y->type, 0, y->type.n_dims) * count !=
+            ew_gen_product(&x->type, 0, x->type.n_dims) &&
+        count != 0)
         return ew_fail(a->err, EW_STATUS_MISMATCH, "axes do not fit the shape of the output");
     for (bool more = !l.empty; more; more = ew_gen_loop_next(&l)) {
         for (ptrdiff_t i = 0; i < (ptrdiff_t)l.inner; i++) {

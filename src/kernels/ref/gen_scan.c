@@ -17,18 +17,18 @@ static struct rows rows_of(const struct ew_type *t, int axis)
 
 /* ---- order of values: NaN is greater than any number, as numpy sorts ---- */
 
-#define COMPARE_MEMBER(T)                                \
-    do {                                                 \
-        const T *const v = values;                       \
-        return (v[i] > v[j]) - (v[i] < v[j]);            \
+#define COMPARE_MEMBER(T)                                                                          \
+    do {                                                                                           \
+        const T *const v = values;                                                                 \
+        return (v[i] > v[j]) - (v[i] < v[j]);                                                      \
     } while (0)
 
-#define COMPARE_FLOAT(T)                                          \
-    do {                                                          \
-        const T *const v = values;                                \
-        if (v[i] != v[i] || v[j] != v[j])                         \
-            return (v[i] != v[i]) - (v[j] != v[j]);               \
-        return (v[i] > v[j]) - (v[i] < v[j]);                     \
+#define COMPARE_FLOAT(T)                                                                           \
+    do {                                                                                           \
+        const T *const v = values;                                                                 \
+        if (v[i] != v[i] || v[j] != v[j])                                                          \
+            return (v[i] != v[i]) - (v[j] != v[j]);                                                \
+        return (v[i] > v[j]) - (v[i] < v[j]);                                                      \
     } while (0)
 
 static int compare(const void *values, enum ew_gen_class c, size_t i, size_t j)
@@ -168,34 +168,34 @@ ew_status ew_gen_cum_sum(const struct ew_general_args *a)
 
 /* ---- Softmax, LogSoftmax, Hardmax ---- */
 
-#define SOFTMAX_ROW(name, T, exp_fn)                          \
-    static void name(T *v, ptrdiff_t d, ew_op op)             \
-    {                                                         \
-        T highest = v[0];                                     \
-        ptrdiff_t best = 0;                                   \
-        double sum = 0;                                       \
-                                                              \
-        for (ptrdiff_t i = 1; i < d; i++) {                   \
-            if (v[i] > highest) {                             \
-                highest = v[i];                               \
-                best = i;                                     \
-            }                                                 \
-        }                                                     \
-        if (op == EW_OP_HARDMAX) {                            \
-            for (ptrdiff_t i = 0; i < d; i++)                 \
-                v[i] = i == best;                             \
-            return;                                           \
-        }                                                     \
-        for (ptrdiff_t i = 0; i < d; i++) {                   \
-            const T e = exp_fn(v[i] - highest);               \
-                                                              \
-            sum += (double)e;                                 \
-            v[i] = op == EW_OP_SOFTMAX ? e : v[i] - highest;  \
-        }                                                     \
-        if (op == EW_OP_LOG_SOFTMAX)                          \
-            sum = log(sum);                                   \
-        for (ptrdiff_t i = 0; i < d; i++)                     \
-            v[i] = (T)(op == EW_OP_SOFTMAX ? (double)v[i] / sum : (double)v[i] - sum); \
+#define SOFTMAX_ROW(name, T, exp_fn)                                                               \
+    static void name(T *v, ptrdiff_t d, ew_op op)                                                  \
+    {                                                                                              \
+        T highest = v[0];                                                                          \
+        ptrdiff_t best = 0;                                                                        \
+        double sum = 0;                                                                            \
+                                                                                                   \
+        for (ptrdiff_t i = 1; i < d; i++) {                                                        \
+            if (v[i] > highest) {                                                                  \
+                highest = v[i];                                                                    \
+                best = i;                                                                          \
+            }                                                                                      \
+        }                                                                                          \
+        if (op == EW_OP_HARDMAX) {                                                                 \
+            for (ptrdiff_t i = 0; i < d; i++)                                                      \
+                v[i] = i == best;                                                                  \
+            return;                                                                                \
+        }                                                                                          \
+        for (ptrdiff_t i = 0; i < d; i++) {                                                        \
+            const T e = exp_fn(v[i] - highest);                                                    \
+                                                                                                   \
+            sum += (double)e;                                                                      \
+            v[i] = op == EW_OP_SOFTMAX ? e : v[i] - highest;                                       \
+        }                                                                                          \
+        if (op == EW_OP_LOG_SOFTMAX)                                                               \
+            sum = log(sum);                                                                        \
+        for (ptrdiff_t i = 0; i < d; i++)                                                          \
+            v[i] = (T)(op == EW_OP_SOFTMAX ? (double)v[i] / sum : (double)v[i] - sum);             \
     }
 
 SOFTMAX_ROW(softmax_f32, float, expf)

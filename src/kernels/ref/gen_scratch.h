@@ -1,4 +1,5 @@
-/* kernels/ref/gen_scratch.h - working memory of the nn group (gen_nn*.c), asked by gen_dispatch.c. */
+/* kernels/ref/gen_scratch.h - working memory of the nn group (gen_nn*.c), asked by gen_dispatch.c.
+ */
 #ifndef EW_KERNELS_REF_GEN_SCRATCH_H
 #define EW_KERNELS_REF_GEN_SCRATCH_H
 

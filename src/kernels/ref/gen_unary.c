@@ -9,26 +9,26 @@
 /* a and b are the op's alpha and beta. */
 typedef void unary_fn(void *yv, const void *xv, size_t n, double alpha, double beta);
 
-#define UNARY_LOOP(fn, T, out_t, expr)                                                \
-    static void fn(void *yv, const void *xv, size_t n, double alpha, double beta)     \
-    {                                                                                 \
-        const T *const xs = xv;                                                       \
-        out_t *const ys = yv;                                                         \
-        const T a = (T)alpha;                                                         \
-        const T b = (T)beta;                                                          \
-                                                                                      \
-        (void)a;                                                                      \
-        (void)b;                                                                      \
-        for (size_t i = 0; i < n; i++) {                                              \
-            const T x = xs[i];                                                        \
-                                                                                      \
-            ys[i] = (out_t)(expr);                                                    \
-        }                                                                             \
+#define UNARY_LOOP(fn, T, out_t, expr)                                                             \
+    static void fn(void *yv, const void *xv, size_t n, double alpha, double beta)                  \
+    {                                                                                              \
+        const T *const xs = xv;                                                                    \
+        out_t *const ys = yv;                                                                      \
+        const T a = (T)alpha;                                                                      \
+        const T b = (T)beta;                                                                       \
+                                                                                                   \
+        (void)a;                                                                                   \
+        (void)b;                                                                                   \
+        for (size_t i = 0; i < n; i++) {                                                           \
+            const T x = xs[i];                                                                     \
+                                                                                                   \
+            ys[i] = (out_t)(expr);                                                                 \
+        }                                                                                          \
     }
 
 /* `expr` in terms of x, a, b; the functions of math.h take the type of x (tgmath.h). */
-#define UNARY_FLOAT(name, expr)                     \
-    UNARY_LOOP(name##_f32, float, float, expr)      \
+#define UNARY_FLOAT(name, expr)                                                                    \
+    UNARY_LOOP(name##_f32, float, float, expr)                                                     \
     UNARY_LOOP(name##_f64, double, double, expr)
 
 #define UNIT_CLAMP(v) ((v) < 0 ? 0 : (v) > 1 ? 1 : (v)) /* NaN passes */
@@ -83,28 +83,28 @@ UNARY_LOOP(is_nan_f64, double, uint8_t, x != x)
 UNARY_LOOP(is_inf_f32, float, uint8_t, isinf(x) && (x > 0 ? b != 0 : a != 0))
 UNARY_LOOP(is_inf_f64, double, uint8_t, isinf(x) && (x > 0 ? b != 0 : a != 0))
 
-#define SIGMOID_OF(T, exp_fn, suffix)              \
-    static T sigmoid_of_##suffix(T x)              \
-    {                                              \
-        const T e = exp_fn(-(x < 0 ? -x : x));     \
-                                                   \
-        return x < 0 ? e / (1 + e) : 1 / (1 + e);  \
-    }                                              \
-    static T softplus_of_##suffix(T x)             \
-    {                                              \
-        return (x < 0 ? 0 : x) + log1p(exp_fn(-(x < 0 ? -x : x))); \
+#define SIGMOID_OF(T, exp_fn, suffix)                                                              \
+    static T sigmoid_of_##suffix(T x)                                                              \
+    {                                                                                              \
+        const T e = exp_fn(-(x < 0 ? -x : x));                                                     \
+                                                                                                   \
+        return x < 0 ? e / (1 + e) : 1 / (1 + e);                                                  \
+    }                                                                                              \
+    static T softplus_of_##suffix(T x)                                                             \
+    {                                                                                              \
+        return (x < 0 ? 0 : x) + log1p(exp_fn(-(x < 0 ? -x : x)));                                 \
     }
 SIGMOID_OF(float, expf, f32)
 SIGMOID_OF(double, exp, f64)
 
 UNARY_LOOP(sigmoid_f32, float, float, sigmoid_of_f32(x))
 UNARY_LOOP(sigmoid_f64, double, double, sigmoid_of_f64(x))
-UNARY_LOOP(swish_f32, float, float, x * sigmoid_of_f32(a * x))
-UNARY_LOOP(swish_f64, double, double, x * sigmoid_of_f64(a * x))
+UNARY_LOOP(swish_f32, float, float, x *sigmoid_of_f32(a *x))
+UNARY_LOOP(swish_f64, double, double, x *sigmoid_of_f64(a *x))
 UNARY_LOOP(softplus_f32, float, float, softplus_of_f32(x))
 UNARY_LOOP(softplus_f64, double, double, softplus_of_f64(x))
-UNARY_LOOP(mish_f32, float, float, x * tanh(softplus_of_f32(x)))
-UNARY_LOOP(mish_f64, double, double, x * tanh(softplus_of_f64(x)))
+UNARY_LOOP(mish_f32, float, float, x *tanh(softplus_of_f32(x)))
+UNARY_LOOP(mish_f64, double, double, x *tanh(softplus_of_f64(x)))
 UNARY_LOOP(gelu_erf_f32, float, float, x / 2 * (1 + erf(x * 0.70710678118654752f)))
 UNARY_LOOP(gelu_erf_f64, double, double, x / 2 * (1 + erf(x * 0.70710678118654752440)))
 UNARY_LOOP(gelu_tanh_f32, float, float,
@@ -112,7 +112,10 @@ UNARY_LOOP(gelu_tanh_f32, float, float,
 UNARY_LOOP(gelu_tanh_f64, double, double,
            x / 2 * (1 + tanh(0.79788456080286535588 * (x + 0.044715 * x * x * x))))
 
-#define FLOATS(name) { name##_f32, name##_f64, NULL, NULL }
+#define FLOATS(name)                                                                               \
+    {                                                                                              \
+        name##_f32, name##_f64, NULL, NULL                                                         \
+    }
 
 struct unary_row {
     unary_fn *fn[EW_GEN_CLASSES];
@@ -234,12 +237,12 @@ union scalar {
 };
 
 /* min then max, so that max wins where min > max; NaN passes through. */
-#define CLIP_LOOP(member)                                              \
-    for (size_t i = 0; i < n; i++) {                                   \
-        if (lo && b->member[i] < lo->member)                           \
-            b->member[i] = lo->member;                                 \
-        if (hi && b->member[i] > hi->member)                           \
-            b->member[i] = hi->member;                                 \
+#define CLIP_LOOP(member)                                                                          \
+    for (size_t i = 0; i < n; i++) {                                                               \
+        if (lo && b->member[i] < lo->member)                                                       \
+            b->member[i] = lo->member;                                                             \
+        if (hi && b->member[i] > hi->member)                                                       \
+            b->member[i] = hi->member;                                                             \
     }
 
 static void clip_block(union ew_gen_block *b, enum ew_gen_class c, const union scalar *lo,

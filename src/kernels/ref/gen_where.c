@@ -1,13 +1,13 @@
 /* kernels/ref/gen_where.c - Where: picks elements by a condition, by width alone. */
 #include "kernels/ref/gen_common.h"
 
-#define WHERE_LOOP(T)                                                                  \
-    do {                                                                               \
-        T *const o = (T *)y->data + l.at[0];                                           \
-        const T *const s = (const T *)a->in[1]->data + l.at[2];                        \
-        const T *const t = (const T *)a->in[2]->data + l.at[3];                        \
-        for (ptrdiff_t i = 0; i < n; i++)                                              \
-            o[i] = cond[i * l.step[1]] ? s[i * l.step[2]] : t[i * l.step[3]];          \
+#define WHERE_LOOP(T)                                                                              \
+    do {                                                                                           \
+        T *const o = (T *)y->data + l.at[0];                                                       \
+        const T *const s = (const T *)a->in[1]->data + l.at[2];                                    \
+        const T *const t = (const T *)a->in[2]->data + l.at[3];                                    \
+        for (ptrdiff_t i = 0; i < n; i++)                                                          \
+            o[i] = cond[i * l.step[1]] ? s[i * l.step[2]] : t[i * l.step[3]];                      \
     } while (0)
 
 ew_status ew_gen_where(const struct ew_general_args *a)
