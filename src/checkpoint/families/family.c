@@ -78,7 +78,7 @@ static ew_status read_rope(const struct ew_config *c, const struct ew_family_def
                                    .max_position = s->max_position,
                                    .yarn_is_longrope = d->partial_rope };
 
-    if (!json_object_size(dict))
+    if (!dict || json_is_null(dict) || (json_is_object(dict) && !json_object_size(dict)))
         dict = json_object_get(c->text, "rope_parameters");
     EW_TRY(ew_config_get_number(c, "rope_theta", d->rope_theta, &ctx.theta, err));
     EW_TRY(ew_config_get_number(c, "partial_rotary_factor", 1, &ctx.partial, err));
