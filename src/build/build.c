@@ -59,7 +59,8 @@ static ew_status prepare(struct ew_build *b)
     EW_TRY(ew_build_step(b, "optimise graph", 0, 1));
     if (b->opts.kv_dtype != EW_DTYPE_NONE)
         EW_TRY(ew_pass_set_kv_dtype(b->graph, b->opts.kv_dtype, b->err));
-    EW_TRY(ew_passes_run(b->graph, b->opts.flags, b->opts.logger, b->err));
+    EW_TRY(ew_passes_run(b->graph, b->opts.flags & EW_BUILD_NO_FUSION ? EW_PASSES_NO_FUSION : 0, b->opts.logger,
+                         b->err));
     EW_TRY(ew_graph_verify(b->graph, b->err));
     EW_TRY(ew_build_flatten(b));
     EW_TRY(ew_build_profiles(b));
