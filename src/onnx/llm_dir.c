@@ -22,6 +22,15 @@ static bool is_contract(const json_t *config)
            (json_object_get(config, "num_hidden_layers") && json_object_get(config, "hidden_size"));
 }
 
+/* Encoders of images and sound have a config.json too, of another kind. */
+static bool has_cache_input(const Onnx__GraphProto *g)
+{
+    for (size_t i = 0; g && i < g->n_input; i++)
+        if (strncmp(g->input[i]->name, "past_key_values_", 16) == 0)
+            return true;
+    return false;
+}
+
 /* Major 0, minor <= 4 wrote another contract. Anything else is taken by what its graph says. */
 static ew_status check_version(const char *version, ew_error *err)
 {
@@ -72,7 +81,8 @@ ew_status ew_onnx_llm_config(struct ew_onnx_in *in, const char *dir)
     size_t len;
     ew_status st;
 
-    if (!ew_path_join(path, sizeof(path), dir, "config.json") || !ew_path_is_file(path))
+    if (!has_cache_input(in->model->graph) ||
+        !ew_path_join(path, sizeof(path), dir, "config.json") || !ew_path_is_file(path))
         return EW_STATUS_OK;
     EW_TRY(ew_file_read(path, MAX_CONFIG_BYTES, &text, &len, in->err));
     st = ew_json_parse(text, len, "config.json", &config, in->err);
