@@ -148,7 +148,7 @@ ew_status ew_decoder_llm_config(const struct ew_decoder_spec *s, const struct ew
 static ew_status build(const char *dir, const struct ew_config *c, const ew_checkpoint_opts *opts,
                        const struct ew_decoder_spec *s, ew_graph **out, ew_error *err)
 {
-    struct ew_safetensors *st;
+    struct ew_safetensors *st = NULL;
     ew_status status;
 
     EW_TRY(ew_safetensors_open_dir(dir, &st, err));

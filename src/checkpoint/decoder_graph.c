@@ -9,7 +9,8 @@
 #include "checkpoint/weights.h"
 #include "graph/ir.h"
 
-#define NAME_CAP 192
+#define NAME_CAP 192 /* of a whole name */
+#define REL_CAP  160 /* of a name after the prefix */
 
 struct builder {
     const struct ew_decoder_spec *s;
@@ -72,7 +73,7 @@ static ew_status add_scalar(struct builder *b, const char *name, double v, struc
 /* "layers.<i>.<tail>" for weights; "model.layers.<i>.<tail>" for nodes. */
 static const char *rel_name(char *out, int64_t i, const char *tail)
 {
-    snprintf(out, NAME_CAP, "layers.%" PRId64 ".%s", i, tail);
+    snprintf(out, REL_CAP, "layers.%" PRId64 ".%s", i, tail);
     return out;
 }
 
@@ -118,7 +119,7 @@ static ew_status add_projection(struct builder *b, int64_t i, const char *tail, 
                                 int64_t n, bool bias, struct ew_value **out)
 {
     const int64_t k = x->type.dim[x->type.n_dims - 1];
-    char rel[NAME_CAP], name[NAME_CAP + 16];
+    char rel[REL_CAP], name[NAME_CAP];
     struct ew_value *weight;
 
     rel_name(rel, i, tail);
@@ -132,7 +133,7 @@ static ew_status add_slice(struct builder *b, int64_t i, const char *stored, con
                            struct ew_value *x, int64_t total, int64_t begin, int64_t n,
                            struct ew_value **out)
 {
-    char rel[NAME_CAP], as[NAME_CAP + 16], from[NAME_CAP];
+    char rel[REL_CAP], as[NAME_CAP], from[REL_CAP];
     struct ew_value *weight;
 
     rel_name(from, i, stored);
@@ -165,7 +166,7 @@ static ew_status add_qk_norms(struct builder *b, int64_t i, struct ew_value **in
     const struct ew_decoder_spec *s = b->s;
     const bool full = s->qk_norm == EW_QK_NORM_FULL;
     const float plus = s->norm_plus_one ? 1.0f : 0.0f;
-    char rel[NAME_CAP];
+    char rel[REL_CAP];
 
     if (s->qk_norm == EW_QK_NORM_NONE)
         return EW_STATUS_OK;
@@ -328,7 +329,7 @@ static ew_status add_half(struct builder *b, int64_t i, bool attention)
                          : sandwich ? "pre_feedforward_layernorm"
                                     : "post_attention_layernorm";
     struct ew_value *y = b->x;
-    char rel[NAME_CAP];
+    char rel[REL_CAP];
 
     if (b->s->norm_place != EW_NORM_POST)
         EW_TRY(add_norm(b, rel_name(rel, i, before), y, &y));

@@ -297,7 +297,7 @@ void ew_safetensors_close(struct ew_safetensors *st)
 ew_status ew_safetensors_parse(const void *bytes, size_t len, const char *what,
                                struct ew_safetensors **out, ew_error *err)
 {
-    struct ew_safetensors *st;
+    struct ew_safetensors *st = NULL;
     ew_status s;
 
     EW_TRY(create(1, &st, err));
@@ -331,7 +331,7 @@ static ew_status open_file(struct ew_safetensors *st, const char *path, const ch
 static ew_status open_one(const char *path, const char *name, struct ew_safetensors **out,
                           ew_error *err)
 {
-    struct ew_safetensors *st;
+    struct ew_safetensors *st = NULL;
     ew_status s;
 
     EW_TRY(create(1, &st, err));
