@@ -215,7 +215,7 @@ static void random_checkpoints_of_all_shapes(void **state)
     (void)state;
     assert_int_equal(ew_dir_list(fixtures, &names, &n, &err), EW_STATUS_OK);
     for (size_t i = 0; i < n; i++) {
-        ew_graph *g;
+        ew_graph *g = NULL;
 
         snprintf(config, sizeof(config), "%s/%s/config.json", fixtures, names[i]);
         if (ew_path_is_file(config)) {

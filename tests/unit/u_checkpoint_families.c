@@ -41,7 +41,7 @@ static double *new_doubles(size_t n)
 static struct tensor *const_of(struct run *r, const struct ew_value *v)
 {
     struct tensor *t = &r->vals[v->id];
-    size_t bytes, n;
+    size_t bytes = 0, n = 0;
     void *raw;
 
     if (t->v)

@@ -1,6 +1,6 @@
 /* ew-layers: base os tensor checkpoint op graph kernels cpu
- * Rope tables against those of transformers (tests/golden/families/rope.json), and the round trip of a
- * spec through JSON. */
+ * Rope tables against those of transformers (tests/golden/families/rope.json), and the round trip
+ * of a spec through JSON. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -17,9 +17,9 @@ static json_t *load_cases(void)
     json_t *cases;
     ew_error err = { 0 };
 
-    assert_int_equal(ew_json_load(EW_SOURCE_DIR "/tests/golden/families/rope.json", 1 << 24, &cases,
-                                  &err),
-                     EW_STATUS_OK);
+    assert_int_equal(
+        ew_json_load(EW_SOURCE_DIR "/tests/golden/families/rope.json", 1 << 24, &cases, &err),
+        EW_STATUS_OK);
     return cases;
 }
 
@@ -38,8 +38,8 @@ static struct ew_rope_spec parse_case(const json_t *c)
     return spec;
 }
 
-/* Largest difference, in units of what is allowed: 1e-6, and one f32 rounding of the inverse frequency
- * (transformers' own differs by that between processors) times the position. */
+/* Largest difference, in units of what is allowed: 1e-6, and one f32 rounding of the inverse
+ * frequency (transformers' own differs by that between processors) times the position. */
 static double table_error(const json_t *c, const struct ew_rope_spec *spec)
 {
     const json_t *rows = json_object_get(c, "rows"), *values = json_object_get(c, "values");
@@ -112,10 +112,9 @@ static void specs_survive_json(void **state)
 /* One dict, or the error that it must give. */
 static void expect(const char *dict, ew_status want, const char *word)
 {
-    const struct ew_rope_context ctx = { .head_dim = 16,
-                                         .max_position = 64,
-                                         .theta = 10000,
-                                         .partial = 1 };
+    const struct ew_rope_context ctx = {
+        .head_dim = 16, .max_position = 64, .theta = 10000, .partial = 1
+    };
     struct ew_rope_spec spec;
     json_t *o = json_loads(dict, JSON_DECODE_ANY, NULL);
     ew_error err = { 0 };
