@@ -186,7 +186,7 @@ static ew_status external_read(const Onnx__TensorProto *t, struct ew_onnx_files 
                                size_t bytes, const uint8_t **out, ew_error *err)
 {
     struct ext_entry e;
-    const struct ew_file_map *map;
+    const struct ew_file_map *map = NULL;
     char name[4096];
     size_t offset = 0, length = bytes, end;
 
