@@ -101,6 +101,8 @@ uint8_t ew_gen_mini_encode(ew_dtype d, double v, bool saturate, int round_mode)
                            : m->sign_bit;
     if (isinf(v)) {
         code = 256;
+    } else if (x == 0) {
+        code = 0;
     } else {
         frexp(x, &exponent);
         exponent += m->bias - 1; /* of the code, normal numbers */
