@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "base/pool.h"
 #include "checkkern.h"
@@ -35,6 +36,17 @@ static void linear_pass(void *arg, unsigned i, unsigned n)
     j->kern->run(&j->a, begin, end, j->scratch + i * j->scratch_bytes);
 }
 
+/* One thread is timed by its own clock, so that neighbours on the machine count less. */
+static uint64_t clock_of(const struct bench *b)
+{
+    struct timespec t;
+
+    if (ew_pool_threads(b->pool) > 1)
+        return ew_clock_ns();
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
 /* Seconds of the fastest of some runs. */
 static double best_run(struct bench *b, ew_pool_fn *fn, void *arg)
 {
@@ -42,9 +54,9 @@ static double best_run(struct bench *b, ew_pool_fn *fn, void *arg)
     double best = 1e9;
 
     for (int i = 0; i < 3 || (i < 200 && ew_clock_ns() - start < 300000000u); i++) {
-        const uint64_t t0 = ew_clock_ns();
+        const uint64_t t0 = clock_of(b);
         ew_pool_run(b->pool, fn, arg);
-        best = fmin(best, (double)(ew_clock_ns() - t0) * 1e-9);
+        best = fmin(best, (double)(clock_of(b) - t0) * 1e-9);
     }
     return best;
 }
@@ -73,7 +85,7 @@ static void bench_linear(struct bench *b, const struct ew_linear_kernel *kern)
 {
     static const size_t shapes[][2] = { { 151936, 1024 }, { 3072, 1024 }, { 6144, 1024 },
                                         { 1024, 3072 } };
-    static const size_t ms[] = { 1, 2, 4, 6, 8, 12, 13, 16, 32, 128, 512 };
+    static const size_t ms[] = { 1, 2, 4, 6, 8, 12, 16, 32, 64, 128, 512 };
 
     for (size_t i = 0; i < sizeof(shapes) / sizeof(shapes[0]); i++) {
         const size_t *nk = shapes[i], bytes = kern->packed_bytes(nk[0], nk[1], false);

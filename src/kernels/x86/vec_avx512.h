@@ -140,16 +140,19 @@ ALWAYS void v_transpose(vec r[VL])
 {
     vec t[16], u[16];
 
+    UNROLL
     for (int i = 0; i < 8; i++) {
         t[2 * i] = _mm512_unpacklo_ps(r[2 * i], r[2 * i + 1]);
         t[2 * i + 1] = _mm512_unpackhi_ps(r[2 * i], r[2 * i + 1]);
     }
+    UNROLL
     for (int i = 0; i < 4; i++) { /* u[4i + c]: columns c, c+4, c+8, c+12 of rows 4i.. */
         u[4 * i] = _mm512_shuffle_ps(t[4 * i], t[4 * i + 2], 0x44);
         u[4 * i + 1] = _mm512_shuffle_ps(t[4 * i], t[4 * i + 2], 0xee);
         u[4 * i + 2] = _mm512_shuffle_ps(t[4 * i + 1], t[4 * i + 3], 0x44);
         u[4 * i + 3] = _mm512_shuffle_ps(t[4 * i + 1], t[4 * i + 3], 0xee);
     }
+    UNROLL
     for (int c = 0; c < 4; c++) { /* 4x4 transpose of the 128-bit blocks */
         const vec ab_lo = _mm512_shuffle_f32x4(u[c], u[c + 4], 0x44);
         const vec ab_hi = _mm512_shuffle_f32x4(u[c], u[c + 4], 0xee);
