@@ -268,7 +268,6 @@ static ew_status import_node(struct ew_onnx_in *in, const Onnx__NodeProto *p)
     struct ew_onnx_node n = { .in = in, .p = p };
     ew_status st = check_attributes(&n);
 
-    /* An op that is refused is named before its inputs are: they may come from what was refused. */
     if (!st)
         st = import_inputs(&n);
     if (!st)

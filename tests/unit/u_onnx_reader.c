@@ -13,6 +13,7 @@
 #include <cmocka.h>
 
 #include "edgewise/onnx.h"
+#include "graph/ir.h"
 #include "os/os.h"
 
 /* ---- a small protobuf encoder ---- */
@@ -62,6 +63,10 @@ struct recipe {
     const char *op, *domain, *location, *offset, *length, *input1, *attribute;
     size_t location_len; /* 0: strlen */
     uint64_t ir, opset, x_type, w_dim, n_raw;
+    uint64_t w_type;  /* 0: f32 in raw_data */
+    unsigned w_field; /* typed field of w's values */
+    const uint64_t *w_values;
+    size_t n_w_values;
     bool is_external, is_repeated, has_function, has_sparse, is_sequence, no_type;
 };
 
@@ -114,15 +119,17 @@ static void put_weight(struct pb *g, const struct recipe *r)
 
     t.n = 0;
     put_int(&t, 1, r->w_dim);
-    put_int(&t, 2, 1);
+    put_int(&t, 2, r->w_type ? r->w_type : 1);
     put_text(&t, 8, "w");
+    for (size_t i = 0; i < r->n_w_values; i++)
+        put_int(&t, r->w_field, r->w_values[i]); /* not packed: legal too */
     if (r->is_external) {
         put_int(&t, 14, 1);
         put_entry(&t, "location", r->location,
                   r->location_len ? r->location_len : strlen(r->location));
         put_entry(&t, "offset", r->offset, strlen(r->offset));
         put_entry(&t, "length", r->length, strlen(r->length));
-    } else {
+    } else if (!r->w_type) {
         put_bytes(&t, 9, raw, (size_t)r->n_raw);
     }
     put_msg(g, 5, &t);
@@ -330,6 +337,50 @@ static void test_sizes(void **state)
     expect(&r, EW_STATUS_MALFORMED, "dim 0 is -1");
 }
 
+/* Values kept in wider fields: 16-bit floats, small integers, bools and nibbles in int32_data, u32
+ * in uint64_data. */
+static void test_typed(void **state)
+{
+    static const uint64_t f16[2] = { 0x3c00, 0xc000 }, i8[2] = { 5, UINT64_MAX },
+                          u32[2] = { 7, 0xffffffffu }, bools[2] = { 1, 0 }, nibbles[1] = { 0xf3 },
+                          bad_bool[2] = { 1, 2 };
+    static const struct {
+        uint64_t type;
+        unsigned field;
+        const uint64_t *values;
+        size_t n, n_bytes;
+        const char *bytes; /* NULL: refused */
+    } cases[] = { { 10, 5, f16, 2, 4, "\x00\x3c\x00\xc0" },
+                  { 3, 5, i8, 2, 2, "\x05\xff" },
+                  { 12, 11, u32, 2, 8, "\x07\x00\x00\x00\xff\xff\xff\xff" },
+                  { 9, 5, bools, 2, 2, "\x01\x00" },
+                  { 21, 5, nibbles, 1, 1, "\xf3" },
+                  { 9, 5, bad_bool, 2, 0, NULL },
+                  { 10, 5, f16, 1, 0, NULL },
+                  { 12, 5, u32, 2, 0, NULL } };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        static struct pb m;
+        struct recipe r = k_good;
+        ew_graph *g = NULL;
+        ew_error err = { 0 };
+        r.input1 = "x";
+        r.w_type = cases[i].type;
+        r.w_field = cases[i].field;
+        r.w_values = cases[i].values;
+        r.n_w_values = cases[i].n;
+        make_model(&m, &r);
+        assert_int_equal(ew_file_write(g_path, m.at, m.n, &err), EW_STATUS_OK);
+        const ew_status st = ew_graph_from_onnx(g_path, &g, &err);
+        if ((st == EW_STATUS_OK) != (cases[i].bytes != NULL))
+            fail_msg("case %zu: status %d, %s", i, (int)st, err.text);
+        if (g)
+            assert_memory_equal(ew_graph_find(g, "w")->con.data, cases[i].bytes, cases[i].n_bytes);
+        ew_graph_destroy(g);
+    }
+}
+
 static void test_refusals(void **state)
 {
     struct recipe r = k_good;
@@ -491,7 +542,7 @@ int main(void)
         cmocka_unit_test(test_refusals),      cmocka_unit_test(test_structure),
         cmocka_unit_test(test_plugins),       cmocka_unit_test(test_truncated),
         cmocka_unit_test(test_flipped),       cmocka_unit_test(test_depth),
-        cmocka_unit_test(test_memory),
+        cmocka_unit_test(test_memory),        cmocka_unit_test(test_typed),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
