@@ -43,12 +43,12 @@ static bool match_norm(const struct ew_value *v, int64_t head_size, struct norm 
     return ew_match_same_type(out->x, v);
 }
 
-static bool unpack_concat(struct ew_node *n)
+static bool unpack_concat(struct ew_graph *g, struct ew_node *n)
 {
     const struct ew_attr_kv_attention *a = &n->attrs.kv_attention;
     const int64_t want[3] = { a->num_q_heads * a->head_size, a->num_kv_heads * a->head_size,
                               a->num_kv_heads * a->head_size };
-    const struct ew_node *concat = a->packed_qkv ? ew_match_inner(n->in[0], EW_OP_CONCAT) : NULL;
+    struct ew_node *concat = a->packed_qkv ? ew_match_inner(n->in[0], EW_OP_CONCAT) : NULL;
 
     if (!concat || concat->n_in != 3 ||
         (concat->attrs.axis.axis != -1 && concat->attrs.axis.axis != 2))
@@ -59,6 +59,7 @@ static bool unpack_concat(struct ew_node *n)
     n->attrs.kv_attention.packed_qkv = 0;
     for (int i = 2; i >= 0; i--)
         ew_node_set_input(n, i, concat->in[i]);
+    ew_graph_remove_node(g, concat); /* or q, k and v would have two readers */
     return true;
 }
 
@@ -68,7 +69,7 @@ static ew_status fuse(struct ew_graph *g, struct ew_node *n, size_t *n_changes, 
     struct ew_type types[EW_MAX_OUTPUTS];
     struct norm q, k;
 
-    if (unpack_concat(n))
+    if (unpack_concat(g, n))
         ++*n_changes;
     if (a->packed_qkv || a->qk_norm != EW_QK_NORM_NONE || !match_norm(n->in[0], a->head_size, &q) ||
         !match_norm(n->in[1], a->head_size, &k) || q.kind != k.kind || q.eps != k.eps)

@@ -16,11 +16,13 @@ struct step {
 };
 
 /* Fold and simplify run between the others: each may leave Casts and Identities behind. Norms of q and k go before
- * qkv, which needs the Linears to touch the attention; glu before the epilogues, which would take its activation. */
+ * qkv, which needs the Linears to touch the attention; glu before the epilogues, which would take its activation.
+ * Linears come first of all: fold would copy small transposed weights. */
 static const struct step k_steps[] = {
+    { "recognise_linear", ew_pass_recognise_linear, true, true },
     { "fold", ew_pass_fold, false, true },
     { "simplify", ew_pass_simplify, false, true },
-    { "recognise_linear", ew_pass_recognise_linear, true, false },
+    { "recognise_linear", ew_pass_recognise_linear, true, true },
     { "half_to_f32", ew_pass_half_to_f32, false, false },
     { "fold", ew_pass_fold, false, true },
     { "simplify", ew_pass_simplify, false, true },
