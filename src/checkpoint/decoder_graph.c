@@ -21,7 +21,6 @@ struct builder {
     struct ew_value *rope[2];
     struct ew_value *x;              /* residual stream */
     struct ew_value *residual_scale; /* constant, or NULL */
-    int64_t batch, seq;              /* dims */
     ew_error *err;
 };
 
@@ -360,37 +359,55 @@ static ew_status add_hidden(struct builder *b, int64_t i, struct ew_value *x)
     return ew_graph_add_output(b->g, x, name, b->err);
 }
 
+enum dim {
+    DIM_BATCH,
+    DIM_SEQ,
+    DIM_PAST,
+    DIM_ROPE_BATCH,
+    DIM_MAX_POS,
+    DIM_KV_BATCH,
+    DIM_SELECTED,
+    N_DIMS
+};
+
+static ew_status make_dims(struct builder *b, int64_t *dims)
+{
+    static const char *const names[N_DIMS] = { "batch",   "seq_len",  "past_len",    "rope_batch",
+                                               "max_pos", "kv_batch", "num_selected" };
+
+    for (int i = 0; i < N_DIMS; i++) {
+        dims[i] = ew_dim_symbol(b->g->syms, names[i]);
+        if (dims[i] == EW_DIM_BAD)
+            return ew_fail(b->err, EW_STATUS_NO_MEMORY, "no memory for dim '%s'", names[i]);
+    }
+    return EW_STATUS_OK;
+}
+
 static ew_status add_inputs(struct builder *b)
 {
     const struct ew_decoder_spec *s = b->s;
-    struct ew_symtab *syms = b->g->syms;
-    const int64_t past = ew_dim_symbol(syms, "past_len");
-    int64_t dims[5];
-    struct ew_value *v;
+    int64_t d[N_DIMS];
 
-    dims[0] = b->batch = ew_dim_symbol(syms, "batch");
-    dims[1] = b->seq = ew_dim_symbol(syms, "seq_len");
-    dims[2] = s->hidden;
-    EW_TRY(add_input(b, "inputs_embeds", EW_DTYPE_F32, 3, dims, &b->x));
+    EW_TRY(make_dims(b, d));
+    EW_TRY(add_input(b, "inputs_embeds", EW_DTYPE_F32, 3,
+                     (const int64_t[]){ d[DIM_BATCH], d[DIM_SEQ], s->hidden }, &b->x));
     for (int64_t i = 0; i < s->n_layers; i++) {
-        const int64_t kv[5] = { b->batch, 2, s->n_kv_heads, past, s->head_dim };
+        const int64_t kv[5] = { d[DIM_BATCH], 2, s->n_kv_heads, d[DIM_PAST], s->head_dim };
+        struct ew_value *past;
         char name[64];
 
         snprintf(name, sizeof(name), "past_key_values_%" PRId64, i);
-        EW_TRY(add_input(b, name, EW_DTYPE_F32, 5, kv, &v));
+        EW_TRY(add_input(b, name, EW_DTYPE_F32, 5, kv, &past));
     }
     for (int i = 0; i < s->n_rope; i++) {
-        dims[0] = ew_dim_symbol(syms, "rope_batch");
-        dims[1] = ew_dim_symbol(syms, "max_pos");
-        dims[2] = s->rope[i].rotary_dim;
-        EW_TRY(add_input(b, ew_decoder_rope_input(i), EW_DTYPE_F32, 3, dims, &b->rope[i]));
+        const int64_t table[3] = { d[DIM_ROPE_BATCH], d[DIM_MAX_POS], s->rope[i].rotary_dim };
+
+        EW_TRY(add_input(b, ew_decoder_rope_input(i), EW_DTYPE_F32, 3, table, &b->rope[i]));
     }
-    EW_TRY(add_input(b, "context_lengths", EW_DTYPE_I32, 1, &b->batch, &b->context_lengths));
-    dims[0] = ew_dim_symbol(syms, "kv_batch");
-    EW_TRY(add_input(b, "kvcache_start_index", EW_DTYPE_I32, 1, dims, &b->start_index));
-    dims[0] = b->batch;
-    dims[1] = ew_dim_symbol(syms, "num_selected");
-    return add_input(b, "last_token_ids", EW_DTYPE_I64, 2, dims, &b->last_token_ids);
+    EW_TRY(add_input(b, "context_lengths", EW_DTYPE_I32, 1, &d[DIM_BATCH], &b->context_lengths));
+    EW_TRY(add_input(b, "kvcache_start_index", EW_DTYPE_I32, 1, &d[DIM_KV_BATCH], &b->start_index));
+    return add_input(b, "last_token_ids", EW_DTYPE_I64, 2,
+                     (const int64_t[]){ d[DIM_BATCH], d[DIM_SELECTED] }, &b->last_token_ids);
 }
 
 /* Final norm, the chosen tokens, the head and what scales its logits. */

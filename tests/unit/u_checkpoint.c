@@ -232,6 +232,36 @@ static void random_checkpoints_of_all_shapes(void **state)
     assert_true(done >= 20);
 }
 
+/* The k-th allocation fails, for every k: an error each time, nothing lost (the sanitizers see). */
+static void no_memory_anywhere(void **state)
+{
+    static const char *const names[] = { "gemma3-softcap", "mixtral", "phi3-longrope-short" };
+    const uint64_t before = ew_mem_tag_bytes(EW_MEM_CHECKPOINT) + ew_mem_tag_bytes(EW_MEM_GRAPH);
+    char dir[2048];
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+        ew_status s = EW_STATUS_NO_MEMORY;
+        ew_graph *g = NULL;
+        uint64_t k = 1;
+
+        snprintf(dir, sizeof(dir), "%s/tests/golden/families/%s", EW_SOURCE_DIR, names[i]);
+        for (; s; k++) {
+            ew_error err = { 0 };
+
+            ew_mem_fail_at(k);
+            s = ew_graph_from_checkpoint(dir, NULL, &g, &err);
+            ew_mem_fail_at(0);
+            if (s && s != EW_STATUS_NO_MEMORY)
+                fail_msg("%s: allocation %d: status %d '%s'", names[i], (int)k, s, err.text);
+        }
+        assert_true(k > 20);
+        ew_graph_destroy(g);
+        assert_int_equal(ew_mem_tag_bytes(EW_MEM_CHECKPOINT) + ew_mem_tag_bytes(EW_MEM_GRAPH),
+                         before);
+    }
+}
+
 static bool stop_early(void *ctx, const char *stage, uint64_t done, uint64_t total)
 {
     (void)stage;
@@ -263,6 +293,7 @@ int main(void)
         cmocka_unit_test(truncated_configs),
         cmocka_unit_test(tensors_must_fit),
         cmocka_unit_test(random_checkpoints_of_all_shapes),
+        cmocka_unit_test(no_memory_anywhere),
         cmocka_unit_test(cancelled_synth_leaves_no_model),
     };
 
