@@ -539,6 +539,14 @@ int64_t ew_gen_product(const struct ew_type *t, int begin, int end)
     return n;
 }
 
+void ew_gen_clear_spare(struct ew_view *y)
+{
+    const size_t n = ew_gen_count(&y->type);
+
+    if (ew_dtype_bits(y->type.dtype) == 4 && (n & 1))
+        ((uint8_t *)y->data)[n / 2] = 0;
+}
+
 int64_t ew_gen_int_at(const struct ew_view *v, size_t i)
 {
     int64_t value = 0;

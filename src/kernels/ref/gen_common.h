@@ -89,6 +89,8 @@ void ew_gen_copy_step(void *dst, ptrdiff_t dst_at, ptrdiff_t dst_step, const voi
 size_t ew_gen_count(const struct ew_type *t);
 /* Product of dims [begin, end). */
 int64_t ew_gen_product(const struct ew_type *t, int begin, int end);
+/* Zeroes the spare nibble of an odd count of packed nibbles; before they are written. */
+void ew_gen_clear_spare(struct ew_view *y);
 /* Integer element i of a view of dtype i32, i64 or any other integer. */
 int64_t ew_gen_int_at(const struct ew_view *v, size_t i);
 /* Axis of attributes, which infer has checked, as 0..rank. */

@@ -231,12 +231,8 @@ static ew_general_fn *const k_move[EW_OP_COUNT] = {
 
 ew_status ew_general_move__ref(const struct ew_general_args *a)
 {
-    for (int k = 0; k < a->n_out; k++) {
-        const struct ew_view *const y = a->out[k];
-
-        /* the spare nibble of an odd count is 0 */
-        if (y && ew_dtype_bits(y->type.dtype) == 4 && ew_gen_count(&y->type) & 1)
-            ((uint8_t *)y->data)[ew_gen_count(&y->type) / 2] = 0;
-    }
+    for (int k = 0; k < a->n_out; k++)
+        if (a->out[k])
+            ew_gen_clear_spare(a->out[k]);
     return k_move[a->op](a);
 }

@@ -290,6 +290,7 @@ ew_status ew_gen_clip(const struct ew_general_args *a)
 
 ew_status ew_general_unary__ref(const struct ew_general_args *a)
 {
+    ew_gen_clear_spare(a->out[0]);
     if (a->op == EW_OP_CAST)
         return ew_gen_cast(a);
     if (a->op == EW_OP_CLIP)
