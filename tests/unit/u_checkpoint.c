@@ -132,6 +132,59 @@ static void no_key_is_ignored(void **state)
            EW_STATUS_UNSUPPORTED, "idefics3");
 }
 
+static void init_spec(const char *text, struct ew_config *c, struct ew_decoder_spec *s)
+{
+    ew_error err = { 0 };
+
+    if (ew_config_parse(text, strlen(text), "config.json", c, &err) ||
+        ew_decoder_spec_init(s, c, NULL, &err))
+        fail_msg("%s", err.text);
+}
+
+/* The shapes that published multimodal files leave to their config classes, or spread over the
+ * root. */
+static void text_halves(void **state)
+{
+    struct ew_decoder_spec s;
+    struct ew_config c;
+
+    (void)state;
+    init_spec(
+        "{\"model_type\": \"gemma3\", \"mm_tokens_per_image\": 256, \"vision_config\": {},"
+        " \"text_config\": {\"hidden_size\": 2560, \"intermediate_size\": 10240,"
+        " \"model_type\": \"gemma3_text\", \"num_hidden_layers\": 34, \"sliding_window\": 1024,"
+        " \"rope_scaling\": {\"factor\": 8.0, \"rope_type\": \"linear\"}}}",
+        &c, &s);
+    assert_string_equal(s.family, "gemma3_text");
+    assert_int_equal(s.vocab, 262208);
+    assert_int_equal(s.head_dim, 256);
+    assert_int_equal(s.n_kv_heads, 4);
+    assert_true(s.tied_head && c.multimodal);
+    assert_int_equal(s.n_rope, 2);
+    assert_int_equal(s.rope[0].type, EW_ROPE_LINEAR);
+    assert_float_equal(s.rope[0].theta, 1e6, 0);
+    assert_int_equal(s.rope[1].type, EW_ROPE_DEFAULT);
+    assert_float_equal(s.rope[1].theta, 1e4, 0);
+    assert_int_equal(s.layers[4].window, 1024);
+    assert_int_equal(s.layers[5].window, -1);
+    assert_int_equal(s.layers[5].rope_set, 0);
+    ew_decoder_spec_deinit(&s);
+    ew_config_deinit(&c);
+
+    init_spec("{\"model_type\": \"qwen2_5_vl\", \"vision_config\": {\"depth\": 32},"
+              " \"vision_start_token_id\": 1, \"hidden_size\": 64, \"intermediate_size\": 64,"
+              " \"num_hidden_layers\": 2, \"num_attention_heads\": 2, \"num_key_value_heads\": 1,"
+              " \"vocab_size\": 9, \"tie_word_embeddings\": true, \"rope_theta\": 1e6,"
+              " \"rope_scaling\": {\"type\": \"mrope\", \"mrope_section\": [4, 6, 6]}}",
+              &c, &s);
+    assert_string_equal(s.family, "qwen2");
+    assert_true(s.qkv_bias && !s.o_bias && s.tied_head && c.multimodal);
+    assert_int_equal(s.rope[0].type, EW_ROPE_DEFAULT);
+    assert_float_equal(s.rope[0].theta, 1e6, 0);
+    ew_decoder_spec_deinit(&s);
+    ew_config_deinit(&c);
+}
+
 /* Whatever the truncation of a real config: a status, never more. */
 static void truncated_configs(void **state)
 {
@@ -288,13 +341,10 @@ static void cancelled_synth_leaves_no_model(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(nonsense_is_named),
-        cmocka_unit_test(no_key_is_ignored),
-        cmocka_unit_test(truncated_configs),
-        cmocka_unit_test(tensors_must_fit),
-        cmocka_unit_test(random_checkpoints_of_all_shapes),
-        cmocka_unit_test(no_memory_anywhere),
-        cmocka_unit_test(cancelled_synth_leaves_no_model),
+        cmocka_unit_test(nonsense_is_named),  cmocka_unit_test(no_key_is_ignored),
+        cmocka_unit_test(text_halves),        cmocka_unit_test(truncated_configs),
+        cmocka_unit_test(tensors_must_fit),   cmocka_unit_test(random_checkpoints_of_all_shapes),
+        cmocka_unit_test(no_memory_anywhere), cmocka_unit_test(cancelled_synth_leaves_no_model),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
