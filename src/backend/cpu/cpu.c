@@ -88,7 +88,7 @@ static void walk(void *arg, unsigned i, unsigned n)
         /* After a failure every thread still meets every barrier: leaving early could strand the others. */
         for (unsigned phase = 0; phase < step->n_phases; phase++) {
             if ((!step->serial || i == 0) && !__atomic_load_n(&x->status, __ATOMIC_RELAXED))
-                step->fn(step, x, phase, i, n);
+                step->fn(step, x, phase, i, step->serial ? 1 : n); /* a serial step is thread 0's in whole */
             if (n > 1 && !fused)
                 ew_pool_barrier(x->pool, i);
         }
