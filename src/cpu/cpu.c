@@ -13,13 +13,13 @@
 #    include <cpuid.h>
 #endif
 
-#define LEVEL_AVX2 ((uint32_t)EW_CPU_AVX2)
-#define LEVEL_AVX512 (LEVEL_AVX2 | EW_CPU_AVX512)
+#define LEVEL_AVX2       ((uint32_t)EW_CPU_AVX2)
+#define LEVEL_AVX512     (LEVEL_AVX2 | EW_CPU_AVX512)
 #define LEVEL_AVX512VNNI (LEVEL_AVX512 | EW_CPU_AVXVNNI | EW_CPU_AVX512VNNI | EW_CPU_AVX512BF16)
-#define LEVEL_AMX (LEVEL_AVX512VNNI | EW_CPU_AMX)
-#define LEVEL_NEON ((uint32_t)EW_CPU_NEON)
-#define LEVEL_DOTPROD (LEVEL_NEON | EW_CPU_DOTPROD)
-#define LEVEL_I8MM (LEVEL_DOTPROD | EW_CPU_I8MM | EW_CPU_BF16)
+#define LEVEL_AMX        (LEVEL_AVX512VNNI | EW_CPU_AMX)
+#define LEVEL_NEON       ((uint32_t)EW_CPU_NEON)
+#define LEVEL_DOTPROD    (LEVEL_NEON | EW_CPU_DOTPROD)
+#define LEVEL_I8MM       (LEVEL_DOTPROD | EW_CPU_I8MM | EW_CPU_BF16)
 
 /* Best last. `need` is what the CPU must have for the name, `mask` what the name allows. */
 static const struct level {
@@ -140,8 +140,8 @@ static uint32_t detect_flags(void)
 /* Deterministic cache parameters: leaf 4 (Intel) and 0x8000001d (AMD) have one layout. */
 static void detect_caches(struct ew_cpu_info *out)
 {
-    const bool is_amd = strcmp(out->vendor, "AuthenticAMD") == 0 ||
-                        strcmp(out->vendor, "HygonGenuine") == 0;
+    const bool is_amd =
+        strcmp(out->vendor, "AuthenticAMD") == 0 || strcmp(out->vendor, "HygonGenuine") == 0;
     const uint32_t leaf = is_amd ? 0x8000001du : 4u;
 
     for (uint32_t i = 0; i < 8; i++) {

@@ -1,12 +1,12 @@
-/* kernels/attn_rules.h - who sees what: the rules of attention.h as code, for every instruction set.
- * Static functions only: each file that includes it gets its own copy. */
+/* kernels/attn_rules.h - who sees what: the rules of attention.h as code, for every instruction
+ * set. Static functions only: each file that includes it gets its own copy. */
 #ifndef EW_KERNELS_ATTN_RULES_H
 #define EW_KERNELS_ATTN_RULES_H
 
 #include "kernels/attention.h"
 
 struct attn_row { /* one new token */
-    bool is_real;  /* false: padding, or no slot for it */
+    bool is_real; /* false: padding, or no slot for it */
     int64_t pos;
     size_t slot;
     size_t prefix; /* tree: slots before the tree; else unused */

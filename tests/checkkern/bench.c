@@ -69,8 +69,15 @@ static double time_linear(struct bench *b, const struct ew_linear_kernel *kern, 
     float *x = malloc(m * nk[1] * 4), *y = malloc(m * nk[0] * 4);
 
     ck_fill(b->c, x, m * nk[1], CK_NORMAL);
-    j.a = (struct ew_linear_args){ .x = x, .x_stride = nk[1], .w = w, .y = y, .y_stride = nk[0],
-                                   .m = m, .n = nk[0], .k = nk[1], .scale = 1.0f };
+    j.a = (struct ew_linear_args){ .x = x,
+                                   .x_stride = nk[1],
+                                   .w = w,
+                                   .y = y,
+                                   .y_stride = nk[0],
+                                   .m = m,
+                                   .n = nk[0],
+                                   .k = nk[1],
+                                   .scale = 1.0f };
     j.n_units = kern->n_units(nk[0], false);
     j.scratch_bytes = kern->scratch_bytes(m, nk[0], nk[1]) / 64 * 64 + 64;
     j.scratch = aligned_alloc(64, j.scratch_bytes * n_threads);
@@ -83,8 +90,9 @@ static double time_linear(struct bench *b, const struct ew_linear_kernel *kern, 
 
 static void bench_linear(struct bench *b, const struct ew_linear_kernel *kern)
 {
-    static const size_t shapes[][2] = { { 151936, 1024 }, { 3072, 1024 }, { 6144, 1024 },
-                                        { 1024, 3072 } };
+    static const size_t shapes[][2] = {
+        { 151936, 1024 }, { 3072, 1024 }, { 6144, 1024 }, { 1024, 3072 }
+    };
     static const size_t ms[] = { 1, 2, 4, 6, 8, 12, 16, 32, 64, 128, 512 };
 
     for (size_t i = 0; i < sizeof(shapes) / sizeof(shapes[0]); i++) {
@@ -128,8 +136,8 @@ static void attn_pass(void *arg, unsigned i, unsigned n)
 }
 
 /* Qwen3-0.6B's heads: the last `s` tokens of a context of `ctx`. */
-static void bench_attention(struct bench *b, const struct ew_attn_kernel *kern, ew_dtype t, size_t s,
-                            size_t ctx)
+static void bench_attention(struct bench *b, const struct ew_attn_kernel *kern, ew_dtype t,
+                            size_t s, size_t ctx)
 {
     const size_t hq = 16, hkv = 8, d = 128, n_kv = 2 * hkv * ctx * d;
     const int32_t len = s == 1 ? (int32_t)ctx : (int32_t)s, start = (int32_t)(ctx - s);
@@ -139,10 +147,21 @@ static void bench_attention(struct bench *b, const struct ew_attn_kernel *kern, 
 
     memset(kv, 0x12, n_kv * ck_elem_bytes(t));
     ck_fill(b->c, q, s * hq * d, CK_NORMAL);
-    j.a = (struct ew_attn_args){ .mode = s == 1 ? EW_ATTN_DECODE : EW_ATTN_CHUNKED, .b = 1, .s = s,
-                                 .hq = hq, .hkv = hkv, .d = d, .kv = kv, .kv_dtype = t, .cap = ctx,
-                                 .context_lengths = &len, .start_index = s == 1 ? NULL : &start,
-                                 .scale = 0.088f, .q_work = q, .out = out, .out_stride = hq * d };
+    j.a = (struct ew_attn_args){ .mode = s == 1 ? EW_ATTN_DECODE : EW_ATTN_CHUNKED,
+                                 .b = 1,
+                                 .s = s,
+                                 .hq = hq,
+                                 .hkv = hkv,
+                                 .d = d,
+                                 .kv = kv,
+                                 .kv_dtype = t,
+                                 .cap = ctx,
+                                 .context_lengths = &len,
+                                 .start_index = s == 1 ? NULL : &start,
+                                 .scale = 0.088f,
+                                 .q_work = q,
+                                 .out = out,
+                                 .out_stride = hq * d };
     j.scratch_bytes = kern->scratch_bytes(&j.a) / 64 * 64 + 64;
     j.scratch = aligned_alloc(64, j.scratch_bytes * ew_pool_threads(b->pool));
     const double sec = best_run(b, attn_pass, &j);
@@ -187,7 +206,9 @@ static void bench_rowops(struct bench *b, const struct ew_rowops *t)
 {
     static const int ops[] = { -1, EW_PW_SILU, EW_PW_GELU_ERF, EW_PW_TANH, EW_PW_LOG };
     static const char *const names[] = { "rmsnorm", "silu", "gelu_erf", "tanh", "log" };
-    struct row_job j = { .t = t, .x = malloc(ROWS * ROW_LEN * 4), .y = malloc(ROWS * ROW_LEN * 4),
+    struct row_job j = { .t = t,
+                         .x = malloc(ROWS * ROW_LEN * 4),
+                         .y = malloc(ROWS * ROW_LEN * 4),
                          .w = malloc(ROW_LEN * 4) };
 
     ck_fill(b->c, j.x, ROWS * ROW_LEN, CK_NORMAL);

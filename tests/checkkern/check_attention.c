@@ -1,5 +1,6 @@
-/* check_attention.c - attention kernels against the reference, and their bit contract: whatever way a
- * prompt is fed (whole, chunks, token by token, as a tree, in a batch), the same bits come out. */
+/* check_attention.c - attention kernels against the reference, and their bit contract: whatever way
+ * a prompt is fed (whole, chunks, token by token, as a tree, in a batch), the same bits come out.
+ */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -127,8 +128,8 @@ static bool world_step(struct ck *c, struct world *w, const struct step *s,
         memcpy(in + b * s->s * wd, w->qkv + (b * w->n_tok + (size_t)s->from[b]) * wd,
                (size_t)s->n[b] * wd * 4);
         start[b] = s->from[b];
-        len[b] = s->mode == EW_ATTN_DECODE || s->mode == EW_ATTN_TREE ? s->from[b] + s->n[b]
-                                                                        : s->n[b];
+        len[b] =
+            s->mode == EW_ATTN_DECODE || s->mode == EW_ATTN_TREE ? s->from[b] + s->n[b] : s->n[b];
     }
     a.context_lengths = len;
     a.start_index = s->mode == EW_ATTN_CHUNKED || s->mode == EW_ATTN_TREE ? start : NULL;
@@ -144,8 +145,7 @@ static bool world_step(struct ck *c, struct world *w, const struct step *s,
     for (size_t b = 0; b < w->b; b++)
         for (size_t i = 0; i < s->s; i++) {
             const float *row = out + (b * s->s + i) * out_stride;
-            const bool is_pad =
-                (int32_t)i >= s->n[b] || (s->pos_id && s->pos_id[b * s->s + i] < 0);
+            const bool is_pad = (int32_t)i >= s->n[b] || (s->pos_id && s->pos_id[b * s->s + i] < 0);
             for (size_t j = 0; is_pad && j < w->hq * w->d; j++)
                 is_fine = is_fine && row[j] == 0.0f;
             is_fine = is_fine && ck_canary_ok(row + w->hq * w->d, w->pad * 4);
@@ -161,12 +161,13 @@ static bool world_step(struct ck *c, struct world *w, const struct step *s,
 static void describe(struct ck *c, const char *name, const struct world *w, const char *what,
                      size_t at, double error)
 {
-    ck_fail(c, name,
-            "%s at %zu, error %.3g: b %zu tok %zu hq %zu hkv %zu d %zu rd %zu cap %zu kv %s norm %d "
-            "full %d softcap %g window %lld",
-            what, at, error, w->b, w->n_tok, w->hq, w->hkv, w->d, w->rd, w->cap,
-            ew_dtype_text(w->kv_dtype), w->qk_norm, w->qk_norm_full, (double)w->softcap,
-            (long long)w->window);
+    ck_fail(
+        c, name,
+        "%s at %zu, error %.3g: b %zu tok %zu hq %zu hkv %zu d %zu rd %zu cap %zu kv %s norm %d "
+        "full %d softcap %g window %lld",
+        what, at, error, w->b, w->n_tok, w->hq, w->hkv, w->d, w->rd, w->cap,
+        ew_dtype_text(w->kv_dtype), w->qk_norm, w->qk_norm_full, (double)w->softcap,
+        (long long)w->window);
 }
 
 static struct world random_world(struct ck *c, size_t i)
@@ -229,7 +230,8 @@ static void check_values(struct ck *c, const struct ew_attn_kernel *kern,
     for (size_t i = 0; i < n_out; i++) {
         const double error = fabs((double)want[i] - (double)w->out[i]);
         if (!(error <= out_slack(w))) {
-            describe(c, kern->name, w, s->mode == EW_ATTN_TREE ? "tree output" : "output", i, error);
+            describe(c, kern->name, w, s->mode == EW_ATTN_TREE ? "tree output" : "output", i,
+                     error);
             break;
         }
     }
@@ -318,7 +320,8 @@ static void check_tree(struct ck *c, const struct ew_attn_kernel *kern,
                        const struct ew_attn_kernel *ref, struct world *w, bool is_chain)
 {
     const size_t s_n = ck_range(c, 1, w->n_tok < 40 ? w->n_tok : 40), words = (s_n + 31) / 32;
-    struct step all = { .mode = EW_ATTN_PREFILL, .s = w->n_tok }, s = { .mode = EW_ATTN_TREE, .s = s_n };
+    struct step all = { .mode = EW_ATTN_PREFILL, .s = w->n_tok },
+                s = { .mode = EW_ATTN_TREE, .s = s_n };
     const size_t n = w->b * w->n_tok * w->hq * w->d;
     float *want = malloc(n * 4);
 

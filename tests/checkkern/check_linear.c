@@ -62,10 +62,11 @@ static void problem_make(struct ck *c, struct problem *p, ew_dtype d)
     }
     for (size_t i = 0; i < s->n_parts; i++) {
         const size_t end = s->n * (i + 1) / s->n_parts;
-        p->parts[i] = (struct ew_weight_part){ .data = p->raw + row * (s->transposed ? 1 : s->k) * bytes,
-                                               .n_rows = end - row,
-                                               .row_stride = s->transposed ? 1 : (ptrdiff_t)s->k,
-                                               .col_stride = s->transposed ? (ptrdiff_t)s->n : 1 };
+        p->parts[i] =
+            (struct ew_weight_part){ .data = p->raw + row * (s->transposed ? 1 : s->k) * bytes,
+                                     .n_rows = end - row,
+                                     .row_stride = s->transposed ? 1 : (ptrdiff_t)s->k,
+                                     .col_stride = s->transposed ? (ptrdiff_t)s->n : 1 };
         row = end;
     }
     p->bias_mem = ck_mem_make(s->n * 4);
@@ -118,7 +119,8 @@ static double exact_sum(const struct problem *p, size_t m, size_t n, double *sla
         z += (double)p->bias[n];
         mass += fabs((double)p->bias[n]);
     }
-    /* all products equal: every step of a chain rounds the same way, so only the bound of theory holds */
+    /* all products equal: every step of a chain rounds the same way, so only the bound of theory
+     * holds */
     const double unit = p->s.fill == CK_EQUAL ? (double)p->s.k * 6e-8 : 0;
     *slack = mass * fabs(scale) * (2e-6 + unit) + 1e-42 * (double)p->s.k;
     z *= scale;
@@ -134,8 +136,10 @@ static const char *judge(const struct problem *p, size_t m, size_t n, float got,
     const double z = exact_sum(p, m, n, &slack);
     double y = act_double(p->s.act, z);
 
-    slack *= p->s.act == EW_ACT_RELU2 ? 2 * fabs(z) + slack + 1 : 1.2; /* slope of the activations */
-    slack += 2e-6 * fabs(y) + (p->s.act ? 4e-7 * (p->s.act == EW_ACT_GELU_ERF ? 1 + fabs(z) : 1) : 0) +
+    slack *=
+        p->s.act == EW_ACT_RELU2 ? 2 * fabs(z) + slack + 1 : 1.2; /* slope of the activations */
+    slack += 2e-6 * fabs(y) +
+             (p->s.act ? 4e-7 * (p->s.act == EW_ACT_GELU_ERF ? 1 + fabs(z) : 1) : 0) +
              4e-7 * fabs((double)p->s.softcap);
     if (p->s.glu) {
         up = exact_sum(p, m, n + p->n_out, &up_slack);
@@ -284,7 +288,9 @@ static struct shape random_shape(struct ck *c, size_t i)
 {
     static const size_t ks[] = { 1, 3, 17, 64, 255, 257, 600, 1000 };
     static const float scales[] = { 1.0f, 1.0f, 0.22f };
-    struct shape s = { .m = ck_range(c, 1, 17), .n = ck_range(c, 1, 100), .k = ks[ck_range(c, 0, 7)] };
+    struct shape s = { .m = ck_range(c, 1, 17),
+                       .n = ck_range(c, 1, 100),
+                       .k = ks[ck_range(c, 0, 7)] };
 
     if (i % 8 == 7) { /* many rows: several blocks of rows and panels */
         s.m = ck_range(c, 18, 300);

@@ -22,8 +22,8 @@ static void check_rmsnorm(struct ck *c, const struct ew_rowops *t, size_t i)
     ck_fill(c, w, n, CK_NORMAL);
     ck_fill(c, r, len, CK_NORMAL);
     memcpy(y, in_place && has_residual ? r : x, len * 4);
-    t->rmsnorm(y, in_place && !has_residual ? y : x, w,
-               has_residual ? (in_place ? y : r) : NULL, rows, n, 1e-6f);
+    t->rmsnorm(y, in_place && !has_residual ? y : x, w, has_residual ? (in_place ? y : r) : NULL,
+               rows, n, 1e-6f);
     for (size_t j = 0; j < len; j++) {
         double sum = 0;
         for (size_t k = 0; k < n; k++)
@@ -32,8 +32,8 @@ static void check_rmsnorm(struct ck *c, const struct ew_rowops *t, size_t i)
         const double want = v + (has_residual ? (double)r[j] : 0);
         const double slack = 4e-6 * fabs(v) + 1e-7 * fabs(want) + 1e-44;
         if (!(fabs((double)y[j] - want) <= slack)) {
-            ck_fail(c, t->name, "rmsnorm at %zu: %g, not %g; rows %zu n %zu fill %s residual %d",
-                    j, (double)y[j], want, rows, n, ck_fill_text(fill), has_residual);
+            ck_fail(c, t->name, "rmsnorm at %zu: %g, not %g; rows %zu n %zu fill %s residual %d", j,
+                    (double)y[j], want, rows, n, ck_fill_text(fill), has_residual);
             break;
         }
     }
@@ -71,8 +71,8 @@ static void check_instruction(struct ck *c, const struct ew_rowops *t, const str
                              (fabs((double)want[i]) > 3.4e38 && fabs((double)y[i]) > 3.4e38 &&
                               (want[i] > 0) == (y[i] > 0));
         if (!is_fine) {
-            ck_fail(c, t->name, "pointwise op %d at %zu of %zu: f(%g, %g) = %g, not %g; fill %s", op,
-                    i, n, (double)a[i], (double)b[i * step[1]], (double)y[i], (double)want[i],
+            ck_fail(c, t->name, "pointwise op %d at %zu of %zu: f(%g, %g) = %g, not %g; fill %s",
+                    op, i, n, (double)a[i], (double)b[i * step[1]], (double)y[i], (double)want[i],
                     ck_fill_text(fill));
             break;
         }
@@ -138,8 +138,8 @@ static void check_topk(struct ck *c, const struct ew_rowops *t, size_t i)
                 rank += x[r * e + q] > x[r * e + at] || (x[r * e + q] >= x[r * e + at] && q < at);
             const double want = exp((double)x[r * e + at]) / (i & 1 ? top : sum);
             if (rank != j || fabs(want - (double)prob[r * k + j]) > 2e-6)
-                ck_fail(c, t->name, "topk row %zu rank %zu: index %zu has rank %zu, p %g, not %g", r,
-                        j, at, rank, (double)prob[r * k + j], want);
+                ck_fail(c, t->name, "topk row %zu rank %zu: index %zu has rank %zu, p %g, not %g",
+                        r, j, at, rank, (double)prob[r * k + j], want);
         }
     }
     c->n_checks++;
@@ -175,8 +175,8 @@ static void check_conversions(struct ck *c, const struct ew_rowops *t, const str
         (bf ? ref->f32_to_bf16 : ref->f32_to_f16)(g, a, n);
         for (size_t i = 0; i < n; i++)
             if (h[i] != g[i] && !(isnan(a[i]) && (h[i] & 0x7fff) > (bf ? 0x7f80 : 0x7c00))) {
-                ck_fail(c, t->name, "f32_to_%s of %a: %x, not %x", bf ? "bf16" : "f16", (double)a[i],
-                        h[i], g[i]);
+                ck_fail(c, t->name, "f32_to_%s of %a: %x, not %x", bf ? "bf16" : "f16",
+                        (double)a[i], h[i], g[i]);
                 break;
             }
     }
@@ -202,7 +202,8 @@ static void check_argmax(struct ck *c, const struct ew_rowops *t, size_t i)
             want = j;
     const size_t got = t->argmax(x, n);
     if (got != want)
-        ck_fail(c, t->name, "argmax of %zu: %zu, not %zu; fill %zu", n, got, want, i % CK_FILL_COUNT);
+        ck_fail(c, t->name, "argmax of %zu: %zu, not %zu; fill %zu", n, got, want,
+                i % CK_FILL_COUNT);
     c->n_checks++;
     ck_mem_drop(&m);
 }

@@ -1,4 +1,5 @@
-/* checkkern.c - compares every kernel of every table that this processor can run with the reference.
+/* checkkern.c - compares every kernel of every table that this processor can run with the
+ * reference.
  *
  *   checkkern [--seed N] [--filter TEXT] [--cpu LEVEL] [--bench] [--threads N]
  *

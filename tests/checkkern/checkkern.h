@@ -1,4 +1,5 @@
-/* checkkern.h - what the checks of kernels share: random numbers, guarded memory, comparing, reporting. */
+/* checkkern.h - what the checks of kernels share: random numbers, guarded memory, comparing,
+ * reporting. */
 #ifndef CHECKKERN_H
 #define CHECKKERN_H
 
@@ -23,7 +24,14 @@ size_t ck_range(struct ck *c, size_t lo, size_t hi); /* [lo, hi] */
 float ck_normal(struct ck *c);                       /* about N(0, 1) */
 
 enum ck_fill {
-    CK_NORMAL, CK_OUTLIERS, CK_ZERO, CK_EQUAL, CK_DENORMAL, CK_HUGE, CK_SPECIAL, CK_FILL_COUNT
+    CK_NORMAL,
+    CK_OUTLIERS,
+    CK_ZERO,
+    CK_EQUAL,
+    CK_DENORMAL,
+    CK_HUGE,
+    CK_SPECIAL,
+    CK_FILL_COUNT
 };
 const char *ck_fill_text(enum ck_fill f);
 void ck_fill(struct ck *c, float *p, size_t n, enum ck_fill f);

@@ -129,7 +129,8 @@ static void topk_softmax(const float *logits, size_t rows, size_t e, size_t k, i
             sum += exp((double)x[i] - max);
         for (size_t j = 0; j < k; j++) {
             size_t best = e;
-            for (size_t i = 0; i < e; i++) { /* the largest below the one before, lower index first */
+            for (size_t i = 0; i < e;
+                 i++) { /* the largest below the one before, lower index first */
                 size_t q = 0;
                 while (q < j && (size_t)idx[r * k + q] != i)
                     q++;

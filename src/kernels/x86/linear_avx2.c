@@ -1,4 +1,5 @@
-/* kernels/x86/linear_avx2.c - the linear kernels of this level: linear_tmpl.inc with its vectors. */
+/* kernels/x86/linear_avx2.c - the linear kernels of this level: linear_tmpl.inc with its vectors.
+ */
 #include "kernels/x86/vec_avx2.h"
 
 #include "cpu/cpu.h"

@@ -9,8 +9,8 @@
 #include <immintrin.h>
 #include <stdint.h>
 
-#define VL 8    /* floats in a vector */
-#define V_MR 6  /* rows of the largest register tile */
+#define VL    8  /* floats in a vector */
+#define V_MR  6  /* rows of the largest register tile */
 #define V_ACC 12 /* accumulators that fit beside the operands */
 /* Panels that a tile of r rows takes at once: enough chains to hide the latency of FMA. */
 #define V_NP(r) ((r) == 1 ? 4 : (r) <= 3 ? 2 : 1)
@@ -25,50 +25,50 @@ typedef __m256 vec;
 typedef __m256i veci;
 typedef __m256 vmask; /* all ones or zeros per lane */
 
-#define v_zero() _mm256_setzero_ps()
-#define v_set1(x) _mm256_set1_ps(x)
-#define v_load(p) _mm256_loadu_ps(p)
-#define v_store(p, a) _mm256_storeu_ps(p, a)
-#define v_bcast(p) _mm256_broadcast_ss(p)
-#define v_add(a, b) _mm256_add_ps(a, b)
-#define v_sub(a, b) _mm256_sub_ps(a, b)
-#define v_mul(a, b) _mm256_mul_ps(a, b)
-#define v_div(a, b) _mm256_div_ps(a, b)
-#define v_first(a) _mm256_cvtss_f32(a)
-#define v_sqrt(a) _mm256_sqrt_ps(a)
-#define v_fma(a, b, c) _mm256_fmadd_ps(a, b, c)   /* a * b + c */
+#define v_zero()        _mm256_setzero_ps()
+#define v_set1(x)       _mm256_set1_ps(x)
+#define v_load(p)       _mm256_loadu_ps(p)
+#define v_store(p, a)   _mm256_storeu_ps(p, a)
+#define v_bcast(p)      _mm256_broadcast_ss(p)
+#define v_add(a, b)     _mm256_add_ps(a, b)
+#define v_sub(a, b)     _mm256_sub_ps(a, b)
+#define v_mul(a, b)     _mm256_mul_ps(a, b)
+#define v_div(a, b)     _mm256_div_ps(a, b)
+#define v_first(a)      _mm256_cvtss_f32(a)
+#define v_sqrt(a)       _mm256_sqrt_ps(a)
+#define v_fma(a, b, c)  _mm256_fmadd_ps(a, b, c)  /* a * b + c */
 #define v_fnma(a, b, c) _mm256_fnmadd_ps(a, b, c) /* c - a * b */
 /* The second operand where either is NaN. */
-#define v_max(a, b) _mm256_max_ps(a, b)
-#define v_min(a, b) _mm256_min_ps(a, b)
-#define v_and(a, b) _mm256_and_ps(a, b)
-#define v_or(a, b) _mm256_or_ps(a, b)
-#define v_xor(a, b) _mm256_xor_ps(a, b)
-#define v_andnot(a, b) _mm256_andnot_ps(a, b) /* ~a & b */
-#define v_round(a) _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)
-#define v_floor(a) _mm256_floor_ps(a)
-#define v_ceil(a) _mm256_ceil_ps(a)
-#define v_lt(a, b) _mm256_cmp_ps(a, b, _CMP_LT_OQ)
-#define v_gt(a, b) _mm256_cmp_ps(a, b, _CMP_GT_OQ)
-#define v_eq(a, b) _mm256_cmp_ps(a, b, _CMP_EQ_OQ)
-#define v_isnan(a) _mm256_cmp_ps(a, a, _CMP_UNORD_Q)
+#define v_max(a, b)     _mm256_max_ps(a, b)
+#define v_min(a, b)     _mm256_min_ps(a, b)
+#define v_and(a, b)     _mm256_and_ps(a, b)
+#define v_or(a, b)      _mm256_or_ps(a, b)
+#define v_xor(a, b)     _mm256_xor_ps(a, b)
+#define v_andnot(a, b)  _mm256_andnot_ps(a, b) /* ~a & b */
+#define v_round(a)      _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)
+#define v_floor(a)      _mm256_floor_ps(a)
+#define v_ceil(a)       _mm256_ceil_ps(a)
+#define v_lt(a, b)      _mm256_cmp_ps(a, b, _CMP_LT_OQ)
+#define v_gt(a, b)      _mm256_cmp_ps(a, b, _CMP_GT_OQ)
+#define v_eq(a, b)      _mm256_cmp_ps(a, b, _CMP_EQ_OQ)
+#define v_isnan(a)      _mm256_cmp_ps(a, a, _CMP_UNORD_Q)
 #define v_mask_or(a, b) _mm256_or_ps(a, b)
-#define v_mask_bits(m) ((uint32_t)_mm256_movemask_ps(m))
+#define v_mask_bits(m)  ((uint32_t)_mm256_movemask_ps(m))
 /* a where the mask is clear, b where it is set. */
 #define v_select(a, b, m) _mm256_blendv_ps(a, b, m)
-#define vi_set1(x) _mm256_set1_epi32(x)
-#define vi_add(a, b) _mm256_add_epi32(a, b)
-#define vi_sub(a, b) _mm256_sub_epi32(a, b)
-#define vi_and(a, b) _mm256_and_si256(a, b)
-#define vi_or(a, b) _mm256_or_si256(a, b)
-#define vi_sll(a, n) _mm256_slli_epi32(a, n)
-#define vi_srl(a, n) _mm256_srli_epi32(a, n)
-#define vi_sra(a, n) _mm256_srai_epi32(a, n)
-#define vi_load(p) _mm256_loadu_si256((const __m256i *)(const void *)(p))
-#define v_to_int(a) _mm256_cvtps_epi32(a) /* rounds */
-#define vi_to_float(a) _mm256_cvtepi32_ps(a)
-#define v_as_int(a) _mm256_castps_si256(a)
-#define vi_as_float(a) _mm256_castsi256_ps(a)
+#define vi_set1(x)        _mm256_set1_epi32(x)
+#define vi_add(a, b)      _mm256_add_epi32(a, b)
+#define vi_sub(a, b)      _mm256_sub_epi32(a, b)
+#define vi_and(a, b)      _mm256_and_si256(a, b)
+#define vi_or(a, b)       _mm256_or_si256(a, b)
+#define vi_sll(a, n)      _mm256_slli_epi32(a, n)
+#define vi_srl(a, n)      _mm256_srli_epi32(a, n)
+#define vi_sra(a, n)      _mm256_srai_epi32(a, n)
+#define vi_load(p)        _mm256_loadu_si256((const __m256i *)(const void *)(p))
+#define v_to_int(a)       _mm256_cvtps_epi32(a) /* rounds */
+#define vi_to_float(a)    _mm256_cvtepi32_ps(a)
+#define v_as_int(a)       _mm256_castps_si256(a)
+#define vi_as_float(a)    _mm256_castsi256_ps(a)
 
 /* A mask with the lanes set whose bit is set. */
 ALWAYS vmask v_mask_from_bits(uint32_t bits)

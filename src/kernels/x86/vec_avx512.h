@@ -2,7 +2,7 @@
 #ifndef EW_KERNELS_VEC_AVX512_H
 #define EW_KERNELS_VEC_AVX512_H
 
-#if !defined(__AVX512F__) || !defined(__AVX512BW__) || !defined(__AVX512DQ__) || \
+#if !defined(__AVX512F__) || !defined(__AVX512BW__) || !defined(__AVX512DQ__) ||                   \
     !defined(__AVX512VL__) || !defined(__FMA__)
 #    error "compile with the flags of AVX-512 (cmake/kernels.cmake)"
 #endif
@@ -10,8 +10,8 @@
 #include <immintrin.h>
 #include <stdint.h>
 
-#define VL 16    /* floats in a vector */
-#define V_MR 12  /* rows of the largest register tile */
+#define VL    16 /* floats in a vector */
+#define V_MR  12 /* rows of the largest register tile */
 #define V_ACC 24 /* accumulators that fit beside the operands */
 /* Panels that a tile of r rows takes at once: enough chains to hide the latency of FMA. */
 #define V_NP(r) ((r) <= 3 ? 4 : (r) <= 6 ? 2 : 1)
@@ -26,50 +26,50 @@ typedef __m512 vec;
 typedef __m512i veci;
 typedef __mmask16 vmask;
 
-#define v_zero() _mm512_setzero_ps()
-#define v_set1(x) _mm512_set1_ps(x)
-#define v_load(p) _mm512_loadu_ps(p)
-#define v_store(p, a) _mm512_storeu_ps(p, a)
-#define v_bcast(p) _mm512_set1_ps(*(p))
-#define v_add(a, b) _mm512_add_ps(a, b)
-#define v_sub(a, b) _mm512_sub_ps(a, b)
-#define v_mul(a, b) _mm512_mul_ps(a, b)
-#define v_div(a, b) _mm512_div_ps(a, b)
-#define v_first(a) _mm512_cvtss_f32(a)
-#define v_sqrt(a) _mm512_sqrt_ps(a)
-#define v_fma(a, b, c) _mm512_fmadd_ps(a, b, c)   /* a * b + c */
+#define v_zero()        _mm512_setzero_ps()
+#define v_set1(x)       _mm512_set1_ps(x)
+#define v_load(p)       _mm512_loadu_ps(p)
+#define v_store(p, a)   _mm512_storeu_ps(p, a)
+#define v_bcast(p)      _mm512_set1_ps(*(p))
+#define v_add(a, b)     _mm512_add_ps(a, b)
+#define v_sub(a, b)     _mm512_sub_ps(a, b)
+#define v_mul(a, b)     _mm512_mul_ps(a, b)
+#define v_div(a, b)     _mm512_div_ps(a, b)
+#define v_first(a)      _mm512_cvtss_f32(a)
+#define v_sqrt(a)       _mm512_sqrt_ps(a)
+#define v_fma(a, b, c)  _mm512_fmadd_ps(a, b, c)  /* a * b + c */
 #define v_fnma(a, b, c) _mm512_fnmadd_ps(a, b, c) /* c - a * b */
 /* The second operand where either is NaN. */
-#define v_max(a, b) _mm512_max_ps(a, b)
-#define v_min(a, b) _mm512_min_ps(a, b)
-#define v_and(a, b) _mm512_and_ps(a, b)
-#define v_or(a, b) _mm512_or_ps(a, b)
-#define v_xor(a, b) _mm512_xor_ps(a, b)
-#define v_andnot(a, b) _mm512_andnot_ps(a, b) /* ~a & b */
-#define v_round(a) _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)
-#define v_floor(a) _mm512_roundscale_ps(a, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC)
-#define v_ceil(a) _mm512_roundscale_ps(a, _MM_FROUND_TO_POS_INF | _MM_FROUND_NO_EXC)
-#define v_lt(a, b) _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ)
-#define v_gt(a, b) _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ)
-#define v_eq(a, b) _mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ)
-#define v_isnan(a) _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q)
+#define v_max(a, b)     _mm512_max_ps(a, b)
+#define v_min(a, b)     _mm512_min_ps(a, b)
+#define v_and(a, b)     _mm512_and_ps(a, b)
+#define v_or(a, b)      _mm512_or_ps(a, b)
+#define v_xor(a, b)     _mm512_xor_ps(a, b)
+#define v_andnot(a, b)  _mm512_andnot_ps(a, b) /* ~a & b */
+#define v_round(a)      _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)
+#define v_floor(a)      _mm512_roundscale_ps(a, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC)
+#define v_ceil(a)       _mm512_roundscale_ps(a, _MM_FROUND_TO_POS_INF | _MM_FROUND_NO_EXC)
+#define v_lt(a, b)      _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ)
+#define v_gt(a, b)      _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ)
+#define v_eq(a, b)      _mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ)
+#define v_isnan(a)      _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q)
 #define v_mask_or(a, b) ((vmask)((a) | (b)))
-#define v_mask_bits(m) ((uint32_t)(m))
+#define v_mask_bits(m)  ((uint32_t)(m))
 /* a where the mask is clear, b where it is set. */
 #define v_select(a, b, m) _mm512_mask_blend_ps(m, a, b)
-#define vi_set1(x) _mm512_set1_epi32(x)
-#define vi_add(a, b) _mm512_add_epi32(a, b)
-#define vi_sub(a, b) _mm512_sub_epi32(a, b)
-#define vi_and(a, b) _mm512_and_si512(a, b)
-#define vi_or(a, b) _mm512_or_si512(a, b)
-#define vi_sll(a, n) _mm512_slli_epi32(a, n)
-#define vi_srl(a, n) _mm512_srli_epi32(a, n)
-#define vi_sra(a, n) _mm512_srai_epi32(a, n)
-#define vi_load(p) _mm512_loadu_si512((const void *)(p))
-#define v_to_int(a) _mm512_cvtps_epi32(a) /* rounds */
-#define vi_to_float(a) _mm512_cvtepi32_ps(a)
-#define v_as_int(a) _mm512_castps_si512(a)
-#define vi_as_float(a) _mm512_castsi512_ps(a)
+#define vi_set1(x)        _mm512_set1_epi32(x)
+#define vi_add(a, b)      _mm512_add_epi32(a, b)
+#define vi_sub(a, b)      _mm512_sub_epi32(a, b)
+#define vi_and(a, b)      _mm512_and_si512(a, b)
+#define vi_or(a, b)       _mm512_or_si512(a, b)
+#define vi_sll(a, n)      _mm512_slli_epi32(a, n)
+#define vi_srl(a, n)      _mm512_srli_epi32(a, n)
+#define vi_sra(a, n)      _mm512_srai_epi32(a, n)
+#define vi_load(p)        _mm512_loadu_si512((const void *)(p))
+#define v_to_int(a)       _mm512_cvtps_epi32(a) /* rounds */
+#define vi_to_float(a)    _mm512_cvtepi32_ps(a)
+#define v_as_int(a)       _mm512_castps_si512(a)
+#define vi_as_float(a)    _mm512_castsi512_ps(a)
 
 /* A mask with the lanes set whose bit is set. */
 ALWAYS vmask v_mask_from_bits(uint32_t bits)
