@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 static const char *text_file, *input_path, *now_text;
 static bool decode, special, add_bos, json_out, show_tokens, skip_special, with_tools;
@@ -21,7 +22,7 @@ static const struct opt tokenize_table[] = {
 };
 static const struct opt template_table[] = {
     { "input", 'i', OPT_TEXT, &input_path, "FILE", "variables as a JSON object: messages, tools, add_generation_prompt..." },
-    { "now", 0, OPT_TEXT, &now_text, "SECONDS", "what strftime_now shows, seconds since 1970 (default: the clock)" },
+    { "now", 0, OPT_TEXT, &now_text, "TIME", "what strftime_now shows: seconds since 1970 or YYYY-MM-DD[ HH:MM] (default: the clock)" },
     { "tools", 0, OPT_FLAG, &with_tools, NULL, "prefer the model's template for tools" },
     OPT_END,
 };
@@ -124,6 +125,46 @@ int cmd_tokenize(int argc, char **argv)
     return code;
 }
 
+/* The variables: the file itself, or its member "input" when the file is a whole test case. */
+static char *read_input(void)
+{
+    size_t len;
+    char *text = cli_read_file(input_path, &len);
+    json_t *const root = text ? json_loadb(text, len, 0, NULL) : NULL;
+
+    if (json_is_object(json_object_get(root, "input")) && !json_object_get(root, "messages")) {
+        free(text);
+        text = json_dumps(json_object_get(root, "input"), JSON_COMPACT);
+    }
+    json_decref(root);
+    return text;
+}
+
+/* --now, else SOURCE_DATE_EPOCH (reproducible builds), else the clock (-1). False after a message.
+ */
+static bool read_now(int64_t *now)
+{
+    const char *const text = now_text ? now_text : getenv("SOURCE_DATE_EPOCH");
+    struct tm tm = { 0 };
+    char *end;
+
+    *now = -1;
+    if (!text)
+        return true;
+    *now = strtoll(text, &end, 10);
+    if (end != text && *end == '\0')
+        return true;
+    end = strptime(text, "%Y-%m-%d", &tm);
+    if (end && *end)
+        end = strptime(end + 1, "%H:%M", &tm);
+    if (!end || *end) {
+        cli_usage("--now: '%s' is neither seconds nor YYYY-MM-DD[ HH:MM]", text);
+        return false;
+    }
+    *now = timegm(&tm);
+    return true;
+}
+
 static ew_status load_template(const char *path, ew_template **out, ew_error *err)
 {
     const char *const dot = strrchr(path, '.');
@@ -158,13 +199,15 @@ int cmd_template(int argc, char **argv)
         return CLI_PARSE_EXIT(n);
     if (n == 0 || !input_path)
         return cli_usage("template needs a template and --input case.json");
+    int64_t now;
+    if (!read_now(&now))
+        return EXIT_USAGE;
     const ew_status st = load_template(path, &t, &err);
     if (st)
         return err.text[0] ? cli_fail(&err) : EXIT_FAILED;
-    input = cli_read_file(input_path, &len);
+    input = read_input();
     int code = EXIT_FAILED;
     if (input) {
-        const int64_t now = now_text ? strtoll(now_text, NULL, 10) : -1;
         if (ew_template_render(t, input, NULL, now, &out, &len, NULL, NULL, &err)) {
             code = cli_fail(&err);
         } else {
