@@ -30,7 +30,7 @@ struct ew_step {
     ew_step_fn *fn;
     const void *args;
     unsigned n_phases;
-    bool serial;        /* only thread 0 works: no barrier before another serial step */
+    bool serial;        /* thread 0 does it all (called as 0 of 1); no barrier before another serial step */
     uint32_t slot;      /* profile entry: node number, or n_nodes + output for a closing copy */
     const char *tactic; /* static or in the plan */
     uint64_t bytes, flops;

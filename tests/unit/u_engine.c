@@ -353,6 +353,60 @@ static void test_trace_and_describe(void **state)
     free(x);
 }
 
+/* One row: norms and short pointwise programs run on one thread alone, between steps that run on all. */
+static void test_single_row_steps(void **state)
+{
+    union ew_attrs prog = { .pointwise = { .n_instr = 2,
+                                           .instr = { { EW_PW_ADD, 2, 0, 1, 0 }, { EW_PW_MUL_IMM, 2, 2, 0, 0.5f } } } };
+    const struct ew_type xt = { EW_DTYPE_F32, 3, { 1, 1, FIX_K } };
+    const int64_t kd[1] = { FIX_K }, wd[2] = { FIX_K, FIX_K };
+    float *x = noises(FIX_K, 5), y[3][FIX_K];
+    ew_error err = { 0 };
+
+    (void)state;
+    for (uint32_t threads = 1; threads <= 3; threads++) {
+        struct ew_graph *g = NULL;
+        struct ew_node *n = NULL;
+        struct ew_value *in[2], *h;
+        ew_engine_opts o = EW_ENGINE_OPTS_INIT;
+        ew_engine *e = NULL;
+        ew_context *c = NULL;
+        void *bytes = NULL;
+        size_t len = 0;
+
+        MUST(ew_graph_create("rows", &g, &err));
+        h = ew_graph_add_input(g, "x", &xt);
+        for (uint32_t i = 0; i < 3; i++) {
+            in[0] = h;
+            in[1] = const_f32(g, "nw", 1, kd, 10 + i);
+            MUST(ew_graph_add_node(g, EW_OP_FUSED_RMS_NORM, "norm", NULL, in, 2, 1, &n, &err));
+            in[0] = n->out[0];
+            in[1] = const_f32(g, "w", 2, wd, 20 + i);
+            MUST(ew_graph_add_node(g, EW_OP_LINEAR, "lin", NULL, in, 2, 1, &n, &err));
+            in[0] = n->out[0];
+            in[1] = h;
+            MUST(ew_graph_add_node(g, EW_OP_POINTWISE, "pw", &prog, in, 2, 1, &n, &err));
+            h = n->out[0];
+        }
+        MUST(ew_graph_add_output(g, h, "y", &err));
+        build_bytes(g, NULL, 0, &bytes, &len);
+        o.n_threads = threads;
+        MUST(ew_engine_load(bytes, len, &o, &e, &err));
+        MUST(ew_context_create(e, NULL, &c, &err));
+        memset(y[threads - 1], 0, sizeof(y[0]));
+        assert_int_equal(ew_context_set_address(c, "x", x), 0);
+        assert_int_equal(ew_context_set_address(c, "y", y[threads - 1]), 0);
+        for (int run = 0; run < 20; run++)
+            assert_int_equal(ew_context_run(c), 0);
+        assert_true(y[threads - 1][0] != 0 && y[threads - 1][0] != x[0]);
+        assert_memory_equal(y[threads - 1], y[0], sizeof(y[0]));
+        ew_context_destroy(c);
+        ew_engine_destroy(e);
+        ew_plan_free(bytes);
+    }
+    free(x);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -361,6 +415,7 @@ int main(void)
         cmocka_unit_test(test_cache_is_bounded),
         cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_threads_and_no_graph_agree),
+        cmocka_unit_test(test_single_row_steps),
         cmocka_unit_test(test_dynamic),
         cmocka_unit_test(test_shape_arithmetic),
         cmocka_unit_test(test_trace_and_describe),
