@@ -149,11 +149,48 @@ static ew_status fold_run(struct ew_graph *g, struct ew_node *n, bool *done, ew_
     return EW_STATUS_OK;
 }
 
+/* A shape that is computed only to be written down again: numbers stay, a dim that the input has at the same place
+ * becomes 0 (copy), one other may be -1. */
+static ew_status freeze_reshape(struct ew_graph *g, struct ew_node *n, bool *done, ew_error *err)
+{
+    const struct ew_type *x = &n->in[0]->type, *y = &n->out[0]->type;
+    int64_t shape[EW_MAX_DIMS];
+    struct ew_value *c;
+    int n_free = 0;
+
+    *done = false;
+    if (n->op != EW_OP_RESHAPE || n->in[1]->is_const || !y->n_dims)
+        return EW_STATUS_OK;
+    for (int i = 0; i < y->n_dims; i++) {
+        if (y->dim[i] == 0)
+            return EW_STATUS_OK;
+        shape[i] = y->dim[i];
+        if (y->dim[i] > 0)
+            continue;
+        shape[i] = i < x->n_dims && x->dim[i] == y->dim[i] ? 0 : -1;
+        n_free += shape[i] == -1;
+    }
+    if (n_free > 1)
+        return EW_STATUS_OK;
+    c = ew_graph_const_i64(g, n->name, shape, (size_t)y->n_dims);
+    if (!c)
+        return ew_fail(err, EW_STATUS_NO_MEMORY, "node '%s'", n->name);
+    n->attrs.reshape.allowzero = 0;
+    ew_node_set_input(n, 1, c);
+    *done = true;
+    return EW_STATUS_OK;
+}
+
 ew_status ew_pass_fold(struct ew_graph *g, size_t *n_changes, ew_error *err)
 {
     for (struct ew_node *n = g->head, *next; n; n = next) {
         bool done = false;
         next = n->next;
+        if (n->out[0])
+            EW_TRY(freeze_reshape(g, n, &done, err));
+        if (done)
+            ++*n_changes;
+        done = false;
         if (has_output_use(n) || !n->out[0])
             continue;
         if (n->n_out == 1)
