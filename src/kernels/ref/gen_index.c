@@ -10,6 +10,7 @@ static ew_status index_get(const struct ew_general_args *a, const struct ew_view
 {
     const int64_t v = ew_gen_int_at(indices, i);
 
+    *out = 0; /* set on failure too: gcc cannot see that callers return then */
     if (v < -dim || v >= dim)
         return ew_fail(a->err, EW_STATUS_MISMATCH, "index %lld (element %zu), dim is %lld",
                        (long long)v, i, (long long)dim);
