@@ -48,6 +48,7 @@ static ew_runtime *open_model(const char *model, uint32_t max_input_len, uint32_
     opts.cache_dir = CACHE;
     opts.build = &build;
     opts.hidden_states = hidden_states;
+    opts.rebuild = true; /* the builder may have changed since */
     ro.n_threads = n_threads;
     if (ew_model_prepare(model, &opts, dir, sizeof(dir), &err) ||
         ew_runtime_open(dir, &ro, &rt, &err))
@@ -92,7 +93,7 @@ static uint32_t read_cases(const json_t *root, struct greedy_case *cases, uint32
 static void check_greedy(ew_runtime *rt, const struct greedy_case *cases, uint32_t n,
                          double min_gap)
 {
-    ew_request r[16];
+    ew_request r[16] = { 0 };
     ew_response out[16];
     ew_error err = { 0 };
 
@@ -151,7 +152,7 @@ static const char *const questions[8] = {
 static void ask(ew_runtime *rt, uint32_t first, uint32_t n, bool greedy, ew_response *out)
 {
     static char messages[8][256];
-    ew_request r[8];
+    ew_request r[8] = { 0 };
     ew_error err = { 0 };
 
     for (uint32_t i = 0; i < n; i++) {
@@ -462,6 +463,82 @@ static void test_tiny_perplexity(void **state)
     ew_runtime_destroy(rt);
 }
 
+/* Directories that the reference system's exporter wrote, as they are. Weights are f16 there. */
+static void test_reference_exports(void **state)
+{
+    static const char *const others[] = { "tiny-eagle-base", "tiny-vl" };
+    const char *const tiny = SHARED "reference/edgellm-exports/tiny";
+    static struct greedy_case cases[16];
+    json_t *root = NULL;
+    ew_runtime *rt;
+
+    (void)state;
+    if (!absent(tiny) && !absent(TINY_REFERENCE)) {
+        assert_int_equal(ew_json_load(TINY_REFERENCE, (size_t)64 << 20, &root, NULL), 0);
+        rt = open_model(tiny, 512, 0, false, 2);
+        check_greedy(rt, cases, read_cases(root, cases, 16), 0.02);
+        ew_runtime_destroy(rt);
+        json_decref(root);
+    }
+    for (size_t i = 0; i < sizeof(others) / sizeof(others[0]); i++) {
+        ew_response out[2];
+        char dir[4096];
+
+        (void)snprintf(dir, sizeof(dir), SHARED "reference/edgellm-exports/%s", others[i]);
+        if (absent(dir))
+            continue;
+        rt = open_model(dir, 16, 0, false, 2);
+        ask(rt, 0, 2, true, out);
+        for (int j = 0; j < 2; j++) {
+            if (out[j].status)
+                fail_msg("%s: %s", dir, out[j].error);
+            print_message("%s: %s\n", dir, out[j].text);
+            assert_true(out[j].n_ids > 0);
+            ew_response_release(&out[j]);
+        }
+        ew_runtime_destroy(rt);
+    }
+}
+
+static void test_qwen2_export(void **state)
+{
+    const char *const dir = SHARED "reference/edgellm-exports/qwen2";
+    const char *const reference = SHARED "reference/architectures/qwen2/reference.safetensors";
+    ew_parity_result res;
+    ew_error err = { 0 };
+    ew_runtime *rt;
+
+    (void)state;
+    if (absent(dir) || absent(reference))
+        return;
+    rt = open_model(dir, 64, EW_BUILD_ALL_LOGITS, false, 1);
+    if (ew_eval_parity(rt, reference, 2e-3, NULL, &res, &err)) /* f16 weights */
+        fail_msg("%s", err.text);
+    print_message("qwen2 export: logits within %.2g\n", res.max_relative_logits);
+    assert_true(res.ok);
+    ew_parity_release(&res);
+    ew_runtime_destroy(rt);
+}
+
+static void test_small(void **state)
+{
+    const char *const dir = SHARED "models/small";
+    const char *const path = SHARED "reference/trained/small-reference.json";
+    static struct greedy_case cases[16];
+    json_t *root = NULL;
+    ew_runtime *rt;
+
+    (void)state;
+    if (absent(dir) || absent(path))
+        return;
+    assert_int_equal(ew_json_load(path, (size_t)64 << 20, &root, NULL), 0);
+    rt = open_model(dir, 512, 0, false, 2);
+    check_greedy(rt, cases, read_cases(root, cases, 16), 0.02);
+    ew_runtime_destroy(rt);
+    json_decref(root);
+    check_parity(dir, SHARED "reference/trained/small-forward.safetensors", true);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -476,6 +553,9 @@ int main(void)
         cmocka_unit_test(test_golden_families),
         cmocka_unit_test(test_longrope_restart),
         cmocka_unit_test(test_tiny_perplexity),
+        cmocka_unit_test(test_reference_exports),
+        cmocka_unit_test(test_qwen2_export),
+        cmocka_unit_test(test_small),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
