@@ -1,10 +1,10 @@
-/* graph/graph_infer.c - types of nodes from types of their inputs, over the whole graph or one node.
+/* graph/graph_infer.c - types of nodes from types of their inputs, over the whole graph or one
+ * node.
  *
  * Rules are the op table's (op/infer*.c); contents of shape arithmetic are graph/known.c's. */
 #include <string.h>
 
 #include "graph/ir.h"
-
 
 static void describe_input(const struct ew_value *v, struct ew_infer_in *in)
 {

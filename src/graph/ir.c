@@ -107,7 +107,8 @@ struct ew_value *ew_graph_add_value(struct ew_graph *g, const char *name,
         return NULL;
     if (g->n_values == g->cap_values) {
         const size_t cap = g->cap_values ? g->cap_values * 2 : 64;
-        struct ew_value **p = ew_mem_resize(EW_MEM_GRAPH, g->values, cap, sizeof(struct ew_value *));
+        struct ew_value **p =
+            ew_mem_resize(EW_MEM_GRAPH, g->values, cap, sizeof(struct ew_value *));
         if (!p)
             return NULL;
         g->values = p;
@@ -142,7 +143,8 @@ ew_status ew_value_rename(struct ew_graph *g, struct ew_value *v, const char *na
     }
     if (!own || !ew_map_put(&g->values_by_name, own, strlen(own), v->id))
         return ew_fail(err, EW_STATUS_NO_MEMORY, "name of a value");
-    v->name = own; /* the old name stays taken: names are never reused, so no message is ambiguous */
+    v->name =
+        own; /* the old name stays taken: names are never reused, so no message is ambiguous */
     return EW_STATUS_OK;
 }
 
@@ -150,7 +152,8 @@ static bool list_append(struct ew_value ***list, size_t *n, size_t *cap, struct 
 {
     if (*n == *cap) {
         const size_t new_cap = *cap ? *cap * 2 : 16;
-        struct ew_value **p = ew_mem_resize(EW_MEM_GRAPH, *list, new_cap, sizeof(struct ew_value *));
+        struct ew_value **p =
+            ew_mem_resize(EW_MEM_GRAPH, *list, new_cap, sizeof(struct ew_value *));
         if (!p)
             return false;
         *list = p;

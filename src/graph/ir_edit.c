@@ -207,7 +207,8 @@ size_t ew_graph_sweep(struct ew_graph *g)
 {
     size_t n_dropped = 0;
 
-    for (struct ew_node *n = g->tail, *prev; n; n = prev) { /* users come after: one pass is enough */
+    for (struct ew_node *n = g->tail, *prev; n;
+         n = prev) { /* users come after: one pass is enough */
         prev = n->prev;
         if (is_used(n))
             continue;

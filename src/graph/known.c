@@ -1,7 +1,8 @@
 /* graph/known.c - contents of small integer values, as dims: what shape arithmetic computes.
  *
- * Shape -> Gather -> Concat -> Reshape chains are followed with symbols inside, so that types stay exact without
- * running anything. Anything unclear leaves the value unknown; that is never an error. */
+ * Shape -> Gather -> Concat -> Reshape chains are followed with symbols inside, so that types stay
+ * exact without running anything. Anything unclear leaves the value unknown; that is never an
+ * error. */
 #include <string.h>
 
 #include "base/size.h"
@@ -84,7 +85,8 @@ static void store(struct ew_graph *g, struct ew_value *v, const struct ints *r)
 static bool known_shape(const struct ew_node *n, struct ints *r)
 {
     const struct ew_type *t = &n->in[0]->type;
-    int64_t from = n->attrs.shape.start, to = n->attrs.shape.has_end ? n->attrs.shape.end : t->n_dims;
+    int64_t from = n->attrs.shape.start,
+            to = n->attrs.shape.has_end ? n->attrs.shape.end : t->n_dims;
 
     from = from < 0 ? from + t->n_dims : from;
     to = to < 0 ? to + t->n_dims : to;

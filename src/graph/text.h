@@ -4,9 +4,9 @@
 
 #include "graph/ir.h"
 
-#define EW_TEXT_CONST_CAP 64             /* elements of a constant that is printed in full */
-#define EW_TEXT_HASH_CAP ((size_t)1 << 24) /* bytes of a constant that is hashed; more: opaque */
-#define EW_TEXT_DIM_CAP 1024             /* characters of a dim */
+#define EW_TEXT_CONST_CAP 64                /* elements of a constant that is printed in full */
+#define EW_TEXT_HASH_CAP  ((size_t)1 << 24) /* bytes of a constant that is hashed; more: opaque */
+#define EW_TEXT_DIM_CAP   1024              /* characters of a dim */
 
 /* Names of pointwise instructions, index = enum ew_pw_op. */
 extern const char *const ew_text_pw_names[EW_PW_OP_COUNT];

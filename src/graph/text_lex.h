@@ -1,4 +1,5 @@
-/* graph/text_lex.h - a cursor over the text form: names, strings, numbers, with the line for messages. */
+/* graph/text_lex.h - a cursor over the text form: names, strings, numbers, with the line for
+ * messages. */
 #ifndef EW_GRAPH_TEXT_LEX_H
 #define EW_GRAPH_TEXT_LEX_H
 

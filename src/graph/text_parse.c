@@ -1,6 +1,8 @@
-/* graph/text_parse.c - the text form of a graph, read. Grammar: docs/graph.md; characters are text_lex.c's.
+/* graph/text_parse.c - the text form of a graph, read. Grammar: docs/graph.md; characters are
+ * text_lex.c's.
  *
- * The text is not trusted: everything is checked, types are inferred and must agree with what is written. */
+ * The text is not trusted: everything is checked, types are inferred and must agree with what is
+ * written. */
 #include <float.h>
 #include <math.h>
 #include <string.h>
@@ -8,7 +10,7 @@
 #include "base/size.h"
 #include "graph/text_lex.h"
 
-#define MAX_TEXT ((size_t)64 << 20)
+#define MAX_TEXT        ((size_t)64 << 20)
 #define MAX_CONST_BYTES ((size_t)16 << 20) /* of all constants marked `zeros` together */
 #define MAX_NODE_INPUTS 256
 
@@ -275,8 +277,9 @@ static ew_status parse_text_attr(struct parser *p, const struct ew_attr_field *f
 
     EW_TRY(ew_lex_string(&p->l, &text));
     if (strlen(text) >= f->cap)
-        return ew_fail(p->l.err, EW_STATUS_LIMIT, "line %u: attribute '%s' is %zu bytes, at most %u",
-                       p->l.line, f->name, strlen(text), f->cap - 1u);
+        return ew_fail(p->l.err, EW_STATUS_LIMIT,
+                       "line %u: attribute '%s' is %zu bytes, at most %u", p->l.line, f->name,
+                       strlen(text), f->cap - 1u);
     memset(at, 0, f->cap);
     memcpy(at, text, strlen(text));
     return EW_STATUS_OK;
@@ -409,8 +412,8 @@ static ew_status settle_type(struct parser *p, struct ew_value *v, const struct 
         char a[128], b[128];
         ew_type_text(written, a, sizeof(a));
         ew_type_text(&v->type, b, sizeof(b));
-        return ew_fail(p->l.err, EW_STATUS_MISMATCH, "line %u: value '%s' is written as %s, it is %s",
-                       p->l.line, v->name, a, b);
+        return ew_fail(p->l.err, EW_STATUS_MISMATCH,
+                       "line %u: value '%s' is written as %s, it is %s", p->l.line, v->name, a, b);
     }
     v->type = *written;
     return EW_STATUS_OK;

@@ -1,4 +1,5 @@
-/* graph/text_print.c - the text form of a graph, written. Grammar: docs/graph.md. Read back by text_parse.c. */
+/* graph/text_print.c - the text form of a graph, written. Grammar: docs/graph.md. Read back by
+ * text_parse.c. */
 #include <string.h>
 
 #include "base/hash.h"
@@ -6,21 +7,16 @@
 #include "graph/text.h"
 
 const char *const ew_text_pw_names[EW_PW_OP_COUNT] = {
-    [EW_PW_ADD] = "add",           [EW_PW_SUB] = "sub",
-    [EW_PW_MUL] = "mul",           [EW_PW_DIV] = "div",
-    [EW_PW_MAX] = "max",           [EW_PW_MIN] = "min",
-    [EW_PW_POW] = "pow",           [EW_PW_NEG] = "neg",
-    [EW_PW_ABS] = "abs",           [EW_PW_EXP] = "exp",
-    [EW_PW_LOG] = "log",           [EW_PW_SQRT] = "sqrt",
-    [EW_PW_RSQRT] = "rsqrt",       [EW_PW_RECIP] = "recip",
-    [EW_PW_SIGMOID] = "sigmoid",   [EW_PW_TANH] = "tanh",
-    [EW_PW_SILU] = "silu",         [EW_PW_GELU_TANH] = "gelu_tanh",
-    [EW_PW_GELU_ERF] = "gelu_erf", [EW_PW_ERF] = "erf",
-    [EW_PW_RELU] = "relu",         [EW_PW_SOFTPLUS] = "softplus",
-    [EW_PW_SIN] = "sin",           [EW_PW_COS] = "cos",
-    [EW_PW_FLOOR] = "floor",       [EW_PW_CEIL] = "ceil",
-    [EW_PW_ADD_IMM] = "add_imm",   [EW_PW_MUL_IMM] = "mul_imm",
-    [EW_PW_MAX_IMM] = "max_imm",   [EW_PW_MIN_IMM] = "min_imm",
+    [EW_PW_ADD] = "add",           [EW_PW_SUB] = "sub",         [EW_PW_MUL] = "mul",
+    [EW_PW_DIV] = "div",           [EW_PW_MAX] = "max",         [EW_PW_MIN] = "min",
+    [EW_PW_POW] = "pow",           [EW_PW_NEG] = "neg",         [EW_PW_ABS] = "abs",
+    [EW_PW_EXP] = "exp",           [EW_PW_LOG] = "log",         [EW_PW_SQRT] = "sqrt",
+    [EW_PW_RSQRT] = "rsqrt",       [EW_PW_RECIP] = "recip",     [EW_PW_SIGMOID] = "sigmoid",
+    [EW_PW_TANH] = "tanh",         [EW_PW_SILU] = "silu",       [EW_PW_GELU_TANH] = "gelu_tanh",
+    [EW_PW_GELU_ERF] = "gelu_erf", [EW_PW_ERF] = "erf",         [EW_PW_RELU] = "relu",
+    [EW_PW_SOFTPLUS] = "softplus", [EW_PW_SIN] = "sin",         [EW_PW_COS] = "cos",
+    [EW_PW_FLOOR] = "floor",       [EW_PW_CEIL] = "ceil",       [EW_PW_ADD_IMM] = "add_imm",
+    [EW_PW_MUL_IMM] = "mul_imm",   [EW_PW_MAX_IMM] = "max_imm", [EW_PW_MIN_IMM] = "min_imm",
 };
 
 static void put_quoted(struct ew_buf *b, const char *text)

@@ -1,6 +1,7 @@
 /* graph/verify.c - structure of a graph: what every pass and importer must leave true.
  *
- * Messages name the node or value and both values. Types are re-inferred by graph_infer.c, not here. */
+ * Messages name the node or value and both values. Types are re-inferred by graph_infer.c, not
+ * here. */
 #include <string.h>
 
 #include "base/size.h"
@@ -8,8 +9,8 @@
 
 struct verify {
     const struct ew_graph *g;
-    uint32_t *uses;    /* by value id */
-    uint8_t *defined;  /* by value id: inputs, constants, outputs of nodes passed */
+    uint32_t *uses;   /* by value id */
+    uint8_t *defined; /* by value id: inputs, constants, outputs of nodes passed */
     ew_error *err;
 };
 
@@ -50,8 +51,8 @@ static ew_status check_parts(struct verify *v, const struct ew_value *val)
             return ew_fail(v->err, EW_STATUS_MALFORMED, "constant '%s': part %zu has no data",
                            val->name, i);
     if (have != rows)
-        return ew_fail(v->err, EW_STATUS_MISMATCH, "constant '%s': parts have %zu rows, type has %zu",
-                       val->name, have, rows);
+        return ew_fail(v->err, EW_STATUS_MISMATCH,
+                       "constant '%s': parts have %zu rows, type has %zu", val->name, have, rows);
     return EW_STATUS_OK;
 }
 
@@ -137,9 +138,8 @@ static ew_status check_node_outputs(struct verify *v, const struct ew_node *n)
                            op, i, out->name, out->out_idx,
                            out->producer ? out->producer->name : "nothing");
         if (out->is_const || out->is_input)
-            return ew_fail(v->err, EW_STATUS_MALFORMED,
-                           "node '%s' (%s): output %d '%s' is also %s", n->name, op, i, out->name,
-                           out->is_const ? "a constant" : "an input");
+            return ew_fail(v->err, EW_STATUS_MALFORMED, "node '%s' (%s): output %d '%s' is also %s",
+                           n->name, op, i, out->name, out->is_const ? "a constant" : "an input");
         v->defined[out->id] = 1;
     }
     return EW_STATUS_OK;

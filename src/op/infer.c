@@ -27,7 +27,8 @@ ew_status ew_op_infer(struct ew_infer *f)
     const struct ew_op_info *info = ew_op_get(f->op);
 
     if (!info)
-        return ew_fail(f->err, EW_STATUS_INVALID_ARG, "op number %d is not in the table", (int)f->op);
+        return ew_fail(f->err, EW_STATUS_INVALID_ARG, "op number %d is not in the table",
+                       (int)f->op);
     if (f->n_in < info->min_in || (info->max_in != EW_VARIADIC && f->n_in > info->max_in))
         return ew_fail(f->err, EW_STATUS_MALFORMED, "has %d inputs, takes %d to %d", f->n_in,
                        info->min_in, info->max_in);
@@ -117,7 +118,8 @@ bool ew_infer_ints(struct ew_infer *f, int i, int64_t *out, size_t cap, size_t *
         return false;
     for (size_t k = 0; k < count; k++) {
         const int64_t v = ew_elem_get_i64(in->data, in->type->dtype, k);
-        out[k] = v > EW_DIM_FIRST_SYMBOL ? v : EW_DIM_FIRST_SYMBOL + 1; /* INT64_MIN: "from the start" */
+        out[k] =
+            v > EW_DIM_FIRST_SYMBOL ? v : EW_DIM_FIRST_SYMBOL + 1; /* INT64_MIN: "from the start" */
     }
     *n = count;
     return true;

@@ -1,5 +1,5 @@
-/* op/infer_llm.c - types of the LLM ops and of what the passes make: KvAttention, Linear, FusedRmsNorm, Moe,
- * Pointwise. Contracts of their inputs are in op/attrs.h. */
+/* op/infer_llm.c - types of the LLM ops and of what the passes make: KvAttention, Linear,
+ * FusedRmsNorm, Moe, Pointwise. Contracts of their inputs are in op/attrs.h. */
 #include <string.h>
 
 #include "op/op.h"
@@ -81,10 +81,11 @@ static ew_status kv_check_attrs(struct ew_infer *f)
 
     if (a->num_q_heads < 1 || a->num_kv_heads < 1 || a->head_size < 1 || a->num_q_heads > cap ||
         a->num_kv_heads > cap || a->head_size > cap)
-        return ew_fail(f->err, EW_STATUS_MALFORMED,
-                       "num_q_heads %lld, num_kv_heads %lld, head_size %lld: each must be 1 to %lld",
-                       (long long)a->num_q_heads, (long long)a->num_kv_heads,
-                       (long long)a->head_size, (long long)cap);
+        return ew_fail(
+            f->err, EW_STATUS_MALFORMED,
+            "num_q_heads %lld, num_kv_heads %lld, head_size %lld: each must be 1 to %lld",
+            (long long)a->num_q_heads, (long long)a->num_kv_heads, (long long)a->head_size,
+            (long long)cap);
     if (a->num_q_heads % a->num_kv_heads)
         return ew_fail(f->err, EW_STATUS_MALFORMED,
                        "num_q_heads %lld is not a multiple of num_kv_heads %lld",
@@ -109,7 +110,8 @@ static ew_status kv_check_qkv(struct ew_infer *f)
     for (int i = 1; i <= 2; i++) {
         if (a->packed_qkv && in_type(f, i))
             return ew_fail(f->err, EW_STATUS_MISMATCH,
-                           "input %d is given though packed_qkv is 1: q, k and v are in input 0", i);
+                           "input %d is given though packed_qkv is 1: q, k and v are in input 0",
+                           i);
         if (a->packed_qkv)
             continue;
         if (!in_type(f, i))
@@ -281,7 +283,8 @@ static ew_status infer_moe(struct ew_infer *f)
     EW_TRY(want_dim(f, 3, 0, e));
     EW_TRY(want_dim(f, 3, 1, x->dim[x->n_dims - 1]));
     if (gate_up->dim[1] < 0 || gate_up->dim[1] % 2)
-        return ew_fail(f->err, EW_STATUS_MISMATCH, "gate_up has %lld rows, needed is an even number",
+        return ew_fail(f->err, EW_STATUS_MISMATCH,
+                       "gate_up has %lld rows, needed is an even number",
                        (long long)gate_up->dim[1]);
     EW_TRY(want_dim(f, 3, 2, gate_up->dim[1] / 2));
     if (a->top_k < 1 || (e >= 0 && a->top_k > e))
@@ -304,8 +307,9 @@ static ew_status infer_pointwise(struct ew_infer *f)
     uint32_t written = (1u << f->n_in) - 1;
 
     if (p->n_instr < 1 || p->n_instr > EW_PW_MAX_INSTR)
-        return ew_fail(f->err, EW_STATUS_MALFORMED, "program has %d instructions, must have 1 to %d",
-                       (int)p->n_instr, EW_PW_MAX_INSTR);
+        return ew_fail(f->err, EW_STATUS_MALFORMED,
+                       "program has %d instructions, must have 1 to %d", (int)p->n_instr,
+                       EW_PW_MAX_INSTR);
     for (int i = 0; i < p->n_instr; i++) {
         const struct ew_pw_instr *c = &p->instr[i];
         if (c->op >= EW_PW_OP_COUNT || c->dst >= EW_PW_MAX_REGS || c->a >= EW_PW_MAX_REGS ||

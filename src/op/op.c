@@ -1,6 +1,7 @@
 /* op/op.c - the op table: info, attribute schemas with defaults, lookup by name.
  *
- * Owns what an op is called and how its attributes are laid out. What types an op gives is in infer*.c. */
+ * Owns what an op is called and how its attributes are laid out. What types an op gives is in
+ * infer*.c. */
 #include "op/op.h"
 
 #include <string.h>
@@ -19,26 +20,35 @@ static const char *const k_ts_names[] = { "linear", "circular", NULL };
 static const char *const k_auto_pad_names[] = { "NOTSET", "SAME_UPPER", "SAME_LOWER", "VALID",
                                                 NULL };
 static const char *const k_resize_names[] = { "nearest", "linear", "cubic", NULL };
-static const char *const k_coord_names[] = { "half_pixel",    "half_pixel_symmetric",
-                                             "pytorch_half_pixel", "align_corners",
-                                             "asymmetric",    "tf_crop_and_resize",
+static const char *const k_coord_names[] = { "half_pixel",
+                                             "half_pixel_symmetric",
+                                             "pytorch_half_pixel",
+                                             "align_corners",
+                                             "asymmetric",
+                                             "tf_crop_and_resize",
                                              NULL };
 static const char *const k_nearest_names[] = { "round_prefer_floor", "round_prefer_ceil", "floor",
                                                "ceil", NULL };
 static const char *const k_policy_names[] = { "stretch", "not_larger", "not_smaller", NULL };
-static const char *const k_act_names[] = { "none", "silu", "gelu_tanh", "gelu_erf", "relu",
-                                           "relu2", NULL };
+static const char *const k_act_names[] = { "none", "silu",  "gelu_tanh", "gelu_erf",
+                                           "relu", "relu2", NULL };
 static const char *const k_qk_norm_names[] = { "none", "head", "full", NULL };
 
 /* ---- schemas ---- */
 
-#define FIELD(kind, text, member, ftype, fallback)                                              \
-    { text, EW_FIELD_##ftype, (uint16_t)offsetof(struct ew_attr_##kind, member), 0, fallback,   \
-      NULL }
-#define FIELD_ENUM(kind, text, member, names, fallback)                                         \
-    { text, EW_FIELD_ENUM, (uint16_t)offsetof(struct ew_attr_##kind, member), 0, fallback,      \
-      names }
-#define FIELD_END { NULL, EW_FIELD_I32, 0, 0, 0, NULL }
+#define FIELD(kind, text, member, ftype, fallback)                                                 \
+    {                                                                                              \
+        text, EW_FIELD_##ftype, (uint16_t)offsetof(struct ew_attr_##kind, member), 0, fallback,    \
+            NULL                                                                                   \
+    }
+#define FIELD_ENUM(kind, text, member, names, fallback)                                            \
+    {                                                                                              \
+        text, EW_FIELD_ENUM, (uint16_t)offsetof(struct ew_attr_##kind, member), 0, fallback, names \
+    }
+#define FIELD_END                                                                                  \
+    {                                                                                              \
+        NULL, EW_FIELD_I32, 0, 0, 0, NULL                                                          \
+    }
 #define FIELDS static const struct ew_attr_field
 
 /* clang-format off */
@@ -171,8 +181,15 @@ FIELDS k_pointwise[] = { { "program", EW_FIELD_PROGRAM, 0, 0, 0, NULL }, FIELD_E
 
 static const struct ew_op_info k_ops[EW_OP_COUNT] = {
 #define OP(id, name, min_in, max_in, min_out, max_out, attrs, group)                               \
-    [EW_OP_##id] = { EW_OP_##id, name, min_in, max_in, min_out, max_out, EW_ATTR_KIND_##attrs,     \
-                     sizeof(struct ew_attr_##attrs), k_##attrs },
+    [EW_OP_##id] = { EW_OP_##id,                                                                   \
+                     name,                                                                         \
+                     min_in,                                                                       \
+                     max_in,                                                                       \
+                     min_out,                                                                      \
+                     max_out,                                                                      \
+                     EW_ATTR_KIND_##attrs,                                                         \
+                     sizeof(struct ew_attr_##attrs),                                               \
+                     k_##attrs },
 #include "op/ops.inc"
 #undef OP
 };
@@ -183,9 +200,13 @@ static const struct {
     struct ew_op_info info;
 } k_special[] = {
 #define SPECIAL(id, name, n_in, attrs, fields)                                                     \
-    { EW_OP_##id,                                                                                  \
-      { EW_OP_##id, name, n_in, n_in, 1, 1, EW_ATTR_KIND_##attrs, sizeof(struct ew_attr_##attrs),  \
-        fields } }
+    {                                                                                              \
+        EW_OP_##id,                                                                                \
+        {                                                                                          \
+            EW_OP_##id, name, n_in, n_in, 1, 1, EW_ATTR_KIND_##attrs,                              \
+                sizeof(struct ew_attr_##attrs), fields                                             \
+        }                                                                                          \
+    }
     SPECIAL(LEAKY_RELU, "LeakyRelu", 1, alpha, k_alpha_leaky),
     SPECIAL(SELU, "Selu", 1, alpha_beta, k_selu),
     SPECIAL(SHRINK, "Shrink", 1, alpha_beta, k_shrink),

@@ -1,8 +1,8 @@
 /* op/symtab.c - symbolic dims as polynomials over atoms, interned.
  *
- * An entry is an atom (symbol, unknown, floor/ceil division, max, min) or a polynomial: a sum of terms
- * coef * atom * atom..., sorted by their atoms, the constant last. A polynomial that is one atom or a number is
- * stored as that. Text is read in symtab_text.c. */
+ * An entry is an atom (symbol, unknown, floor/ceil division, max, min) or a polynomial: a sum of
+ * terms coef * atom * atom..., sorted by their atoms, the constant last. A polynomial that is one
+ * atom or a number is stored as that. Text is read in symtab_text.c. */
 #include "op/symtab.h"
 
 #include <stdio.h>
@@ -136,8 +136,9 @@ static int order_i64(int64_t a, int64_t b)
 
 static int dim_compare(const struct ew_symtab *t, int64_t a, int64_t b);
 
-/* An order of terms that depends on what they are, not on when they were made: text can be read back and
- * gives the same text. Symbols by creation, then unknowns, then the rest; the constant last. */
+/* An order of terms that depends on what they are, not on when they were made: text can be read
+ * back and gives the same text. Symbols by creation, then unknowns, then the rest; the constant
+ * last. */
 static int term_compare(const struct ew_symtab *t, const struct ew_sym_term *a,
                         const struct ew_sym_term *b)
 {
@@ -298,8 +299,8 @@ int64_t ew_dim_sub(struct ew_symtab *t, int64_t a, int64_t b)
     return combine(t, a, b, -1);
 }
 
-static bool term_mul(const struct ew_symtab *t, const struct ew_sym_term *a, const struct ew_sym_term *b,
-                     struct ew_sym_term *out)
+static bool term_mul(const struct ew_symtab *t, const struct ew_sym_term *a,
+                     const struct ew_sym_term *b, struct ew_sym_term *out)
 {
     int ia = 0, ib = 0;
 
@@ -307,9 +308,8 @@ static bool term_mul(const struct ew_symtab *t, const struct ew_sym_term *a, con
     if (a->n_atoms + b->n_atoms > EW_SYM_MAX_ATOMS || !ew_i64_mul(a->coef, b->coef, &out->coef))
         return false;
     while (ia < a->n_atoms || ib < b->n_atoms) {
-        const bool from_a =
-            ib == b->n_atoms ||
-            (ia < a->n_atoms && dim_compare(t, a->atoms[ia], b->atoms[ib]) <= 0);
+        const bool from_a = ib == b->n_atoms ||
+                            (ia < a->n_atoms && dim_compare(t, a->atoms[ia], b->atoms[ib]) <= 0);
         out->atoms[out->n_atoms++] = from_a ? a->atoms[ia++] : b->atoms[ib++];
     }
     return true;
@@ -387,7 +387,9 @@ static int64_t binary_atom(struct ew_symtab *t, enum ew_sym_kind kind, int64_t a
 {
     char key[1 + 2 * sizeof(int64_t)];
     const int da = depth_of(t, a), db = depth_of(t, b);
-    const struct ew_sym_entry e = { .kind = kind, .depth = (da > db ? da : db) + 1, .a = a, .b = b };
+    const struct ew_sym_entry e = {
+        .kind = kind, .depth = (da > db ? da : db) + 1, .a = a, .b = b
+    };
 
     if (!t)
         return EW_DIM_BAD;

@@ -9,7 +9,7 @@
 
 #define EW_SYM_MAX_TERMS 16
 #define EW_SYM_MAX_ATOMS 6
-#define EW_SYM_NAME_CAP 256
+#define EW_SYM_NAME_CAP  256
 #define EW_SYM_MAX_DEPTH 12
 
 enum ew_sym_kind {
@@ -36,9 +36,9 @@ struct ew_sym_poly {
 struct ew_sym_entry {
     enum ew_sym_kind kind;
     int n_terms;
-    int depth;                       /* nesting of divisions and extremes, capped: recursion is safe */
-    const char *name;                /* NAME */
-    int64_t number;                  /* NAME: index among symbols; UNKNOWN: its number */
+    int depth;        /* nesting of divisions and extremes, capped: recursion is safe */
+    const char *name; /* NAME */
+    int64_t number;   /* NAME: index among symbols; UNKNOWN: its number */
     const struct ew_sym_term *terms; /* POLY */
     int64_t a, b;                    /* DIV, DIV_CEIL, MAX, MIN */
 };

@@ -1,14 +1,14 @@
 /* pass/fold.c - nodes whose result is known now become constants.
  *
- * Two ways: contents that inference followed (shape arithmetic), and running the general kernel on constants. Weights
- * are never copied: results over 1 MiB stay computed, but for integers. */
+ * Two ways: contents that inference followed (shape arithmetic), and running the general kernel on
+ * constants. Weights are never copied: results over 1 MiB stay computed, but for integers. */
 #include <string.h>
 
 #include "kernels/general.h"
 #include "pass/match.h"
 #include "pass/pass.h"
 
-#define MAX_BYTES ((size_t)64 << 20)
+#define MAX_BYTES       ((size_t)64 << 20)
 #define MAX_FLOAT_BYTES ((size_t)1 << 20)
 
 static bool has_output_use(const struct ew_node *n)
@@ -149,8 +149,8 @@ static ew_status fold_run(struct ew_graph *g, struct ew_node *n, bool *done, ew_
     return EW_STATUS_OK;
 }
 
-/* A shape that is computed only to be written down again: numbers stay, a dim that the input has at the same place
- * becomes 0 (copy), one other may be -1. */
+/* A shape that is computed only to be written down again: numbers stay, a dim that the input has at
+ * the same place becomes 0 (copy), one other may be -1. */
 static ew_status freeze_reshape(struct ew_graph *g, struct ew_node *n, bool *done, ew_error *err)
 {
     const struct ew_type *x = &n->in[0]->type, *y = &n->out[0]->type;

@@ -1,7 +1,8 @@
-/* pass/fuse_epilogue.c - what follows a Linear and can be done as it writes: scale, softcap, activation, residual.
- * Also the residual after a FusedRmsNorm.
+/* pass/fuse_epilogue.c - what follows a Linear and can be done as it writes: scale, softcap,
+ * activation, residual. Also the residual after a FusedRmsNorm.
  *
- * The fused node takes the place of the last op it swallows, so that everything it reads is there. */
+ * The fused node takes the place of the last op it swallows, so that everything it reads is there.
+ */
 #include <math.h>
 
 #include "pass/match.h"

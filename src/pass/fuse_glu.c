@@ -35,8 +35,9 @@ static ew_status make_glu(struct ew_graph *g, struct ew_node *at, int act, struc
     return ew_rewrite_node(g, at, EW_OP_LINEAR, &attrs, in, bias ? 3 : 2, NULL, err);
 }
 
-static ew_status from_two(struct ew_graph *g, struct ew_node *at, int act, const struct ew_value *g_val,
-                          const struct ew_value *u_val, bool *done, ew_error *err)
+static ew_status from_two(struct ew_graph *g, struct ew_node *at, int act,
+                          const struct ew_value *g_val, const struct ew_value *u_val, bool *done,
+                          ew_error *err)
 {
     struct ew_node *part[2] = { ew_match_inner(g_val, EW_OP_LINEAR),
                                 ew_match_inner(u_val, EW_OP_LINEAR) };

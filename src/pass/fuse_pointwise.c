@@ -1,16 +1,17 @@
 /* pass/fuse_pointwise.c - elementwise f32 ops that are left become Pointwise programs.
  *
- * A group is a root and the producers that only the group reads, all of one shape; other operands are of that shape too
- * or constants of one element. In a language model a single op is worth a program as well. */
+ * A group is a root and the producers that only the group reads, all of one shape; other operands
+ * are of that shape too or constants of one element. In a language model a single op is worth a
+ * program as well. */
 #include <string.h>
 
 #include "pass/match.h"
 #include "pass/pass.h"
 
-#define MAX_NODES EW_PW_MAX_INSTR
+#define MAX_NODES  EW_PW_MAX_INSTR
 #define MAX_INPUTS 8
-#define LOOK_BACK 256 /* nodes before the root that are considered */
-#define NO_REG 0xff
+#define LOOK_BACK  256 /* nodes before the root that are considered */
+#define NO_REG     0xff
 
 struct group {
     struct ew_node *node[MAX_NODES]; /* reverse order: root first */
@@ -212,8 +213,8 @@ static bool is_read_from(const struct group *gr, int k, const struct ew_value *v
     return false;
 }
 
-/* A free register for the result of node k: operands read for the last time here may give theirs. Inputs keep
- * theirs: the kernel streams them. */
+/* A free register for the result of node k: operands read for the last time here may give theirs.
+ * Inputs keep theirs: the kernel streams them. */
 static uint8_t take_reg(const struct group *gr, struct regs *r, int k)
 {
     for (int i = gr->n_in; i < EW_PW_MAX_REGS; i++) {

@@ -1,7 +1,8 @@
 /* pass/fuse_qk_norm.c - RMS norms of q and k in front of KvAttention become its attributes.
  *
- * Per head: Reshape [.., heads, D], norm over D, Reshape back. Over the full width: norm, directly. A Concat that packed
- * q, k and v is taken apart first: the attention reads three places as well as one. */
+ * Per head: Reshape [.., heads, D], norm over D, Reshape back. Over the full width: norm, directly.
+ * A Concat that packed q, k and v is taken apart first: the attention reads three places as well as
+ * one. */
 #include "pass/match.h"
 #include "pass/pass.h"
 

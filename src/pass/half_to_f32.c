@@ -1,7 +1,9 @@
-/* pass/half_to_f32.c - a language model on a CPU computes in f32: its f16 and bf16 activations become f32.
+/* pass/half_to_f32.c - a language model on a CPU computes in f32: its f16 and bf16 activations
+ * become f32.
  *
- * Inputs, Casts and fills to half types turn f32; weights of Linear and Moe stay as they are; other half constants
- * become f32, big ones by a Cast at their use. Casts that this makes idle are left to simplify. */
+ * Inputs, Casts and fills to half types turn f32; weights of Linear and Moe stay as they are; other
+ * half constants become f32, big ones by a Cast at their use. Casts that this makes idle are left
+ * to simplify. */
 #include "pass/match.h"
 #include "pass/pass.h"
 
@@ -44,7 +46,8 @@ static ew_status widen_const(struct ew_graph *g, struct ew_node *n, int i, ew_er
         wide = as_f32(g, v);
         if (!wide)
             return ew_fail(err, EW_STATUS_NO_MEMORY, "constant '%s' as f32", v->name);
-        ew_graph_replace_uses(g, v, wide); /* of weights too: there are none so small that it matters */
+        ew_graph_replace_uses(g, v,
+                              wide); /* of weights too: there are none so small that it matters */
         return EW_STATUS_OK;
     }
     ew_op_attrs_init(EW_OP_CAST, &to);

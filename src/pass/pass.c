@@ -15,9 +15,10 @@ struct step {
     bool repeat; /* until it changes nothing */
 };
 
-/* Fold and simplify run between the others: each may leave Casts and Identities behind. Norms of q and k go before
- * qkv, which needs the Linears to touch the attention; glu before the epilogues, which would take its activation.
- * Linears come first of all: fold would copy small transposed weights. */
+/* Fold and simplify run between the others: each may leave Casts and Identities behind. Norms of q
+ * and k go before qkv, which needs the Linears to touch the attention; glu before the epilogues,
+ * which would take its activation. Linears come first of all: fold would copy small transposed
+ * weights. */
 static const struct step k_steps[] = {
     { "recognise_linear", ew_pass_recognise_linear, true, true },
     { "fold", ew_pass_fold, false, true },
@@ -76,8 +77,8 @@ ew_status ew_pass_set_kv_dtype(struct ew_graph *g, ew_dtype dtype, ew_error *err
     static const char prefix[] = "past_key_values";
 
     if (dtype != EW_DTYPE_F32 && dtype != EW_DTYPE_F16 && dtype != EW_DTYPE_BF16)
-        return ew_fail(err, EW_STATUS_UNSUPPORTED, "kv cache of dtype %s: f32, f16 and bf16 are known",
-                       ew_dtype_text(dtype));
+        return ew_fail(err, EW_STATUS_UNSUPPORTED,
+                       "kv cache of dtype %s: f32, f16 and bf16 are known", ew_dtype_text(dtype));
     for (size_t i = 0; i < g->n_inputs; i++)
         if (strncmp(g->inputs[i]->name, prefix, sizeof(prefix) - 1) == 0)
             g->inputs[i]->type.dtype = dtype;

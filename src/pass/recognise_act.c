@@ -1,5 +1,5 @@
-/* pass/recognise_act.c - activations that exporters take apart: x * Sigmoid(x) -> Swish, the erf and tanh forms of
- * Gelu -> Gelu. */
+/* pass/recognise_act.c - activations that exporters take apart: x * Sigmoid(x) -> Swish, the erf
+ * and tanh forms of Gelu -> Gelu. */
 #include "pass/match.h"
 #include "pass/pass.h"
 

@@ -1,10 +1,12 @@
-/* pass/recognise_linear.c - MatMul and Gemm with a constant weight become Linear; a constant added after is its bias.
+/* pass/recognise_linear.c - MatMul and Gemm with a constant weight become Linear; a constant added
+ * after is its bias.
  *
  * The weight is not copied: a new constant of dims [N,K] names the same bytes by strides. */
 #include "pass/match.h"
 #include "pass/pass.h"
 
-/* Rank 2 constant below Transposes and exact Casts; *transposed: the product sees it as [cols, rows]. */
+/* Rank 2 constant below Transposes and exact Casts; *transposed: the product sees it as [cols,
+ * rows]. */
 static struct ew_value *weight_of(struct ew_value *v, bool *transposed)
 {
     *transposed = false;

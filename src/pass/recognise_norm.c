@@ -1,4 +1,5 @@
-/* pass/recognise_norm.c - x * rsqrt(mean(x^2) + eps) * w, however it was spelled, becomes FusedRmsNorm.
+/* pass/recognise_norm.c - x * rsqrt(mean(x^2) + eps) * w, however it was spelled, becomes
+ * FusedRmsNorm.
  *
  * Only over the last axis, in f32, with intermediates that nobody else reads. */
 #include "pass/match.h"

@@ -90,7 +90,8 @@ static struct ew_value *same_as(const struct ew_node *n)
     return ew_match_same_type(x, n->out[0]) ? x : NULL;
 }
 
-/* Reshape of a reshape: the first is not needed, unless the second copies dims from it (a zero in its shape). */
+/* Reshape of a reshape: the first is not needed, unless the second copies dims from it (a zero in
+ * its shape). */
 static bool join_reshapes(struct ew_node *n)
 {
     const struct ew_node *inner = n->in[0]->producer;

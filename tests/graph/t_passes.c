@@ -1,5 +1,6 @@
-/* Passes on graphs in text form: tests/graph/(name).txt holds a graph, the passes to run, and what must come out.
- * With the argument "--update" the expected halves are written anew (read the diff before committing it). */
+/* Passes on graphs in text form: tests/graph/(name).txt holds a graph, the passes to run, and what
+ * must come out. With the argument "--update" the expected halves are written anew (read the diff
+ * before committing it). */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -92,7 +93,8 @@ static void write_expected(const char *path, const char *head, const char *in, c
     fclose(f);
 }
 
-/* "# words", "passes: a b", "--- in", graph, "--- out", graph. Runs twice: the second time nothing may change. */
+/* "# words", "passes: a b", "--- in", graph, "--- out", graph. Runs twice: the second time nothing
+ * may change. */
 static void check_file(const char *name)
 {
     char path[512];
@@ -130,16 +132,17 @@ static void check_file(const char *name)
     free(text);
 }
 
-#define FILE_TEST(name)                        \
-    static void test_##name(void **state)      \
-    {                                          \
-        (void)state;                           \
-        check_file(#name);                     \
+#define FILE_TEST(name)                                                                            \
+    static void test_##name(void **state)                                                          \
+    {                                                                                              \
+        (void)state;                                                                               \
+        check_file(#name);                                                                         \
     }
-#define FILES(X)                                                                                  \
-    X(fold_shapes) X(fold_constants) X(simplify) X(linear) X(norm) X(act) X(half) X(qk_norm_head) \
-    X(qk_norm_full) X(qkv_bias) X(qkv_split) X(glu) X(glu_halves) X(epilogue) X(not_fused)        \
-    X(pointwise) X(decoder)
+#define FILES(X)                                                                                   \
+    X(fold_shapes)                                                                                 \
+    X(fold_constants) X(simplify) X(linear) X(norm) X(act) X(half) X(qk_norm_head) X(qk_norm_full) \
+        X(qkv_bias) X(qkv_split) X(glu) X(glu_halves) X(epilogue) X(not_fused) X(pointwise)        \
+            X(decoder)
 FILES(FILE_TEST)
 
 static void test_kv_dtype(void **state)

@@ -127,8 +127,8 @@ static struct ew_type type(ew_dtype d, int n, int64_t a, int64_t b, int64_t c)
     return ew_type_make(d, n, dims);
 }
 
-static ew_status infer(ew_op op, const union ew_attrs *attrs, const struct ew_type *const *in, int n,
-                       int n_out, struct ew_infer *f, ew_error *err)
+static ew_status infer(ew_op op, const union ew_attrs *attrs, const struct ew_type *const *in,
+                       int n, int n_out, struct ew_infer *f, ew_error *err)
 {
     struct ew_infer_in ins[12];
 
@@ -175,7 +175,8 @@ static void test_kv_attention(void **state)
     const int64_t kv_dims[5] = { 2, 2, 2, 64, 4 };
     const struct ew_type q = type(EW_DTYPE_F32, 3, 2, 5, 16), k = type(EW_DTYPE_F32, 3, 2, 5, 8);
     const struct ew_type kv = ew_type_make(EW_DTYPE_F16, 5, kv_dims);
-    const struct ew_type len = type(EW_DTYPE_I32, 1, 2, 0, 0), rope = type(EW_DTYPE_F32, 3, 1, 64, 4);
+    const struct ew_type len = type(EW_DTYPE_I32, 1, 2, 0, 0),
+                         rope = type(EW_DTYPE_F32, 3, 1, 64, 4);
     const struct ew_type *in[7] = { &q, &k, &k, &kv, &len, &rope, NULL };
     union ew_attrs a = defaults(EW_OP_KV_ATTENTION);
     struct ew_infer f;

@@ -149,9 +149,10 @@ static void test_order_does_not_depend_on_history(void **state)
 
 static void test_bad_text(void **state)
 {
-    static const char *const bad[] = { "",        "a +",     "3 4",  "(a",      "a)",
-                                       "div(a)",  "foo(a,b)", "?",    "99999999999999999999",
-                                       "div(a,0)", "a % b",   "--" };
+    static const char *const bad[] = { "",         "a +",   "3 4",
+                                       "(a",       "a)",    "div(a)",
+                                       "foo(a,b)", "?",     "99999999999999999999",
+                                       "div(a,0)", "a % b", "--" };
     struct ew_symtab *t = *state;
 
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
