@@ -18,7 +18,7 @@
 #include "os/os.h"
 
 #define EW_ONNX_MAX_IR        13
-#define EW_ONNX_MIN_OPSET     7
+#define EW_ONNX_MIN_OPSET     1
 #define EW_ONNX_MAX_OPSET     28
 #define EW_ONNX_SAVE_OPSET    24
 #define EW_ONNX_SAVE_IR       10
