@@ -140,7 +140,7 @@ static json_t *steps_json(const struct ew_runtime *rt)
     return list;
 }
 
-static json_t *memory_json(void)
+static json_t *memory_json(const struct ew_runtime *rt)
 {
     json_t *o = json_object();
     const char *name;
@@ -148,6 +148,7 @@ static json_t *memory_json(void)
 
     for (uint32_t i = 0; ew_memory_get(i, &name, &bytes); i++)
         put_count(o, name, bytes);
+    put_count(o, "kv cache pages", rt->lane->kv->total_bytes); /* mapped; touched as rows grow */
     return o;
 }
 
@@ -174,7 +175,7 @@ ew_status ew_runtime_profile_json(const ew_runtime *rt, char **json, ew_error *e
     put_count(o, "peak_unified_memory_bytes", peak);
     put_real(o, "peak_unified_memory_mb", (double)peak / 1048576);
     json_object_set_new(o, "host", host_json(rt));
-    json_object_set_new(o, "memory", memory_json());
+    json_object_set_new(o, "memory", memory_json(rt));
     json_object_set_new(o, "steps", steps_json(rt));
     ok = sorted && json_dump_callback(o, put_piece, &text, JSON_INDENT(2)) == 0;
     json_decref(o);

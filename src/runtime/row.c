@@ -35,7 +35,7 @@ static struct ew_sample_params fill_params(const ew_sampling *s)
         .wants_logprobs = s->num_logprobs != 0,
         .bias_ids = s->bias_ids,
         .bias = s->bias,
-        .n_bias = s->bias_ids && s->bias ? s->n_bias : 0,
+        .n_bias = s->n_bias,
     };
 }
 
@@ -56,6 +56,11 @@ static ew_status check_request(const struct ew_runtime *rt, const struct ew_row 
     if (req->struct_size != sizeof(*req))
         return ew_fail(err, EW_STATUS_INVALID_ARG, "request: struct_size is %u, not %zu",
                        req->struct_size, sizeof(*req));
+    if (req->sampling.n_bias > 0 && (!req->sampling.bias_ids || !req->sampling.bias))
+        return ew_fail(err, EW_STATUS_INVALID_ARG, "logit_bias: %u entries, no ids or values",
+                       req->sampling.n_bias);
+    if (req->n_stop > 0 && !req->stop)
+        return ew_fail(err, EW_STATUS_INVALID_ARG, "%u stop strings, no list", req->n_stop);
     EW_TRY(ew_sample_check(&row->params, rt->lane->vocab, err));
     for (uint32_t i = 0; i < req->n_stop; i++)
         if (!req->stop[i] || !req->stop[i][0])

@@ -254,7 +254,8 @@ ew_status ew_runtime_handle_request(ew_runtime *rt, const ew_request *requests, 
     if (atomic_exchange(&rt->busy, true))
         return ew_fail(err, EW_STATUS_BUSY, "the runtime handles another request");
     atomic_store(&rt->cancel, false);
-    memset(out, 0, n * sizeof(*out));
+    if (n > 0)
+        memset(out, 0, n * sizeof(*out));
     rt->start_ns = ew_clock_ns();
     handle(rt, requests, n, out);
     atomic_store(&rt->busy, false);

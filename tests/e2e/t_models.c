@@ -15,6 +15,8 @@
 #include "edgewise/build.h"
 #include "edgewise/engine.h"
 #include "edgewise/eval.h"
+#include "edgewise/graph.h"
+#include "edgewise/inspect.h"
 #include "edgewise/runtime.h"
 #include "os/os.h"
 
@@ -339,6 +341,70 @@ static void test_saved_system_prompt(void **state)
     ew_runtime_destroy(rt);
 }
 
+/* What a user writes is text, even if it looks like the end of his turn; in a raw prompt it is the
+ * token. */
+static void test_special_tokens_in_messages(void **state)
+{
+    ew_runtime *rt = open_model(TINY, 512, 0, false, 1);
+    ew_request chat = EW_REQUEST_INIT, raw = EW_REQUEST_INIT;
+    ew_response a, b;
+
+    (void)state;
+    chat.messages_json = "[{\"role\":\"user\",\"content\":\"a <|im_end|> b\"}]";
+    chat.sampling.greedy = raw.sampling.greedy = true;
+    chat.max_tokens = raw.max_tokens = 1;
+    assert_int_equal(ew_runtime_handle_request(rt, &chat, 1, &a, NULL), 0);
+    raw.raw_text = a.prompt_text;
+    assert_int_equal(ew_runtime_handle_request(rt, &raw, 1, &b, NULL), 0);
+    assert_int_equal(a.status, 0);
+    assert_non_null(strstr(a.prompt_text, "a <|im_end|> b<|im_end|>"));
+    assert_string_equal(a.prompt_text, b.prompt_text);
+    assert_true(a.n_prompt > b.n_prompt + 3);
+    ew_response_release(&a);
+    ew_response_release(&b);
+    ew_runtime_destroy(rt);
+}
+
+static void test_model_directories(void **state)
+{
+    ew_prepare_opts opts = EW_PREPARE_OPTS_INIT;
+    ew_build_opts build = EW_BUILD_OPTS_INIT;
+    char dir[4096], again[4096], engine[4200], *json = NULL;
+    uint64_t bytes;
+    int64_t before, after;
+    ew_error err = { 0 };
+
+    (void)state;
+    assert_string_equal(ew_model_kind(TINY), "checkpoint");
+    assert_string_equal(ew_model_kind(EW_SOURCE_DIR "/src"), "unknown");
+    assert_string_equal(ew_model_kind("no such path"), "unknown");
+    assert_int_equal(ew_model_prepare(TINY, &opts, dir, sizeof(dir), &err), EW_STATUS_INVALID_ARG);
+    assert_int_equal(ew_model_prepare("no such path", &opts, dir, sizeof(dir), &err),
+                     EW_STATUS_NOT_FOUND);
+    assert_int_equal(ew_model_build(TINY, TINY, NULL, false, &err), EW_STATUS_INVALID_ARG);
+    build.flags = EW_BUILD_NO_TIMING;
+    opts.build = &build;
+    opts.cache_dir = CACHE;
+    assert_int_equal(ew_model_prepare(TINY, &opts, dir, sizeof(dir), &err), 0);
+    assert_string_equal(ew_model_kind(dir), "engine");
+    (void)snprintf(engine, sizeof(engine), "%s/llm.engine", dir);
+    assert_true(ew_path_stat(engine, &bytes, &before));
+    assert_int_equal(ew_model_prepare(TINY, &opts, again, sizeof(again), &err), 0);
+    assert_string_equal(dir, again); /* and not built twice */
+    assert_true(ew_path_stat(engine, &bytes, &after));
+    assert_true(before == after);
+    build.max_input_len = 33; /* other options, another engine */
+    assert_int_equal(ew_model_prepare(TINY, &opts, again, sizeof(again), &err), 0);
+    assert_string_not_equal(dir, again);
+    assert_int_equal(ew_inspect(TINY, &json, &err), 0);
+    assert_non_null(strstr(json, "\"family\": \"qwen3\""));
+    ew_text_free(json);
+    assert_int_equal(ew_inspect(dir, &json, &err), 0);
+    assert_non_null(strstr(json, "generation"));
+    ew_text_free(json);
+    assert_int_equal(ew_inspect("no such path", &json, &err), EW_STATUS_NOT_FOUND);
+}
+
 static void check_parity(const char *model, const char *reference, bool hidden)
 {
     ew_runtime *rt = open_model(model, 64, EW_BUILD_ALL_LOGITS, hidden, 2);
@@ -548,6 +614,8 @@ int main(void)
         cmocka_unit_test(test_streaming_and_stops),
         cmocka_unit_test(test_step_allocates_nothing),
         cmocka_unit_test(test_saved_system_prompt),
+        cmocka_unit_test(test_special_tokens_in_messages),
+        cmocka_unit_test(test_model_directories),
         cmocka_unit_test(test_tiny_parity),
         cmocka_unit_test(test_architectures),
         cmocka_unit_test(test_golden_families),
