@@ -101,7 +101,6 @@ static ew_status start(struct ew_context *c, struct ew_launch *l, const void ***
 
     ew_arena_deinit(&l->arena);
     ew_arena_init(&l->arena, EW_MEM_CONTEXT, 0);
-    l->key = NULL;
     memset(&l->list, 0, sizeof(l->list));
     memset(&l->shapes, 0, sizeof(l->shapes));
     l->list.arena = &l->arena;

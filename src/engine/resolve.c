@@ -8,6 +8,7 @@ void ew_launch_destroy(struct ew_launch *l)
     if (!l)
         return;
     ew_arena_deinit(&l->arena);
+    ew_mem_free(l->key);
     ew_mem_free(l);
 }
 
