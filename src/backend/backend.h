@@ -1,11 +1,11 @@
-/* backend/backend.h - what a device does for an engine: turn a node with concrete views into steps of a launch list, and
- * run a list. One vtable a device; backend/cpu is the first.
+/* backend/backend.h - what a device does for an engine: turn a node with concrete views into steps
+ * of a launch list, and run a list. One vtable a device; backend/cpu is the first.
  *
  *   emit: node + views --> steps (function + arguments, kept in the launch's arena)
  *   run:  the pool's threads walk the list together; every phase of a step ends with a barrier
  *
- * A list is immutable once emitted and holds no scratch addresses: those belong to the run, so that a context may grow its
- * scratch without touching captured lists. */
+ * A list is immutable once emitted and holds no scratch addresses: those belong to the run, so that
+ * a context may grow its scratch without touching captured lists. */
 #ifndef EW_BACKEND_H
 #define EW_BACKEND_H
 
@@ -15,22 +15,24 @@
 
 struct ew_exec { /* one run in flight */
     struct ew_pool *pool;
-    uint8_t *shared;       /* working memory of the step in hand */
-    uint8_t *thread;       /* n_threads x thread_stride */
+    uint8_t *shared; /* working memory of the step in hand */
+    uint8_t *thread; /* n_threads x thread_stride */
     size_t thread_stride;
-    int status;            /* first failure; written before a barrier, read after it */
+    int status; /* first failure; written before a barrier, read after it */
     ew_error *err;
-    uint64_t *step_ns;     /* [n_steps] begin times + end, or NULL: not timed */
+    uint64_t *step_ns; /* [n_steps] begin times + end, or NULL: not timed */
 };
 
 struct ew_step;
-typedef void ew_step_fn(const struct ew_step *s, struct ew_exec *x, unsigned phase, unsigned i, unsigned n);
+typedef void ew_step_fn(const struct ew_step *s, struct ew_exec *x, unsigned phase, unsigned i,
+                        unsigned n);
 
 struct ew_step {
     ew_step_fn *fn;
     const void *args;
     unsigned n_phases;
-    bool serial;        /* thread 0 does it all (called as 0 of 1); no barrier before another serial step */
+    bool
+        serial; /* thread 0 does it all (called as 0 of 1); no barrier before another serial step */
     uint32_t slot;      /* profile entry: node number, or n_nodes + output for a closing copy */
     const char *tactic; /* static or in the plan */
     uint64_t bytes, flops;
@@ -42,7 +44,10 @@ struct ew_step_list {
     struct ew_step *steps;
     size_t n, cap;
     size_t shared_bytes, thread_bytes; /* largest need of any step */
-    struct { void *data; size_t bytes; } conv[EW_CONV_SLOTS]; /* f32 twins of half operands, reused node by node */
+    struct {
+        void *data;
+        size_t bytes;
+    } conv[EW_CONV_SLOTS]; /* f32 twins of half operands, reused node by node */
 };
 
 /* One node to be emitted. Views are concrete; a packed weight has its record beside the view. */
@@ -50,7 +55,7 @@ struct ew_emit {
     const struct ew_plan *plan;
     const struct ew_plan_node *node;
     uint32_t slot;
-    const struct ew_view *const *in; /* [n_in], NULL: absent */
+    const struct ew_view *const *in;       /* [n_in], NULL: absent */
     const struct ew_packed *const *packed; /* [n_in], NULL: not packed */
     struct ew_view *const *out;
     unsigned n_threads;
@@ -60,15 +65,16 @@ struct ew_backend {
     const char *name;
     ew_status (*emit)(struct ew_step_list *list, const struct ew_emit *e, ew_error *err);
     /* bytes from src to dst, as a step */
-    ew_status (*emit_copy)(struct ew_step_list *list, uint32_t slot, void *dst, const void *src, size_t bytes,
-                           ew_error *err);
+    ew_status (*emit_copy)(struct ew_step_list *list, uint32_t slot, void *dst, const void *src,
+                           size_t bytes, ew_error *err);
     /* Runs steps [begin, end); the status is x->status. */
     void (*run)(const struct ew_step_list *list, size_t begin, size_t end, struct ew_exec *x);
 };
 const struct ew_backend *ew_backend_cpu(void);
 
-/* Shared by the emitters of a backend: appends a zeroed step with `arg_bytes` of arguments. NULL: no memory. */
-struct ew_step *ew_step_add(struct ew_step_list *list, const struct ew_emit *e, ew_step_fn *fn, size_t arg_bytes,
-                            void *args_out);
+/* Shared by the emitters of a backend: appends a zeroed step with `arg_bytes` of arguments. NULL:
+ * no memory. */
+struct ew_step *ew_step_add(struct ew_step_list *list, const struct ew_emit *e, ew_step_fn *fn,
+                            size_t arg_bytes, void *args_out);
 
 #endif

@@ -20,13 +20,14 @@ ew_status ew_build_meta(struct ew_build *b)
 {
     const ew_build_opts *o = &b->opts;
     struct ew_plan *p = &b->plan;
-    json_t *j = json_pack("{s:s,s:s,s:s,s:s,s:s,s:s,s:i,s:{s:I,s:I,s:I,s:I,s:s,s:s}}", "name", p->name, "edgewise",
-                          EW_VERSION_STRING, "arch", "x86_64", "cpu_level", ew_cpu_level_text(p->cpu_need),
-                          "cpu_vendor", b->cpu.vendor, "cpu_model", b->cpu.model, "n_threads",
-                          (int)ew_pool_threads(b->pool), "options", "flags", (json_int_t)o->flags, "max_batch",
-                          (json_int_t)o->max_batch, "max_input_len", (json_int_t)o->max_input_len, "max_kv_len",
-                          (json_int_t)o->max_kv_len, "kv_dtype", ew_dtype_text(o->kv_dtype), "cpu_level",
-                          o->cpu_level ? o->cpu_level : "native");
+    json_t *j =
+        json_pack("{s:s,s:s,s:s,s:s,s:s,s:s,s:i,s:{s:I,s:I,s:I,s:I,s:s,s:s}}", "name", p->name,
+                  "edgewise", EW_VERSION_STRING, "arch", "x86_64", "cpu_level",
+                  ew_cpu_level_text(p->cpu_need), "cpu_vendor", b->cpu.vendor, "cpu_model",
+                  b->cpu.model, "n_threads", (int)ew_pool_threads(b->pool), "options", "flags",
+                  (json_int_t)o->flags, "max_batch", (json_int_t)o->max_batch, "max_input_len",
+                  (json_int_t)o->max_input_len, "max_kv_len", (json_int_t)o->max_kv_len, "kv_dtype",
+                  ew_dtype_text(o->kv_dtype), "cpu_level", o->cpu_level ? o->cpu_level : "native");
     char *text = j ? json_dumps(j, JSON_COMPACT | JSON_SORT_KEYS) : NULL;
 
     json_decref(j);
@@ -35,7 +36,8 @@ ew_status ew_build_meta(struct ew_build *b)
     return p->meta ? EW_STATUS_OK : ew_fail(b->err, EW_STATUS_NO_MEMORY, "engine META");
 }
 
-static ew_status start(struct ew_build *b, struct ew_graph *g, const ew_build_opts *opts, ew_error *err)
+static ew_status start(struct ew_build *b, struct ew_graph *g, const ew_build_opts *opts,
+                       ew_error *err)
 {
     const ew_build_opts none = EW_BUILD_OPTS_INIT;
     uint32_t mask;
@@ -43,7 +45,8 @@ static ew_status start(struct ew_build *b, struct ew_graph *g, const ew_build_op
     memset(b, 0, sizeof(*b));
     b->opts = none;
     if (opts)
-        memcpy(&b->opts, opts, opts->struct_size < sizeof(b->opts) ? opts->struct_size : sizeof(b->opts));
+        memcpy(&b->opts, opts,
+               opts->struct_size < sizeof(b->opts) ? opts->struct_size : sizeof(b->opts));
     b->graph = g;
     b->err = err;
     ew_plan_init(&b->plan);
@@ -59,8 +62,8 @@ static ew_status prepare(struct ew_build *b)
     EW_TRY(ew_build_step(b, "optimise graph", 0, 1));
     if (b->opts.kv_dtype != EW_DTYPE_NONE)
         EW_TRY(ew_pass_set_kv_dtype(b->graph, b->opts.kv_dtype, b->err));
-    EW_TRY(ew_passes_run(b->graph, b->opts.flags & EW_BUILD_NO_FUSION ? EW_PASSES_NO_FUSION : 0, b->opts.logger,
-                         b->err));
+    EW_TRY(ew_passes_run(b->graph, b->opts.flags & EW_BUILD_NO_FUSION ? EW_PASSES_NO_FUSION : 0,
+                         b->opts.logger, b->err));
     EW_TRY(ew_graph_verify(b->graph, b->err));
     EW_TRY(ew_build_flatten(b));
     EW_TRY(ew_build_profiles(b));
@@ -165,12 +168,14 @@ static ew_status mem_patch(void *ctx, const void *bytes, size_t len, uint64_t of
     struct mem_sink *m = ctx;
 
     if (off > m->len || len > m->len - off)
-        return ew_fail(err, EW_STATUS_INVALID_ARG, "patch at %llu of %zu", (unsigned long long)off, m->len);
+        return ew_fail(err, EW_STATUS_INVALID_ARG, "patch at %llu of %zu", (unsigned long long)off,
+                       m->len);
     memcpy(m->bytes + off, bytes, len);
     return EW_STATUS_OK;
 }
 
-ew_status ew_build_memory(ew_graph *g, const ew_build_opts *opts, void **bytes, size_t *n_bytes, ew_error *err)
+ew_status ew_build_memory(ew_graph *g, const ew_build_opts *opts, void **bytes, size_t *n_bytes,
+                          ew_error *err)
 {
     struct mem_sink m = { 0 };
     const struct ew_plan_sink sink = { &m, mem_write, mem_patch };

@@ -11,11 +11,12 @@
 #include "plan/plan.h"
 #include "plan/writer.h"
 
-#define EW_TREE_MAX 64 /* rows of a verification tree that the default generation profile allows */
+#define EW_TREE_MAX 64 /* rows of a verification tree that the default generation profile allows   \
+                        */
 
-struct ew_build_const {     /* beside tensor t of the plan */
+struct ew_build_const {         /* beside tensor t of the plan */
     const struct ew_value *src; /* where its contents are; NULL: tensor.data has them */
-    bool pack;              /* a weight of Linear or Moe */
+    bool pack;                  /* a weight of Linear or Moe */
 };
 
 struct ew_build {
@@ -32,26 +33,27 @@ struct ew_build {
 /* False: the caller cancelled (err is set). */
 ew_status ew_build_step(struct ew_build *b, const char *stage, uint64_t done, uint64_t total);
 
-ew_status ew_build_flatten(struct ew_build *b);  /* flatten.c: graph -> plan tables */
-ew_status ew_build_profiles(struct ew_build *b); /* profiles.c */
-ew_status ew_build_tactics(struct ew_build *b);  /* tactics.c: kernels of every packed weight */
+ew_status ew_build_flatten(struct ew_build *b);     /* flatten.c: graph -> plan tables */
+ew_status ew_build_profiles(struct ew_build *b);    /* profiles.c */
+ew_status ew_build_tactics(struct ew_build *b);     /* tactics.c: kernels of every packed weight */
 ew_status ew_build_memory_plan(struct ew_build *b); /* memory.c */
-ew_status ew_build_meta(struct ew_build *b);     /* build.c */
+ew_status ew_build_meta(struct ew_build *b);        /* build.c */
 ew_status ew_build_weights(struct ew_build *b, struct ew_plan_writer *w); /* weights.c */
 /* Offsets of all constants; sets plan.weights_bytes. */
 ew_status ew_build_place_weights(struct ew_build *b);
 
 /* tactics_time.c: nanoseconds of one run of `kernel` at m rows, measured, or from the cache. */
 struct ew_timing_cache;
-ew_status ew_timing_cache_open(const char *path, const ew_logger *logger, struct ew_timing_cache **out,
-                               ew_error *err);
+ew_status ew_timing_cache_open(const char *path, const ew_logger *logger,
+                               struct ew_timing_cache **out, ew_error *err);
 ew_status ew_timing_cache_save(const struct ew_timing_cache *tc, const char *path, ew_error *err);
 void ew_timing_cache_close(struct ew_timing_cache *tc);
-ew_status ew_time_linear(struct ew_build *b, struct ew_timing_cache *tc, const struct ew_linear_kernel *kernel,
-                         const struct ew_plan_tactic *t, uint64_t m, uint64_t *ns);
+ew_status ew_time_linear(struct ew_build *b, struct ew_timing_cache *tc,
+                         const struct ew_linear_kernel *kernel, const struct ew_plan_tactic *t,
+                         uint64_t m, uint64_t *ns);
 
-/* memory.c, for the test: places n blocks with lifetimes [first, last] so that no two live ones overlap. Returns the size
- * of the block. Offsets are multiples of EW_PLAN_ALIGN. */
+/* memory.c, for the test: places n blocks with lifetimes [first, last] so that no two live ones
+ * overlap. Returns the size of the block. Offsets are multiples of EW_PLAN_ALIGN. */
 struct ew_live {
     uint64_t bytes, off;
     uint32_t first, last, tensor;

@@ -1,5 +1,6 @@
-/* build/flatten.c - the graph as plan tables. A constant becomes up to four tensors, by use: plain, packed, packed with
- * gate/up pairs, and an f32 twin for small operands (bias, norm weights) of typed ops. */
+/* build/flatten.c - the graph as plan tables. A constant becomes up to four tensors, by use: plain,
+ * packed, packed with gate/up pairs, and an f32 twin for small operands (bias, norm weights) of
+ * typed ops. */
 #include "build/build_impl.h"
 
 #include "base/size.h"
@@ -28,7 +29,8 @@ static enum use use_of(const struct ew_node *n, int k)
 }
 
 /* Contents of a plain or f32 constant that inference or later stages may read. */
-static ew_status const_data(struct flat *f, struct ew_plan_tensor *t, const struct ew_value *v, enum use use)
+static ew_status const_data(struct flat *f, struct ew_plan_tensor *t, const struct ew_value *v,
+                            enum use use)
 {
     struct ew_build *b = f->b;
     size_t bytes, n;
@@ -63,14 +65,15 @@ static ew_status const_data(struct flat *f, struct ew_plan_tensor *t, const stru
     return EW_STATUS_OK;
 }
 
-static ew_status packed_shape(struct flat *f, struct ew_plan_tensor *t, const struct ew_value *v, enum use use)
+static ew_status packed_shape(struct flat *f, struct ew_plan_tensor *t, const struct ew_value *v,
+                              enum use use)
 {
     const int d = v->type.n_dims;
 
-    if (!v->is_const || (d != 2 && d != 3) || v->type.dim[d - 2] < 1 || v->type.dim[d - 1] < 1 || v->type.dim[0] < 1 ||
-        (use == USE_PACKED_GLU && v->type.dim[d - 2] % 2))
-        return ew_fail(f->b->err, EW_STATUS_UNSUPPORTED, "weight '%s' is not a constant matrix that can be packed",
-                       v->name);
+    if (!v->is_const || (d != 2 && d != 3) || v->type.dim[d - 2] < 1 || v->type.dim[d - 1] < 1 ||
+        v->type.dim[0] < 1 || (use == USE_PACKED_GLU && v->type.dim[d - 2] % 2))
+        return ew_fail(f->b->err, EW_STATUS_UNSUPPORTED,
+                       "weight '%s' is not a constant matrix that can be packed", v->name);
     t->packed.n = (uint64_t)v->type.dim[d - 2];
     t->packed.k = (uint64_t)v->type.dim[d - 1];
     t->packed.n_experts = d == 3 ? (uint64_t)v->type.dim[0] : 1;
@@ -179,8 +182,8 @@ static ew_status flatten_embedding(struct flat *f)
         const struct ew_build_const *c = &f->b->consts[t];
 
         if (c->pack && !p->tensors[t].packed.glu && p->tensors[t].packed.n_experts == 1 &&
-            ew_type_equal(&c->src->type, &v->type) && c->src->con.n_parts <= 1 && v->con.n_parts <= 1 &&
-            first_bytes(c->src) == first_bytes(v)) {
+            ew_type_equal(&c->src->type, &v->type) && c->src->con.n_parts <= 1 &&
+            v->con.n_parts <= 1 && first_bytes(c->src) == first_bytes(v)) {
             p->embedding = t;
             return EW_STATUS_OK;
         }
@@ -206,7 +209,8 @@ ew_status ew_build_flatten(struct ew_build *b)
     p->name = ew_arena_strdup(&p->arena, g->name ? g->name : "graph");
     if (g->llm_config)
         p->llm_config = ew_arena_strdup(&p->arena, g->llm_config);
-    if (!f.id || !p->tensors || !p->nodes || !b->consts || !p->name || (g->llm_config && !p->llm_config)) {
+    if (!f.id || !p->tensors || !p->nodes || !b->consts || !p->name ||
+        (g->llm_config && !p->llm_config)) {
         ew_mem_free(f.id);
         return ew_fail(b->err, EW_STATUS_NO_MEMORY, "plan tables");
     }

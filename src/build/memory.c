@@ -1,4 +1,5 @@
-/* build/memory.c - the memory plan: lifetimes over nodes at a profile's max shapes, then greedy best fit, largest first. */
+/* build/memory.c - the memory plan: lifetimes over nodes at a profile's max shapes, then greedy
+ * best fit, largest first. */
 #include <stdlib.h>
 
 #include "build/build_impl.h"
@@ -73,8 +74,8 @@ static void last_uses(const struct ew_plan *p, uint32_t *last)
         last[p->root[p->outputs[o].tensor]] = p->n_nodes;
 }
 
-static ew_status plan_profile(struct ew_build *b, uint32_t profile, const uint32_t *last, struct ew_live *live,
-                              struct ew_arena *a)
+static ew_status plan_profile(struct ew_build *b, uint32_t profile, const uint32_t *last,
+                              struct ew_live *live, struct ew_arena *a)
 {
     struct ew_plan *p = &b->plan;
     struct ew_plan_profile *pr = &p->profiles[profile];
@@ -87,8 +88,8 @@ static ew_status plan_profile(struct ew_build *b, uint32_t profile, const uint32
     for (uint32_t t = 0; t < p->n_tensors; t++) {
         size_t bytes;
 
-        if (p->tensors[t].kind != EW_PLAN_ACT || p->root[t] != t || s.known[t] || p->direct_out[t] != EW_PLAN_NONE ||
-            !ew_type_bytes(&s.type[t], &bytes) || !bytes)
+        if (p->tensors[t].kind != EW_PLAN_ACT || p->root[t] != t || s.known[t] ||
+            p->direct_out[t] != EW_PLAN_NONE || !ew_type_bytes(&s.type[t], &bytes) || !bytes)
             continue;
         live[n++] = (struct ew_live){ bytes, 0, p->tensors[t].producer, last[t], t };
     }

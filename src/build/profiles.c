@@ -1,5 +1,5 @@
-/* build/profiles.c - min/opt/max of every input: given by the caller, or the two defaults of a language model, derived
- * from the names of the LLM contract. */
+/* build/profiles.c - min/opt/max of every input: given by the caller, or the two defaults of a
+ * language model, derived from the names of the LLM contract. */
 #include "build/build_impl.h"
 
 #include "base/json.h"
@@ -24,10 +24,12 @@ static bool llm_axis(const struct llm *m, const char *name, int d, struct span *
 {
     const struct span batch = { 1, 1, m->batch }, one = { 1, 1, 1 };
     const int64_t half = (m->input_len + 1) / 2, tree = m->tree_len;
-    const struct span seq = m->generation ? (m->tree ? (struct span){ 1, (tree + 1) / 2, tree } : one)
-                                          : (struct span){ 1, half, m->input_len };
+    const struct span seq = m->generation
+                                ? (m->tree ? (struct span){ 1, (tree + 1) / 2, tree } : one)
+                                : (struct span){ 1, half, m->input_len };
 
-    if (starts(name, "inputs_embeds") || starts(name, "hidden_states_") || starts(name, "deepstack_embeds_")) {
+    if (starts(name, "inputs_embeds") || starts(name, "hidden_states_") ||
+        starts(name, "deepstack_embeds_")) {
         *s = d == 0 ? batch : seq;
         return d < 2;
     }
@@ -42,7 +44,8 @@ static bool llm_axis(const struct llm *m, const char *name, int d, struct span *
     if (starts(name, "last_token_ids")) {
         *s = d == 0 ? batch : one;
         if (d == 1 && (m->all_logits || m->tree))
-            *s = (struct span){ 1, 1, m->tree && !m->all_logits && seq.max > tree ? tree : seq.max };
+            *s =
+                (struct span){ 1, 1, m->tree && !m->all_logits && seq.max > tree ? tree : seq.max };
         return d < 2;
     }
     if (starts(name, "past_key_values_")) {
@@ -76,7 +79,8 @@ static ew_status dynamic_axis(struct ew_build *b, uint32_t i, int d)
     char text[64];
 
     ew_dim_text(b->graph->syms, graph_input(b, i)->type.dim[d], text, sizeof(text));
-    return ew_fail(b->err, EW_STATUS_INVALID_ARG, "input '%s' axis %d is dynamic ('%s'): give a profile for it",
+    return ew_fail(b->err, EW_STATUS_INVALID_ARG,
+                   "input '%s' axis %d is dynamic ('%s'): give a profile for it",
                    graph_input(b, i)->name, d, text);
 }
 
@@ -101,7 +105,8 @@ static ew_status llm_profile(struct ew_build *b, const struct llm *m, struct ew_
         for (int d = 0; d < v->type.n_dims; d++) {
             struct span s = { v->type.dim[d], v->type.dim[d], v->type.dim[d] };
 
-            if (v->type.dim[d] < 0 && !llm_axis(m, v->name, d, &s) && !by_symbol(b, m, v->type.dim[d], &s))
+            if (v->type.dim[d] < 0 && !llm_axis(m, v->name, d, &s) &&
+                !by_symbol(b, m, v->type.dim[d], &s))
                 return dynamic_axis(b, i, d);
             pr->inputs[i].min[d] = s.min;
             pr->inputs[i].opt[d] = s.opt;
@@ -121,8 +126,9 @@ static ew_status given_profile(struct ew_build *b, const ew_profile *g, struct e
             if (strcmp(g->inputs[k].name, v->name) == 0)
                 in = &g->inputs[k];
         if (in && in->n_dims != (uint32_t)v->type.n_dims)
-            return ew_fail(b->err, EW_STATUS_INVALID_ARG, "profile '%s': input '%s' has %u dims, the graph says %d",
-                           g->name, v->name, in->n_dims, v->type.n_dims);
+            return ew_fail(b->err, EW_STATUS_INVALID_ARG,
+                           "profile '%s': input '%s' has %u dims, the graph says %d", g->name,
+                           v->name, in->n_dims, v->type.n_dims);
         for (int d = 0; d < v->type.n_dims; d++) {
             if (!in && v->type.dim[d] < 0)
                 return dynamic_axis(b, i, d);
@@ -151,15 +157,20 @@ static ew_status llm_sizes(struct ew_build *b, struct llm *m)
     if (b->plan.llm_config) {
         json_t *json;
 
-        EW_TRY(ew_json_parse(b->plan.llm_config, strlen(b->plan.llm_config), "model config", &json, b->err));
-        ew_status st = ew_json_get_i64_or(json, "max_position_embeddings", "model config", 0, &longest, b->err);
+        EW_TRY(ew_json_parse(b->plan.llm_config, strlen(b->plan.llm_config), "model config", &json,
+                             b->err));
+        ew_status st = ew_json_get_i64_or(json, "max_position_embeddings", "model config", 0,
+                                          &longest, b->err);
         json_decref(json);
         EW_TRY(st);
     }
     if (!m->kv_len)
-        m->kv_len = b->opts.max_kv_len ? b->opts.max_kv_len : longest > 0 && longest < 4096 ? longest : 4096;
+        m->kv_len = b->opts.max_kv_len              ? b->opts.max_kv_len
+                    : longest > 0 && longest < 4096 ? longest
+                                                    : 4096;
     if (b->opts.max_input_len && m->input_len > m->kv_len)
-        return ew_fail(b->err, EW_STATUS_INVALID_ARG, "max_input_len is %lld, a row holds %lld tokens (max_kv_len)",
+        return ew_fail(b->err, EW_STATUS_INVALID_ARG,
+                       "max_input_len is %lld, a row holds %lld tokens (max_kv_len)",
                        (long long)m->input_len, (long long)m->kv_len);
     if (m->input_len > m->kv_len)
         m->input_len = m->kv_len;
@@ -203,7 +214,8 @@ ew_status ew_build_profiles(struct ew_build *b)
     struct llm m = { 0 };
 
     if (b->opts.n_profiles > 64)
-        return ew_fail(b->err, EW_STATUS_LIMIT, "%u profiles; an engine has up to 64", b->opts.n_profiles);
+        return ew_fail(b->err, EW_STATUS_LIMIT, "%u profiles; an engine has up to 64",
+                       b->opts.n_profiles);
     if (b->opts.n_profiles) {
         EW_TRY(profile_tables(b, b->opts.n_profiles));
         for (uint32_t i = 0; i < p->n_profiles; i++) {

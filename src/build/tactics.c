@@ -1,5 +1,5 @@
-/* build/tactics.c - which kernel runs each distinct Linear problem. Candidates come from the kernel table alone: a kernel
- * of another kind (quantised, AMX) competes by being in it. */
+/* build/tactics.c - which kernel runs each distinct Linear problem. Candidates come from the kernel
+ * table alone: a kernel of another kind (quantised, AMX) competes by being in it. */
 #include "build/build_impl.h"
 
 /* Rows at the opt shape of each profile: what tactics are timed at. */
@@ -24,7 +24,8 @@ static ew_status rows_at_opt(struct ew_build *b, uint64_t *m_of /* [n_profiles][
             if (n->op != EW_OP_LINEAR && n->op != EW_OP_MOE)
                 continue;
             x = &s.type[n->in[0]];
-            if (x->dtype == EW_DTYPE_NONE || x->n_dims < 1 || x->dim[x->n_dims - 1] < 1 || !ew_type_count(x, &count))
+            if (x->dtype == EW_DTYPE_NONE || x->n_dims < 1 || x->dim[x->n_dims - 1] < 1 ||
+                !ew_type_count(x, &count))
                 continue;
             *m = count / (size_t)x->dim[x->n_dims - 1];
             if (n->op == EW_OP_MOE) {
@@ -47,11 +48,14 @@ static struct ew_plan_tactic *tactic_of(struct ew_build *b, const struct ew_plan
 
     for (uint32_t i = 0; i < p->n_tactics; i++) {
         k = &p->tactics[i];
-        if (k->dtype == t->dtype && k->n == t->packed.n && k->k == t->packed.k && k->glu == t->packed.glu)
+        if (k->dtype == t->dtype && k->n == t->packed.n && k->k == t->packed.k &&
+            k->glu == t->packed.glu)
             return k;
     }
     k = &p->tactics[p->n_tactics++];
-    *k = (struct ew_plan_tactic){ .dtype = t->dtype, .n = t->packed.n, .k = t->packed.k, .glu = t->packed.glu };
+    *k = (struct ew_plan_tactic){
+        .dtype = t->dtype, .n = t->packed.n, .k = t->packed.k, .glu = t->packed.glu
+    };
     k->m = ew_arena_new(&p->arena, uint64_t, p->n_profiles);
     return k->m ? k : NULL;
 }
@@ -109,8 +113,9 @@ static ew_status candidates(struct ew_build *b, struct ew_plan_tactic *t)
             continue;
         if (forced)
             t->chosen = t->n_candidates;
-        else if (!b->opts.tactic || strcmp(t->candidates[t->chosen].kernel ? t->candidates[t->chosen].kernel : "",
-                                           b->opts.tactic) != 0)
+        else if (!b->opts.tactic ||
+                 strcmp(t->candidates[t->chosen].kernel ? t->candidates[t->chosen].kernel : "",
+                        b->opts.tactic) != 0)
             t->chosen = t->n_candidates; /* the last one is the best ranked */
         t->candidates[t->n_candidates].kernel = all[i]->name;
         t->candidates[t->n_candidates].ns = ew_arena_new(&p->arena, uint64_t, p->n_profiles);
@@ -118,13 +123,15 @@ static ew_status candidates(struct ew_build *b, struct ew_plan_tactic *t)
             return ew_fail(b->err, EW_STATUS_NO_MEMORY, "tactics");
     }
     if (!t->n_candidates)
-        return ew_fail(b->err, EW_STATUS_UNSUPPORTED, "Linear [%llu,%llu] of %s: no kernel of CPU level %s runs it",
+        return ew_fail(b->err, EW_STATUS_UNSUPPORTED,
+                       "Linear [%llu,%llu] of %s: no kernel of CPU level %s runs it",
                        (unsigned long long)t->n, (unsigned long long)t->k, ew_dtype_text(t->dtype),
                        ew_cpu_level_text(b->cpu_flags));
     return EW_STATUS_OK;
 }
 
-/* Least time per token: a request decodes about as many tokens as it reads, and a decode step makes one a row. */
+/* Least time per token: a request decodes about as many tokens as it reads, and a decode step makes
+ * one a row. */
 static void choose(const struct ew_build *b, struct ew_plan_tactic *t)
 {
     double best = 0;
@@ -151,8 +158,8 @@ static ew_status time_all(struct ew_build *b, struct ew_timing_cache *tc)
         EW_TRY(ew_build_step(b, "time tactics", i, p->n_tactics));
         for (uint32_t c = 0; c < t->n_candidates; c++)
             for (uint32_t pr = 0; pr < p->n_profiles; pr++)
-                EW_TRY(ew_time_linear(b, tc, ew_linear_kernel_find(t->candidates[c].kernel), t, t->m[pr],
-                                      &t->candidates[c].ns[pr]));
+                EW_TRY(ew_time_linear(b, tc, ew_linear_kernel_find(t->candidates[c].kernel), t,
+                                      t->m[pr], &t->candidates[c].ns[pr]));
         if (!b->opts.tactic || strcmp(t->candidates[t->chosen].kernel, b->opts.tactic) != 0)
             choose(b, t);
     }
@@ -181,8 +188,8 @@ static ew_status fix_kernels(struct ew_build *b)
             continue;
         tac = tactic_of(b, t);
         t->packed.kernel = ew_linear_kernel_find(tac->candidates[tac->chosen].kernel);
-        t->packed.expert_bytes = t->packed.kernel->packed_bytes((size_t)t->packed.n, (size_t)t->packed.k,
-                                                                t->packed.glu);
+        t->packed.expert_bytes =
+            t->packed.kernel->packed_bytes((size_t)t->packed.n, (size_t)t->packed.k, t->packed.glu);
         t->bytes = t->packed.expert_bytes * t->packed.n_experts;
         p->cpu_need |= t->packed.kernel->cpu_need;
     }
@@ -192,7 +199,8 @@ static ew_status fix_kernels(struct ew_build *b)
 ew_status ew_build_tactics(struct ew_build *b)
 {
     struct ew_plan *p = &b->plan;
-    uint64_t *m_of = ew_mem_calloc(EW_MEM_BUILD, (size_t)p->n_profiles * p->n_nodes + 1, sizeof(*m_of));
+    uint64_t *m_of =
+        ew_mem_calloc(EW_MEM_BUILD, (size_t)p->n_profiles * p->n_nodes + 1, sizeof(*m_of));
     struct ew_timing_cache *tc = NULL;
     ew_status st;
 
@@ -200,7 +208,8 @@ ew_status ew_build_tactics(struct ew_build *b)
         return ew_fail(b->err, EW_STATUS_NO_MEMORY, "tactics");
     if (b->opts.tactic && !ew_linear_kernel_find(b->opts.tactic)) {
         ew_mem_free(m_of);
-        return ew_fail(b->err, EW_STATUS_INVALID_ARG, "tactic '%s' is not a kernel of this build", b->opts.tactic);
+        return ew_fail(b->err, EW_STATUS_INVALID_ARG, "tactic '%s' is not a kernel of this build",
+                       b->opts.tactic);
     }
     st = rows_at_opt(b, m_of);
     if (!st)

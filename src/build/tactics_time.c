@@ -1,5 +1,6 @@
-/* build/tactics_time.c - timing one kernel on one problem, and the file that remembers it. Weights are made up: a row of
- * noise repeated (row stride 0), so that no page of the checkpoint is touched. */
+/* build/tactics_time.c - timing one kernel on one problem, and the file that remembers it. Weights
+ * are made up: a row of noise repeated (row stride 0), so that no page of the checkpoint is
+ * touched. */
 #include <stdio.h>
 
 #include "build/build_impl.h"
@@ -9,16 +10,17 @@
 #include "base/size.h"
 #include "os/os.h"
 
-#define WEIGHT_CAP ((uint64_t)64 << 20) /* bytes of the representative: larger than caches, bounded */
-#define FLOP_CAP 2e9                    /* of one timed run */
+#define WEIGHT_CAP                                                                                 \
+    ((uint64_t)64 << 20) /* bytes of the representative: larger than caches, bounded */
+#define FLOP_CAP  2e9    /* of one timed run */
 #define CACHE_CAP ((size_t)16 << 20)
 
 struct ew_timing_cache {
     json_t *entries; /* key -> ns */
 };
 
-ew_status ew_timing_cache_open(const char *path, const ew_logger *logger, struct ew_timing_cache **out,
-                               ew_error *err)
+ew_status ew_timing_cache_open(const char *path, const ew_logger *logger,
+                               struct ew_timing_cache **out, ew_error *err)
 {
     struct ew_timing_cache *tc = ew_mem_calloc(EW_MEM_BUILD, 1, sizeof(*tc));
     json_t *json = NULL;
@@ -111,7 +113,8 @@ static ew_status bench_make(struct ew_build *b, struct bench *t)
     if (!t->packed || !t->scratch || !t->x || !t->y || !t->row)
         return ew_fail(b->err, EW_STATUS_NO_MEMORY, "timing of [%zu,%zu] at %zu rows", n, k, m);
     for (size_t i = 0; i < k; i++)
-        ew_elem_set_f64(t->row, t->kernel->weight_dtype, i, (double)((i * 2654435761u >> 7) % 1000) / 1000.0 - 0.5);
+        ew_elem_set_f64(t->row, t->kernel->weight_dtype, i,
+                        (double)((i * 2654435761u >> 7) % 1000) / 1000.0 - 0.5);
     for (size_t i = 0; i < m * k; i++)
         t->x[i] = (float)((i * 40503u >> 3) % 1000) / 1000.0f - 0.5f;
     (void)esize;
@@ -129,8 +132,8 @@ static ew_status bench_make(struct ew_build *b, struct bench *t)
 }
 
 /* Best of a few runs; n was cut to keep it short, so the time is scaled back up. */
-static ew_status measure(struct ew_build *b, const struct ew_linear_kernel *kernel, const struct ew_plan_tactic *t,
-                         uint64_t m, uint64_t *ns)
+static ew_status measure(struct ew_build *b, const struct ew_linear_kernel *kernel,
+                         const struct ew_plan_tactic *t, uint64_t m, uint64_t *ns)
 {
     const double row_bytes = (double)t->k * (ew_dtype_bits(kernel->weight_dtype) / 8);
     struct bench bench = { .kernel = kernel };
@@ -142,7 +145,8 @@ static ew_status measure(struct ew_build *b, const struct ew_linear_kernel *kern
     if (2.0 * (double)m * (double)n * (double)t->k > FLOP_CAP)
         n = (uint64_t)(FLOP_CAP / (2.0 * (double)m * (double)t->k));
     n = n < 256 ? (t->n < 256 ? t->n : 256) : n < t->n ? n / 256 * 256 : n;
-    bench.a = (struct ew_linear_args){ .m = (size_t)m, .n = (size_t)n, .k = (size_t)t->k, .glu = t->glu };
+    bench.a =
+        (struct ew_linear_args){ .m = (size_t)m, .n = (size_t)n, .k = (size_t)t->k, .glu = t->glu };
     bench.a.act = t->glu ? EW_ACT_SILU : EW_ACT_NONE;
     st = bench_make(b, &bench);
     for (int run = 0; !st && run < 12 && (run < 3 || spent < 30000000u); run++) {
@@ -160,15 +164,16 @@ static ew_status measure(struct ew_build *b, const struct ew_linear_kernel *kern
     return st;
 }
 
-ew_status ew_time_linear(struct ew_build *b, struct ew_timing_cache *tc, const struct ew_linear_kernel *kernel,
-                         const struct ew_plan_tactic *t, uint64_t m, uint64_t *ns)
+ew_status ew_time_linear(struct ew_build *b, struct ew_timing_cache *tc,
+                         const struct ew_linear_kernel *kernel, const struct ew_plan_tactic *t,
+                         uint64_t m, uint64_t *ns)
 {
     char key[256];
     const json_t *hit;
 
-    snprintf(key, sizeof(key), "%s|%u threads|%s|%llux%llu%s|m%llu", b->cpu.model, ew_pool_threads(b->pool),
-             kernel->name, (unsigned long long)t->n, (unsigned long long)t->k, t->glu ? " glu" : "",
-             (unsigned long long)m);
+    snprintf(key, sizeof(key), "%s|%u threads|%s|%llux%llu%s|m%llu", b->cpu.model,
+             ew_pool_threads(b->pool), kernel->name, (unsigned long long)t->n,
+             (unsigned long long)t->k, t->glu ? " glu" : "", (unsigned long long)m);
     hit = json_object_get(tc->entries, key);
     if (json_is_integer(hit) && json_integer_value(hit) > 0) {
         *ns = (uint64_t)json_integer_value(hit);

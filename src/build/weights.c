@@ -1,5 +1,5 @@
-/* build/weights.c - where constants lie in the WEIGHTS section, and streaming them there: packed unit range by unit range,
- * or copied, through one bounded buffer. */
+/* build/weights.c - where constants lie in the WEIGHTS section, and streaming them there: packed
+ * unit range by unit range, or copied, through one bounded buffer. */
 #include "build/build_impl.h"
 
 #include "base/size.h"
@@ -17,7 +17,8 @@ ew_status ew_build_place_weights(struct ew_build *b)
         at = ew_align_up(at, EW_PLAN_ALIGN);
         p->tensors[t].off = at;
         if (!ew_size_add(at, (size_t)p->tensors[t].bytes, &at) || at > SIZE_MAX / 2)
-            return ew_fail(b->err, EW_STATUS_LIMIT, "weights are too large at '%s'", p->tensors[t].name);
+            return ew_fail(b->err, EW_STATUS_LIMIT, "weights are too large at '%s'",
+                           p->tensors[t].name);
     }
     p->weights_bytes = at;
     return EW_STATUS_OK;
@@ -39,12 +40,13 @@ static void pack_body(void *arg, unsigned i, unsigned n)
 
     ew_split_range(j->end - j->begin, 1, i, n, &begin, &end);
     if (begin < end)
-        w->kernel->pack(j->dst, j->parts, j->n_parts, (size_t)w->n, (size_t)w->k, w->glu, j->begin + begin,
-                        j->begin + end);
+        w->kernel->pack(j->dst, j->parts, j->n_parts, (size_t)w->n, (size_t)w->k, w->glu,
+                        j->begin + begin, j->begin + end);
 }
 
 /* Rows [begin, begin+count) of a constant as parts. `out` has room for n_parts + 1. */
-static size_t slice_rows(const struct ew_value *v, size_t k, size_t begin, size_t count, struct ew_weight_part *out)
+static size_t slice_rows(const struct ew_value *v, size_t k, size_t begin, size_t count,
+                         struct ew_weight_part *out)
 {
     const size_t esize = ew_dtype_bits(v->type.dtype) / 8;
     const struct ew_weight_part whole = { v->con.data, begin + count, (ptrdiff_t)k, 1 };
@@ -54,11 +56,13 @@ static size_t slice_rows(const struct ew_value *v, size_t k, size_t begin, size_
 
     for (size_t i = 0; i < n_parts; i++) {
         const size_t lo = begin > at ? begin : at;
-        const size_t hi = begin + count < at + parts[i].n_rows ? begin + count : at + parts[i].n_rows;
+        const size_t hi =
+            begin + count < at + parts[i].n_rows ? begin + count : at + parts[i].n_rows;
 
         if (lo < hi) {
             out[n] = parts[i];
-            out[n].data = (const uint8_t *)parts[i].data + (ptrdiff_t)(lo - at) * parts[i].row_stride * (ptrdiff_t)esize;
+            out[n].data = (const uint8_t *)parts[i].data +
+                          (ptrdiff_t)(lo - at) * parts[i].row_stride * (ptrdiff_t)esize;
             out[n++].n_rows = hi - lo;
         }
         at += parts[i].n_rows;
@@ -66,9 +70,10 @@ static size_t slice_rows(const struct ew_value *v, size_t k, size_t begin, size_
     return n;
 }
 
-/* One matrix (or expert) through the buffer. Units are equally long, so a buffer that starts at unit u stands in for the
- * whole packed weight shifted by u units. */
-static ew_status stream_packed(struct ew_build *b, struct ew_plan_writer *w, struct pack_job *j, uint8_t *buffer)
+/* One matrix (or expert) through the buffer. Units are equally long, so a buffer that starts at
+ * unit u stands in for the whole packed weight shifted by u units. */
+static ew_status stream_packed(struct ew_build *b, struct ew_plan_writer *w, struct pack_job *j,
+                               uint8_t *buffer)
 {
     const struct ew_packed *p = &j->t->packed;
     const size_t units = p->kernel->n_units((size_t)p->n, p->glu);
@@ -81,12 +86,14 @@ static ew_status stream_packed(struct ew_build *b, struct ew_plan_writer *w, str
         j->dst = (uint8_t *)((uintptr_t)buffer - u * unit_bytes);
         ew_pool_run(b->pool, pack_body, j);
         EW_TRY(ew_plan_writer_weights(w, buffer, (j->end - u) * unit_bytes, b->err));
-        EW_TRY(ew_build_step(b, "pack weights", ew_plan_writer_weights_pos(w), b->plan.weights_bytes));
+        EW_TRY(
+            ew_build_step(b, "pack weights", ew_plan_writer_weights_pos(w), b->plan.weights_bytes));
     }
     return EW_STATUS_OK;
 }
 
-static ew_status write_packed(struct ew_build *b, struct ew_plan_writer *w, uint32_t t, uint8_t *buffer)
+static ew_status write_packed(struct ew_build *b, struct ew_plan_writer *w, uint32_t t,
+                              uint8_t *buffer)
 {
     const struct ew_plan_tensor *pt = &b->plan.tensors[t];
     const struct ew_packed *p = &pt->packed;
@@ -136,7 +143,8 @@ static ew_status write_plain(struct ew_build *b, struct ew_plan_writer *w, uint3
 
             EW_TRY(ew_plan_writer_weights(w, (const uint8_t *)pt->data + at, n, b->err));
             at += n;
-            EW_TRY(ew_build_step(b, "pack weights", ew_plan_writer_weights_pos(w), b->plan.weights_bytes));
+            EW_TRY(ew_build_step(b, "pack weights", ew_plan_writer_weights_pos(w),
+                                 b->plan.weights_bytes));
         }
         return EW_STATUS_OK;
     }
@@ -163,7 +171,8 @@ ew_status ew_build_weights(struct ew_build *b, struct ew_plan_writer *w)
     for (uint32_t t = 0; t < p->n_tensors && !st; t++) {
         if (p->tensors[t].kind != EW_PLAN_CONST)
             continue;
-        st = ew_plan_writer_weights(w, zero, (size_t)(p->tensors[t].off - ew_plan_writer_weights_pos(w)), b->err);
+        st = ew_plan_writer_weights(
+            w, zero, (size_t)(p->tensors[t].off - ew_plan_writer_weights_pos(w)), b->err);
         if (!st)
             st = b->consts[t].pack ? write_packed(b, w, t, buffer) : write_plain(b, w, t);
     }

@@ -1,4 +1,5 @@
-/* engine/context.c - bindings and running: what is set, whether it may be run, and which launch runs it. */
+/* engine/context.c - bindings and running: what is set, whether it may be run, and which launch
+ * runs it. */
 #include "engine/engine_impl.h"
 
 #include "base/size.h"
@@ -13,16 +14,19 @@ static ew_status alloc_tables(struct ew_context *c, ew_error *err)
     c->out = ew_mem_calloc(EW_MEM_CONTEXT, p->n_outputs + 1u, sizeof(*c->out));
     c->held = ew_mem_calloc(EW_MEM_CONTEXT, p->n_outputs + 1u, sizeof(*c->held));
     c->in_type = ew_mem_calloc(EW_MEM_CONTEXT, p->n_inputs + 1u, sizeof(*c->in_type));
-    c->slots = ew_mem_calloc(EW_MEM_CONTEXT, (size_t)p->n_nodes + p->n_outputs + 1u, sizeof(*c->slots));
+    c->slots =
+        ew_mem_calloc(EW_MEM_CONTEXT, (size_t)p->n_nodes + p->n_outputs + 1u, sizeof(*c->slots));
     c->key = ew_mem_calloc(EW_MEM_CONTEXT, c->key_bytes, 1);
     c->block_bytes = e->block_bytes;
     c->block = ew_os_pages_alloc(c->block_bytes ? c->block_bytes : 1, true);
     if (!c->in || !c->out || !c->held || !c->in_type || !c->slots || !c->key || !c->block)
-        return ew_fail(err, EW_STATUS_NO_MEMORY, "context: activations of %zu bytes", c->block_bytes);
+        return ew_fail(err, EW_STATUS_NO_MEMORY, "context: activations of %zu bytes",
+                       c->block_bytes);
     return EW_STATUS_OK;
 }
 
-ew_status ew_context_create(ew_engine *e, const ew_context_opts *opts, ew_context **out, ew_error *err)
+ew_status ew_context_create(ew_engine *e, const ew_context_opts *opts, ew_context **out,
+                            ew_error *err)
 {
     struct ew_context *c = ew_mem_calloc(EW_MEM_CONTEXT, 1, sizeof(*c));
     ew_status st;
@@ -87,7 +91,8 @@ static ew_status find(struct ew_context *c, const char *name, uint32_t *i)
 {
     c->err = (ew_error){ 0 };
     if (!name || !ew_map_find(&c->engine->names, name, strlen(name), i))
-        return ew_fail(&c->err, EW_STATUS_NOT_FOUND, "no input or output is named '%s'", name ? name : "(null)");
+        return ew_fail(&c->err, EW_STATUS_NOT_FOUND, "no input or output is named '%s'",
+                       name ? name : "(null)");
     return EW_STATUS_OK;
 }
 
@@ -97,7 +102,8 @@ ew_status ew_context_set_profile(ew_context *c, uint32_t profile)
 
     c->err.status = EW_STATUS_OK;
     if (profile >= p->n_profiles)
-        return ew_fail(&c->err, EW_STATUS_INVALID_ARG, "profile %u; the engine has %u", profile, p->n_profiles);
+        return ew_fail(&c->err, EW_STATUS_INVALID_ARG, "profile %u; the engine has %u", profile,
+                       p->n_profiles);
     if (profile != c->profile)
         c->clean = false;
     c->profile = profile;
@@ -113,17 +119,19 @@ ew_status ew_context_set_profile(ew_context *c, uint32_t profile)
     return EW_STATUS_OK;
 }
 
-ew_status ew_context_set_shape(ew_context *c, const char *name, const int64_t *dims, uint32_t n_dims)
+ew_status ew_context_set_shape(ew_context *c, const char *name, const int64_t *dims,
+                               uint32_t n_dims)
 {
     const struct ew_plan *p = &c->engine->plan;
     uint32_t i;
 
     EW_TRY(find(c, name, &i));
     if (i >= p->n_inputs)
-        return ew_fail(&c->err, EW_STATUS_INVALID_ARG, "'%s' is an output: its shape follows from the inputs", name);
+        return ew_fail(&c->err, EW_STATUS_INVALID_ARG,
+                       "'%s' is an output: its shape follows from the inputs", name);
     if (n_dims != (uint32_t)p->tensors[p->inputs[i]].n_dims)
-        return ew_fail(&c->err, EW_STATUS_INVALID_ARG, "input '%s': %u dims given, it has %d", name, n_dims,
-                       p->tensors[p->inputs[i]].n_dims);
+        return ew_fail(&c->err, EW_STATUS_INVALID_ARG, "input '%s': %u dims given, it has %d", name,
+                       n_dims, p->tensors[p->inputs[i]].n_dims);
     if (c->in[i].has_shape && memcmp(c->in[i].dim, dims, n_dims * sizeof(*dims)) == 0)
         return EW_STATUS_OK;
     memcpy(c->in[i].dim, dims, n_dims * sizeof(*dims));
@@ -146,8 +154,10 @@ ew_status ew_context_set_address(ew_context *c, const char *name, void *address)
         (void)ew_engine_get_tensor(c->engine, i, c->profile, &info);
         for (uint32_t d = 0; d < info.n_dims; d++)
             if (info.max[d] < 0)
-                return ew_fail(&c->err, EW_STATUS_INVALID_ARG,
-                               "output '%s': its size depends on data; read it with ew_context_get_output", name);
+                return ew_fail(
+                    &c->err, EW_STATUS_INVALID_ARG,
+                    "output '%s': its size depends on data; read it with ew_context_get_output",
+                    name);
     }
     c->clean = c->clean && b->address == address;
     b->address = address;
@@ -169,22 +179,25 @@ static ew_status check_bindings(struct ew_context *c, bool addresses)
         for (int d = 0; d < t->n_dims; d++)
             if (c->in[i].dim[d] < r->min[d] || c->in[i].dim[d] > r->max[d])
                 return ew_fail(&c->err, EW_STATUS_INVALID_ARG,
-                               "input '%s' axis %d is %lld; profile '%s' allows %lld to %lld", t->name, d,
-                               (long long)c->in[i].dim[d], p->profiles[c->profile].name, (long long)r->min[d],
-                               (long long)r->max[d]);
+                               "input '%s' axis %d is %lld; profile '%s' allows %lld to %lld",
+                               t->name, d, (long long)c->in[i].dim[d], p->profiles[c->profile].name,
+                               (long long)r->min[d], (long long)r->max[d]);
         c->in_type[i] = ew_type_make(t->dtype, t->n_dims, c->in[i].dim);
         if (!ew_type_count(&c->in_type[i], &n))
             return ew_fail(&c->err, EW_STATUS_LIMIT, "input '%s' is too large", t->name);
         if (addresses && n && !c->in[i].address)
-            return ew_fail(&c->err, EW_STATUS_INVALID_ARG, "input '%s': no address is set", t->name);
+            return ew_fail(&c->err, EW_STATUS_INVALID_ARG, "input '%s': no address is set",
+                           t->name);
     }
     for (uint32_t o = 0; addresses && o < p->n_outputs; o++)
         for (uint32_t i = 0; i < p->n_inputs; i++)
-            if (p->outputs[o].alias == p->inputs[i] && c->out[o].address && c->out[o].address != c->in[i].address)
-                return ew_fail(&c->err, EW_STATUS_INVALID_ARG,
-                               "output '%s' is at %p; it is updated in place and must be at '%s', %p",
-                               p->outputs[o].name, c->out[o].address, p->tensors[p->inputs[i]].name,
-                               c->in[i].address);
+            if (p->outputs[o].alias == p->inputs[i] && c->out[o].address &&
+                c->out[o].address != c->in[i].address)
+                return ew_fail(
+                    &c->err, EW_STATUS_INVALID_ARG,
+                    "output '%s' is at %p; it is updated in place and must be at '%s', %p",
+                    p->outputs[o].name, c->out[o].address, p->tensors[p->inputs[i]].name,
+                    c->in[i].address);
     return EW_STATUS_OK;
 }
 
@@ -298,7 +311,8 @@ ew_status ew_context_scratch(struct ew_context *c, size_t shared, size_t per_thr
         if (ew_size_mul(stride, n, &bytes))
             more = ew_mem_alloc_aligned(EW_MEM_CONTEXT, bytes, 128);
         if (!more)
-            return ew_fail(&c->err, EW_STATUS_NO_MEMORY, "scratch of %zu bytes for %u threads", stride, n);
+            return ew_fail(&c->err, EW_STATUS_NO_MEMORY, "scratch of %zu bytes for %u threads",
+                           stride, n);
         ew_mem_free_aligned(c->thread);
         c->thread = more;
         c->thread_stride = stride;
@@ -320,18 +334,21 @@ static void note_step(struct ew_context *c, const struct ew_step *s, uint64_t be
     st->bytes = s->bytes;
     st->flops = s->flops;
     if (ew_trace_is_on())
-        ew_trace_add(s->slot < p->n_nodes ? p->nodes[s->slot].name : p->outputs[s->slot - p->n_nodes].name, s->tactic,
-                     begin, end);
+        ew_trace_add(s->slot < p->n_nodes ? p->nodes[s->slot].name
+                                          : p->outputs[s->slot - p->n_nodes].name,
+                     s->tactic, begin, end);
 }
 
-ew_status ew_context_exec(struct ew_context *c, const struct ew_step_list *list, size_t begin, size_t end)
+ew_status ew_context_exec(struct ew_context *c, const struct ew_step_list *list, size_t begin,
+                          size_t end)
 {
     const bool timed = (c->flags & EW_CONTEXT_PROFILE) || ew_trace_is_on();
     struct ew_exec x = { c->pool, c->shared, c->thread, c->thread_stride, 0, &c->err, NULL };
 
     if (timed) {
         if (c->step_ns_cap < end - begin + 1) {
-            uint64_t *more = ew_mem_resize(EW_MEM_CONTEXT, c->step_ns, end - begin + 1, sizeof(*more));
+            uint64_t *more =
+                ew_mem_resize(EW_MEM_CONTEXT, c->step_ns, end - begin + 1, sizeof(*more));
 
             if (!more)
                 return ew_fail(&c->err, EW_STATUS_NO_MEMORY, "step times");
@@ -394,8 +411,8 @@ static ew_status output_type(struct ew_context *c, uint32_t o, struct ew_type *o
         *out = s.type[p->outputs[o].tensor];
     ew_arena_deinit(&a);
     if (!st && out->dtype == EW_DTYPE_NONE)
-        return ew_fail(&c->err, EW_STATUS_INVALID_ARG, "output '%s': its size depends on data; run first",
-                       p->outputs[o].name);
+        return ew_fail(&c->err, EW_STATUS_INVALID_ARG,
+                       "output '%s': its size depends on data; run first", p->outputs[o].name);
     return st;
 }
 
@@ -418,7 +435,8 @@ ew_status ew_context_get_shape(ew_context *c, const char *name, int64_t dims[8],
     } else {
         if (!c->in[i].has_shape)
             return ew_fail(&c->err, EW_STATUS_INVALID_ARG, "input '%s': no shape is set", name);
-        t = ew_type_make(p->tensors[p->inputs[i]].dtype, p->tensors[p->inputs[i]].n_dims, c->in[i].dim);
+        t = ew_type_make(p->tensors[p->inputs[i]].dtype, p->tensors[p->inputs[i]].n_dims,
+                         c->in[i].dim);
     }
     give_dims(&t, dims, n_dims);
     return EW_STATUS_OK;
@@ -452,9 +470,13 @@ ew_status ew_context_get_step(const ew_context *c, uint32_t i, ew_step_profile *
 
         if (!st->n_runs || i-- > 0)
             continue;
-        *out = (ew_step_profile){ .tactic = st->tactic ? st->tactic : "", .n_runs = st->n_runs,
-                                  .total_ns = st->total_ns, .min_ns = st->min_ns, .max_ns = st->max_ns,
-                                  .bytes = st->bytes, .flops = st->flops };
+        *out = (ew_step_profile){ .tactic = st->tactic ? st->tactic : "",
+                                  .n_runs = st->n_runs,
+                                  .total_ns = st->total_ns,
+                                  .min_ns = st->min_ns,
+                                  .max_ns = st->max_ns,
+                                  .bytes = st->bytes,
+                                  .flops = st->flops };
         out->name = s < p->n_nodes ? p->nodes[s].name : p->outputs[s - p->n_nodes].name;
         out->op = s < p->n_nodes ? ew_op_get(p->nodes[s].op)->name : "Copy";
         return EW_STATUS_OK;

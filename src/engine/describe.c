@@ -22,8 +22,8 @@ static json_t *sections_json(const ew_engine *e)
         uint64_t off = 0, n = 0;
 
         if (ew_plan_section_range(e->bytes, e->len, s, &off, &n))
-            json_array_append_new(a, json_pack("{s:s,s:I,s:I}", "name", ew_plan_section_text(s), "offset",
-                                               (json_int_t)off, "bytes", (json_int_t)n));
+            json_array_append_new(a, json_pack("{s:s,s:I,s:I}", "name", ew_plan_section_text(s),
+                                               "offset", (json_int_t)off, "bytes", (json_int_t)n));
     }
     return a;
 }
@@ -37,15 +37,17 @@ static json_t *profiles_json(const ew_engine *e)
         ew_tensor_info t;
 
         for (uint32_t k = 0; !ew_engine_get_tensor(e, k, i, &t); k++) {
-            json_t *o = json_pack("{s:s,s:s,s:b,s:o,s:o,s:o}", "name", t.name, "dtype", ew_dtype_text(t.dtype),
-                                  "input", (int)t.is_input, "min", dims_json(t.min, t.n_dims), "opt",
-                                  dims_json(t.opt, t.n_dims), "max", dims_json(t.max, t.n_dims));
+            json_t *o = json_pack("{s:s,s:s,s:b,s:o,s:o,s:o}", "name", t.name, "dtype",
+                                  ew_dtype_text(t.dtype), "input", (int)t.is_input, "min",
+                                  dims_json(t.min, t.n_dims), "opt", dims_json(t.opt, t.n_dims),
+                                  "max", dims_json(t.max, t.n_dims));
             if (t.alias_of)
                 json_object_set_new(o, "alias_of", json_string(t.alias_of));
             json_array_append_new(tensors, o);
         }
-        json_array_append_new(a, json_pack("{s:s,s:I,s:o}", "name", e->plan.profiles[i].name, "activation_bytes",
-                                           (json_int_t)e->plan.profiles[i].block_bytes, "tensors", tensors));
+        json_array_append_new(
+            a, json_pack("{s:s,s:I,s:o}", "name", e->plan.profiles[i].name, "activation_bytes",
+                         (json_int_t)e->plan.profiles[i].block_bytes, "tensors", tensors));
     }
     return a;
 }
@@ -72,9 +74,10 @@ static json_t *linear_json(const struct ew_plan *p)
         for (uint32_t c = 0; c < t->n_candidates; c++)
             if (c != t->chosen)
                 json_array_append_new(others, candidate_json(p, &t->candidates[c]));
-        o = json_pack("{s:s,s:s,s:I,s:I,s:b,s:I,s:o,s:o,s:o}", "op", "Linear", "dtype", ew_dtype_text(t->dtype), "n",
-                      (json_int_t)t->n, "k", (json_int_t)t->k, "glu", (int)t->glu, "uses", (json_int_t)t->n_uses,
-                      "m", m, "chosen", candidate_json(p, &t->candidates[t->chosen]), "runners_up", others);
+        o = json_pack("{s:s,s:s,s:I,s:I,s:b,s:I,s:o,s:o,s:o}", "op", "Linear", "dtype",
+                      ew_dtype_text(t->dtype), "n", (json_int_t)t->n, "k", (json_int_t)t->k, "glu",
+                      (int)t->glu, "uses", (json_int_t)t->n_uses, "m", m, "chosen",
+                      candidate_json(p, &t->candidates[t->chosen]), "runners_up", others);
         json_array_append_new(a, o);
     }
     return a;
@@ -98,9 +101,10 @@ ew_status ew_engine_describe(const ew_engine *e, char **out, ew_error *err)
 
     *out = NULL;
     EW_TRY(ew_json_parse(p->meta, strlen(p->meta), "engine META", &meta, err));
-    j = json_pack("{s:s,s:I,s:o,s:o,s:o,s:s,s:s,s:o,s:o}", "name", p->name, "bytes", (json_int_t)e->len, "meta", meta,
-                  "sections", sections_json(e), "tactics", linear_json(p), "attention", p->attention->name, "row_ops",
-                  p->rowops->name, "profiles", profiles_json(e), "nodes", nodes_json(p));
+    j = json_pack("{s:s,s:I,s:o,s:o,s:o,s:s,s:s,s:o,s:o}", "name", p->name, "bytes",
+                  (json_int_t)e->len, "meta", meta, "sections", sections_json(e), "tactics",
+                  linear_json(p), "attention", p->attention->name, "row_ops", p->rowops->name,
+                  "profiles", profiles_json(e), "nodes", nodes_json(p));
     if (j) {
         json_object_set_new(j, "weights_bytes", json_integer((json_int_t)p->weights_bytes));
         json_object_set_new(j, "dynamic", json_boolean(e->is_dynamic));

@@ -1,5 +1,6 @@
-/* engine/dynamic.c - runs where shapes depend on contents (NonZero-like Slice, Range, TopK with a computed k...): infer a
- * node with real data, give its outputs memory from the context's heap, run it, go on. The heap is reused by the next run. */
+/* engine/dynamic.c - runs where shapes depend on contents (NonZero-like Slice, Range, TopK with a
+ * computed k...): infer a node with real data, give its outputs memory from the context's heap, run
+ * it, go on. The heap is reused by the next run. */
 #include "engine/engine_impl.h"
 
 #include "base/size.h"
@@ -42,8 +43,8 @@ static void *heap_alloc(struct ew_context *c, size_t bytes)
     return h->data;
 }
 
-static ew_status node_outputs(struct ew_context *c, struct ew_launch *l, const struct ew_plan_node *n,
-                              const struct ew_infer *f)
+static ew_status node_outputs(struct ew_context *c, struct ew_launch *l,
+                              const struct ew_plan_node *n, const struct ew_infer *f)
 {
     const struct ew_plan *p = &c->engine->plan;
 
@@ -56,7 +57,8 @@ static ew_status node_outputs(struct ew_context *c, struct ew_launch *l, const s
         l->view[t] = (struct ew_view){ f->out[k], NULL };
         l->shapes.type[t] = f->out[k];
         if (!ew_type_bytes(&f->out[k], &bytes))
-            return ew_fail(&c->err, EW_STATUS_LIMIT, "node '%s': output %u is too large", n->name, k);
+            return ew_fail(&c->err, EW_STATUS_LIMIT, "node '%s': output %u is too large", n->name,
+                           k);
         if (p->root[t] != t)
             l->view[t].data = l->view[p->root[t]].data;
         else if (p->direct_out[t] != EW_PLAN_NONE)
@@ -64,7 +66,8 @@ static ew_status node_outputs(struct ew_context *c, struct ew_launch *l, const s
         else
             l->view[t].data = heap_alloc(c, bytes);
         if (!l->view[t].data && bytes)
-            return ew_fail(&c->err, EW_STATUS_NO_MEMORY, "node '%s': output %u of %zu bytes", n->name, k, bytes);
+            return ew_fail(&c->err, EW_STATUS_NO_MEMORY, "node '%s': output %u of %zu bytes",
+                           n->name, k, bytes);
     }
     return EW_STATUS_OK;
 }
@@ -118,7 +121,8 @@ static ew_status start(struct ew_context *c, struct ew_launch *l, const void ***
     }
     for (uint32_t t = 0; t < p->n_tensors; t++)
         if (p->tensors[t].kind == EW_PLAN_CONST) {
-            l->shapes.type[t] = ew_type_make(p->tensors[t].dtype, p->tensors[t].n_dims, p->tensors[t].dim);
+            l->shapes.type[t] =
+                ew_type_make(p->tensors[t].dtype, p->tensors[t].n_dims, p->tensors[t].dim);
             l->view[t].type = l->shapes.type[t];
             memcpy(&l->view[t].data, &p->tensors[t].data, sizeof(void *));
         }

@@ -1,4 +1,5 @@
-/* engine/engine.c - opening an engine file: map, verify, read, and work out every output's shapes. */
+/* engine/engine.c - opening an engine file: map, verify, read, and work out every output's shapes.
+ */
 #include "engine/engine_impl.h"
 
 #include "cpu/cpu.h"
@@ -31,7 +32,9 @@ static void info_inputs(struct ew_engine *e, uint32_t profile)
         const struct ew_plan_range *r = &p->profiles[profile].inputs[i];
         ew_tensor_info *ti = info_at(e, profile, i);
 
-        *ti = (ew_tensor_info){ .name = t->name, .dtype = t->dtype, .n_dims = (uint32_t)t->n_dims, .is_input = true };
+        *ti = (ew_tensor_info){
+            .name = t->name, .dtype = t->dtype, .n_dims = (uint32_t)t->n_dims, .is_input = true
+        };
         memcpy(ti->min, r->min, sizeof(ti->min));
         memcpy(ti->opt, r->opt, sizeof(ti->opt));
         memcpy(ti->max, r->max, sizeof(ti->max));
@@ -39,7 +42,8 @@ static void info_inputs(struct ew_engine *e, uint32_t profile)
 }
 
 /* Shapes of the outputs at min, opt and max; -1 where data decides. */
-static ew_status info_outputs(struct ew_engine *e, uint32_t profile, enum ew_plan_which which, ew_error *err)
+static ew_status info_outputs(struct ew_engine *e, uint32_t profile, enum ew_plan_which which,
+                              ew_error *err)
 {
     const struct ew_plan *p = &e->plan;
     struct ew_shapes s;
@@ -58,7 +62,8 @@ static ew_status info_outputs(struct ew_engine *e, uint32_t profile, enum ew_pla
         ti->name = p->outputs[o].name;
         ti->dtype = known ? type->dtype : t->dtype;
         ti->n_dims = (uint32_t)(known ? type->n_dims : t->n_dims);
-        ti->alias_of = p->outputs[o].alias == EW_PLAN_NONE ? NULL : p->tensors[p->outputs[o].alias].name;
+        ti->alias_of =
+            p->outputs[o].alias == EW_PLAN_NONE ? NULL : p->tensors[p->outputs[o].alias].name;
         for (uint32_t d = 0; d < ti->n_dims; d++)
             dims[d] = known ? type->dim[d] : -1;
     }
@@ -85,7 +90,10 @@ static ew_status info_fill(struct ew_engine *e, ew_error *err)
     }
     for (uint32_t i = 0; i < p->n_inputs + p->n_outputs; i++) {
         const char *name = info_at(e, 0, i)->name;
+        uint32_t taken;
 
+        if (ew_map_find(&e->names, name, strlen(name), &taken))
+            continue; /* an input that is an output too goes by its name as an input */
         if (!ew_map_put(&e->names, name, strlen(name), i))
             return ew_fail(err, EW_STATUS_NO_MEMORY, "engine tables");
     }
@@ -100,9 +108,11 @@ static ew_status check_embedding(const struct ew_plan *p, ew_error *err)
         return EW_STATUS_OK;
     t = &p->tensors[p->embedding];
     if (t->n_dims != 2 || t->packed.glu || (t->packed.kernel && t->packed.n_experts != 1) ||
-        (t->packed.kernel && (t->packed.n != (uint64_t)t->dim[0] || t->packed.k != (uint64_t)t->dim[1])) ||
+        (t->packed.kernel &&
+         (t->packed.n != (uint64_t)t->dim[0] || t->packed.k != (uint64_t)t->dim[1])) ||
         (t->dtype != EW_DTYPE_F32 && t->dtype != EW_DTYPE_F16 && t->dtype != EW_DTYPE_BF16))
-        return ew_fail(err, EW_STATUS_MALFORMED, "embedding '%s' is not a table of floats", t->name);
+        return ew_fail(err, EW_STATUS_MALFORMED, "embedding '%s' is not a table of floats",
+                       t->name);
     return EW_STATUS_OK;
 }
 
@@ -135,7 +145,8 @@ static struct ew_engine *engine_new(const ew_engine_opts *opts)
     return e;
 }
 
-ew_status ew_engine_open(const char *path, const ew_engine_opts *opts, ew_engine **out, ew_error *err)
+ew_status ew_engine_open(const char *path, const ew_engine_opts *opts, ew_engine **out,
+                         ew_error *err)
 {
     struct ew_engine *e;
     ew_status st;
@@ -161,15 +172,16 @@ ew_status ew_engine_open(const char *path, const ew_engine_opts *opts, ew_engine
     return EW_STATUS_OK;
 }
 
-ew_status ew_engine_load(const void *plan, size_t plan_bytes, const ew_engine_opts *opts, ew_engine **out,
-                         ew_error *err)
+ew_status ew_engine_load(const void *plan, size_t plan_bytes, const ew_engine_opts *opts,
+                         ew_engine **out, ew_error *err)
 {
     struct ew_engine *e;
     ew_status st;
 
     *out = NULL;
     if (!plan || (uintptr_t)plan % EW_PLAN_ALIGN)
-        return ew_fail(err, EW_STATUS_INVALID_ARG, "plan at %p: must be aligned to %d bytes", plan, EW_PLAN_ALIGN);
+        return ew_fail(err, EW_STATUS_INVALID_ARG, "plan at %p: must be aligned to %d bytes", plan,
+                       EW_PLAN_ALIGN);
     e = engine_new(opts);
     if (!e)
         return ew_fail(err, EW_STATUS_NO_MEMORY, "engine object");
@@ -215,7 +227,8 @@ uint32_t ew_engine_n_tensors(const ew_engine *e)
     return e->plan.n_inputs + e->plan.n_outputs;
 }
 
-ew_status ew_engine_get_tensor(const ew_engine *e, uint32_t i, uint32_t profile, ew_tensor_info *out)
+ew_status ew_engine_get_tensor(const ew_engine *e, uint32_t i, uint32_t profile,
+                               ew_tensor_info *out)
 {
     if (i >= ew_engine_n_tensors(e) || profile >= e->plan.n_profiles)
         return EW_STATUS_NOT_FOUND;
@@ -238,6 +251,7 @@ ew_status ew_engine_embed(const ew_engine *e, int32_t id, float *out)
         t->packed.kernel->unpack_row(out, t->data, (size_t)t->packed.n, k, (size_t)id);
     else
         ew_convert_floats(out, EW_DTYPE_F32,
-                          (const uint8_t *)t->data + (size_t)id * k * (ew_dtype_bits(t->dtype) / 8), t->dtype, k);
+                          (const uint8_t *)t->data + (size_t)id * k * (ew_dtype_bits(t->dtype) / 8),
+                          t->dtype, k);
     return EW_STATUS_OK;
 }

@@ -1,10 +1,12 @@
 /* engine/engine_impl.h - the engine and context objects as their own files see them.
  *
- *   ew_engine: plan (tables, mapped weights), output shapes at each profile, name lookup. Immutable after load.
- *   ew_context: bindings -> key -> launch. A launch owns an arena: types, views, known contents, steps.
+ *   ew_engine: plan (tables, mapped weights), output shapes at each profile, name lookup. Immutable
+ * after load. ew_context: bindings -> key -> launch. A launch owns an arena: types, views, known
+ * contents, steps.
  *
- *   key   = profile, dims and address of every input, address of every output (its own, or the held memory's)
- *   cache = up to EW_CACHE_LAUNCHES launches, found by a 128-bit hash of the key and compared in full */
+ *   key   = profile, dims and address of every input, address of every output (its own, or the held
+ * memory's) cache = up to EW_CACHE_LAUNCHES launches, found by a 128-bit hash of the key and
+ * compared in full */
 #ifndef EW_ENGINE_IMPL_H
 #define EW_ENGINE_IMPL_H
 
@@ -27,11 +29,11 @@ struct ew_engine {
     ew_logger logger;
     bool has_logger;
     const struct ew_backend *backend;
-    struct ew_map names;       /* tensor name -> i of ew_engine_get_tensor */
-    struct ew_tensor_info *info; /* [n_profiles][n_inputs + n_outputs] */
+    struct ew_map names;               /* tensor name -> i of ew_engine_get_tensor */
+    struct ew_tensor_info *info;       /* [n_profiles][n_inputs + n_outputs] */
     size_t shared_bytes, thread_bytes; /* scratch that the profiles' max shapes need */
     size_t block_bytes;
-    bool is_dynamic;           /* some profile cannot be resolved without data */
+    bool is_dynamic; /* some profile cannot be resolved without data */
 };
 
 struct ew_binding {
@@ -72,9 +74,9 @@ struct ew_context {
     uint32_t flags;
     uint32_t profile;
     struct ew_binding *in, *out;
-    struct ew_held *held; /* [n_outputs] */
+    struct ew_held *held;    /* [n_outputs] */
     struct ew_type *in_type; /* scratch of resolve */
-    bool clean;           /* nothing was set since the last run */
+    bool clean;              /* nothing was set since the last run */
     struct ew_launch *last;
     struct ew_launch *cache[EW_CACHE_LAUNCHES];
     size_t n_cached;
@@ -99,12 +101,14 @@ void ew_launch_destroy(struct ew_launch *l);
 ew_status ew_launch_emit_node(struct ew_context *c, struct ew_launch *l, uint32_t node);
 /* The closing copies: outputs that no node writes in place. */
 ew_status ew_launch_emit_outputs(struct ew_context *c, struct ew_launch *l);
-/* Address where output o must end up (its own, its alias input's, or held memory grown to `bytes`). NULL: no memory. */
+/* Address where output o must end up (its own, its alias input's, or held memory grown to `bytes`).
+ * NULL: no memory. */
 void *ew_context_out_address(struct ew_context *c, uint32_t o, size_t bytes);
 /* Grows scratch to what the list needs. */
 ew_status ew_context_scratch(struct ew_context *c, size_t shared, size_t per_thread);
 /* Runs steps [begin, end) with timing when asked for. */
-ew_status ew_context_exec(struct ew_context *c, const struct ew_step_list *list, size_t begin, size_t end);
+ew_status ew_context_exec(struct ew_context *c, const struct ew_step_list *list, size_t begin,
+                          size_t end);
 
 /* dynamic.c */
 ew_status ew_context_run_dynamic(struct ew_context *c, struct ew_launch *l);

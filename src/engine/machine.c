@@ -1,4 +1,5 @@
-/* engine/machine.c - what this process and this machine are doing: memory by subsystem, measured ceilings. */
+/* engine/machine.c - what this process and this machine are doing: memory by subsystem, measured
+ * ceilings. */
 #include <string.h>
 
 #include "edgewise/engine.h"
@@ -21,7 +22,8 @@ uint64_t ew_memory_n_allocations(void)
     return ew_mem_count();
 }
 
-ew_status ew_machine_measure(uint32_t n_threads, const char *cpu_level, ew_machine_info *out, ew_error *err)
+ew_status ew_machine_measure(uint32_t n_threads, const char *cpu_level, ew_machine_info *out,
+                             ew_error *err)
 {
     struct ew_cpu_info cpu;
     struct ew_pool *pool = NULL;
@@ -39,6 +41,7 @@ ew_status ew_machine_measure(uint32_t n_threads, const char *cpu_level, ew_machi
     out->read_bytes_per_s = ew_probe_read_bandwidth(pool, cpu.flags & mask, 0, 0.5);
     out->f32_flops_per_s = ew_probe_f32_flops(pool, cpu.flags & mask, 0.3);
     ew_pool_destroy(pool);
-    return out->read_bytes_per_s > 0 ? EW_STATUS_OK
-                                     : ew_fail(err, EW_STATUS_NO_MEMORY, "the bandwidth probe had no memory");
+    return out->read_bytes_per_s > 0
+               ? EW_STATUS_OK
+               : ew_fail(err, EW_STATUS_NO_MEMORY, "the bandwidth probe had no memory");
 }

@@ -1,4 +1,5 @@
-/* engine/resolve.c - from bindings to a launch list: shapes, addresses, steps. Nothing here runs a kernel of the model. */
+/* engine/resolve.c - from bindings to a launch list: shapes, addresses, steps. Nothing here runs a
+ * kernel of the model. */
 #include "engine/engine_impl.h"
 
 #include "base/size.h"
@@ -44,7 +45,8 @@ static uint8_t *const_address(const struct ew_plan_tensor *t)
     return p;
 }
 
-/* Address of one tensor for the static mode. False: it has none in the plan (the launch must run dynamically). */
+/* Address of one tensor for the static mode. False: it has none in the plan (the launch must run
+ * dynamically). */
 static bool place(struct ew_context *c, struct ew_launch *l, uint32_t t, bool *no_memory)
 {
     const struct ew_plan *p = &c->engine->plan;
@@ -102,7 +104,8 @@ ew_status ew_launch_emit_node(struct ew_context *c, struct ew_launch *l, uint32_
     const struct ew_plan *p = &c->engine->plan;
     const struct ew_plan_node *n = &p->nodes[node];
     const struct ew_view **in = ew_arena_new(&l->arena, const struct ew_view *, n->n_in + 1u);
-    const struct ew_packed **packed = ew_arena_new(&l->arena, const struct ew_packed *, n->n_in + 1u);
+    const struct ew_packed **packed =
+        ew_arena_new(&l->arena, const struct ew_packed *, n->n_in + 1u);
     struct ew_view **out = ew_arena_new(&l->arena, struct ew_view *, n->n_out + 1u);
     struct ew_emit e = { p, n, node, in, packed, out, ew_pool_threads(c->pool) };
 
@@ -130,14 +133,17 @@ ew_status ew_launch_emit_outputs(struct ew_context *c, struct ew_launch *l)
         void *to;
 
         if (!ew_type_bytes(&v->type, &bytes))
-            return ew_fail(&c->err, EW_STATUS_LIMIT, "output '%s' is too large", p->outputs[o].name);
+            return ew_fail(&c->err, EW_STATUS_LIMIT, "output '%s' is too large",
+                           p->outputs[o].name);
         if (p->direct_out[t] == o && !l->shapes.known[t])
             continue;
         to = ew_context_out_address(c, o, bytes);
         if (!to)
-            return ew_fail(&c->err, EW_STATUS_NO_MEMORY, "output '%s': %zu bytes", p->outputs[o].name, bytes);
+            return ew_fail(&c->err, EW_STATUS_NO_MEMORY, "output '%s': %zu bytes",
+                           p->outputs[o].name, bytes);
         EW_TRY(c->engine->backend->emit_copy(&l->list, p->n_nodes + o, to,
-                                             l->shapes.known[t] ? l->shapes.known[t] : v->data, bytes, &c->err));
+                                             l->shapes.known[t] ? l->shapes.known[t] : v->data,
+                                             bytes, &c->err));
     }
     return EW_STATUS_OK;
 }

@@ -1,5 +1,5 @@
-/* engine/trace.c - the process-wide trace recorder. The one place with global state: a trace covers every context of the
- * process, and an atomic flag is all that runs pay while it is off. */
+/* engine/trace.c - the process-wide trace recorder. The one place with global state: a trace covers
+ * every context of the process, and an atomic flag is all that runs pay while it is off. */
 #include "engine/engine_impl.h"
 
 #include "base/buf.h"
@@ -60,9 +60,12 @@ ew_status ew_trace_start(uint64_t max_events, ew_error *err)
 {
     uint32_t off = 0;
 
-    if (!__atomic_compare_exchange_n(&trace.state, &off, 1, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
+    if (!__atomic_compare_exchange_n(&trace.state, &off, 1, false, __ATOMIC_ACQ_REL,
+                                     __ATOMIC_ACQUIRE))
         return ew_fail(err, EW_STATUS_BUSY, "a trace is being recorded already");
-    trace.cap = max_events == 0 ? 1u << 20 : max_events > 1u << 28 ? 1u << 28 : (uint32_t)max_events;
+    trace.cap = max_events == 0         ? 1u << 20
+                : max_events > 1u << 28 ? 1u << 28
+                                        : (uint32_t)max_events;
     trace.events = ew_mem_alloc(EW_MEM_MISC, (size_t)trace.cap * sizeof(*trace.events));
     if (!trace.events) {
         __atomic_store_n(&trace.state, 0, __ATOMIC_RELEASE);
@@ -85,7 +88,8 @@ ew_status ew_trace_write(const char *path, ew_error *err)
     struct ew_buf b;
     ew_status st;
 
-    if (!__atomic_compare_exchange_n(&trace.state, &on, 1, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
+    if (!__atomic_compare_exchange_n(&trace.state, &on, 1, false, __ATOMIC_ACQ_REL,
+                                     __ATOMIC_ACQUIRE))
         return ew_fail(err, EW_STATUS_INVALID_ARG, "no trace is being recorded");
     while (__atomic_load_n(&trace.writers, __ATOMIC_ACQUIRE))
         ew_thread_yield();
@@ -96,10 +100,13 @@ ew_status ew_trace_write(const char *path, ew_error *err)
         const struct trace_event *ev = &trace.events[i];
         const uint64_t at = since(ev->begin_ns), len = ev->end_ns - ev->begin_ns;
 
-        ew_buf_printf(&b, "%s\n{\"name\":\"%s\",\"cat\":\"%s\",\"ph\":\"X\",\"pid\":%u,\"tid\":%llu,", i ? "," : "",
-                      ev->name, ev->category, ew_os_pid(), (unsigned long long)(ev->thread >> 4 & 0xffffff));
+        ew_buf_printf(&b,
+                      "%s\n{\"name\":\"%s\",\"cat\":\"%s\",\"ph\":\"X\",\"pid\":%u,\"tid\":%llu,",
+                      i ? "," : "", ev->name, ev->category, ew_os_pid(),
+                      (unsigned long long)(ev->thread >> 4 & 0xffffff));
         ew_buf_printf(&b, "\"ts\":%llu.%03u,\"dur\":%llu.%03u}", (unsigned long long)(at / 1000),
-                      (unsigned)(at % 1000), (unsigned long long)(len / 1000), (unsigned)(len % 1000));
+                      (unsigned)(at % 1000), (unsigned long long)(len / 1000),
+                      (unsigned)(len % 1000));
     }
     ew_buf_puts(&b, "\n]}\n");
     st = b.failed ? ew_fail(err, EW_STATUS_NO_MEMORY, "trace of %u events", n)

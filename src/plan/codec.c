@@ -226,7 +226,8 @@ static bool rd_field(struct ew_rd *r, const struct ew_attr_field *f, uint8_t *at
         v32 = ew_rd_u32(r);
         while (f->type == EW_FIELD_ENUM && f->names && f->names[n])
             n++;
-        if ((f->type == EW_FIELD_ENUM && v32 >= n) || (f->type == EW_FIELD_DTYPE && v32 >= EW_DTYPE_COUNT))
+        if ((f->type == EW_FIELD_ENUM && v32 >= n) ||
+            (f->type == EW_FIELD_DTYPE && v32 >= EW_DTYPE_COUNT))
             return false;
         memcpy(at, &v32, 4);
         return true;

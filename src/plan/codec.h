@@ -1,28 +1,30 @@
-/* plan/codec.h - little-endian cursor over untrusted bytes, its writing twin, and the layout numbers of the file. */
+/* plan/codec.h - little-endian cursor over untrusted bytes, its writing twin, and the layout
+ * numbers of the file. */
 #ifndef EW_PLAN_CODEC_H
 #define EW_PLAN_CODEC_H
 
 #include "base/buf.h"
 #include "plan/plan.h"
 
-#define EW_PLAN_MAGIC "EDGEWISE"
+#define EW_PLAN_MAGIC  "EDGEWISE"
 #define EW_PLAN_FORMAT 1u
 /* Packed layouts may change between any two versions, so the version must be the same. */
-#define EW_VERSION_NUMBER (EW_VERSION_MAJOR * 10000u + EW_VERSION_MINOR * 100u + EW_VERSION_PATCH)
-#define EW_PLAN_PAGE 4096u
-#define EW_PLAN_CHUNK (4u << 20)
-#define EW_PLAN_HEAD 64u          /* fixed part of the header */
+#define EW_VERSION_NUMBER      (EW_VERSION_MAJOR * 10000u + EW_VERSION_MINOR * 100u + EW_VERSION_PATCH)
+#define EW_PLAN_PAGE           4096u
+#define EW_PLAN_CHUNK          (4u << 20)
+#define EW_PLAN_HEAD           64u /* fixed part of the header */
 #define EW_PLAN_SECTION_RECORD 32u
-#define EW_PLAN_HASH_AT 48u
+#define EW_PLAN_HASH_AT        48u
 
 /* Sections, in file order; all are there. */
-#define EW_PLAN_SECTION_MAP(X) X(META, "META") X(GRAPH, "GRAPH") X(MEMORY, "MEMORY") X(TACTICS, "TACTICS") \
-    X(WEIGHTS, "WEIGHTS")
+#define EW_PLAN_SECTION_MAP(X)                                                                     \
+    X(META, "META")                                                                                \
+    X(GRAPH, "GRAPH") X(MEMORY, "MEMORY") X(TACTICS, "TACTICS") X(WEIGHTS, "WEIGHTS")
 enum ew_plan_section {
 #define EW_PLAN_SECTION_ENUM(id, text) EW_PLAN_##id,
     EW_PLAN_SECTION_MAP(EW_PLAN_SECTION_ENUM)
 #undef EW_PLAN_SECTION_ENUM
-    EW_PLAN_N_SECTIONS
+        EW_PLAN_N_SECTIONS
 };
 const char *ew_plan_section_text(unsigned section);
 

@@ -1,4 +1,5 @@
-/* plan/plan.c - structural rules of a plan: links, storage classes, profiles, packed weights. Shapes are in shapes.c. */
+/* plan/plan.c - structural rules of a plan: links, storage classes, profiles, packed weights.
+ * Shapes are in shapes.c. */
 #include "plan/plan.h"
 
 #include <string.h>
@@ -20,8 +21,8 @@ void ew_plan_deinit(struct ew_plan *p)
 
 bool ew_plan_is_view_op(ew_op op)
 {
-    return op == EW_OP_RESHAPE || op == EW_OP_SQUEEZE || op == EW_OP_UNSQUEEZE || op == EW_OP_FLATTEN ||
-           op == EW_OP_IDENTITY;
+    return op == EW_OP_RESHAPE || op == EW_OP_SQUEEZE || op == EW_OP_UNSQUEEZE ||
+           op == EW_OP_FLATTEN || op == EW_OP_IDENTITY;
 }
 
 static ew_status check_node(struct ew_plan *p, uint32_t i, ew_error *err)
@@ -30,11 +31,12 @@ static ew_status check_node(struct ew_plan *p, uint32_t i, ew_error *err)
     const struct ew_op_info *info = ew_op_get(n->op);
 
     if (!info)
-        return ew_fail(err, EW_STATUS_MALFORMED, "node '%s': op number %d is unknown", n->name, (int)n->op);
+        return ew_fail(err, EW_STATUS_MALFORMED, "node '%s': op number %d is unknown", n->name,
+                       (int)n->op);
     if (n->n_in < info->min_in || (info->max_in != EW_VARIADIC && n->n_in > info->max_in) ||
         n->n_out < info->min_out || n->n_out > info->max_out || n->n_out > EW_MAX_OUTPUTS)
-        return ew_fail(err, EW_STATUS_MALFORMED, "node '%s' (%s): %u inputs and %u outputs", n->name, info->name,
-                       n->n_in, n->n_out);
+        return ew_fail(err, EW_STATUS_MALFORMED, "node '%s' (%s): %u inputs and %u outputs",
+                       n->name, info->name, n->n_in, n->n_out);
     for (uint32_t k = 0; k < n->n_in; k++) {
         const uint32_t t = n->in[k];
 
@@ -43,10 +45,11 @@ static ew_status check_node(struct ew_plan *p, uint32_t i, ew_error *err)
         if (t == EW_PLAN_NONE && n->op == EW_OP_KV_ATTENTION && (k == 1 || k == 2))
             continue;
         if (t >= p->n_tensors)
-            return ew_fail(err, EW_STATUS_MALFORMED, "node '%s': input %u is tensor %u of %u", n->name, k, t,
-                           p->n_tensors);
+            return ew_fail(err, EW_STATUS_MALFORMED, "node '%s': input %u is tensor %u of %u",
+                           n->name, k, t, p->n_tensors);
         if (p->tensors[t].kind == EW_PLAN_ACT && p->tensors[t].producer == EW_PLAN_NONE)
-            return ew_fail(err, EW_STATUS_MALFORMED, "node '%s': input '%s' is used before it is made", n->name,
+            return ew_fail(err, EW_STATUS_MALFORMED,
+                           "node '%s': input '%s' is used before it is made", n->name,
                            p->tensors[t].name);
     }
     for (uint32_t k = 0; k < n->n_out; k++) {
@@ -54,14 +57,16 @@ static ew_status check_node(struct ew_plan *p, uint32_t i, ew_error *err)
 
         if (t == EW_PLAN_NONE)
             continue;
-        if (t >= p->n_tensors || p->tensors[t].kind != EW_PLAN_ACT || p->tensors[t].producer != EW_PLAN_NONE)
-            return ew_fail(err, EW_STATUS_MALFORMED, "node '%s': output %u is tensor %u, which it cannot be", n->name,
-                           k, t);
+        if (t >= p->n_tensors || p->tensors[t].kind != EW_PLAN_ACT ||
+            p->tensors[t].producer != EW_PLAN_NONE)
+            return ew_fail(err, EW_STATUS_MALFORMED,
+                           "node '%s': output %u is tensor %u, which it cannot be", n->name, k, t);
         p->tensors[t].producer = i;
         p->tensors[t].out_idx = k;
     }
     if (n->op == EW_OP_KV_ATTENTION && p->tensors[n->in[3]].kind != EW_PLAN_INPUT)
-        return ew_fail(err, EW_STATUS_UNSUPPORTED, "node '%s': the cache '%s' is not an input of the graph", n->name,
+        return ew_fail(err, EW_STATUS_UNSUPPORTED,
+                       "node '%s': the cache '%s' is not an input of the graph", n->name,
                        p->tensors[n->in[3]].name);
     return EW_STATUS_OK;
 }
@@ -70,7 +75,8 @@ static ew_status check_tensors(struct ew_plan *p, ew_error *err)
 {
     for (uint32_t i = 0; i < p->n_inputs; i++) {
         if (p->inputs[i] >= p->n_tensors || p->tensors[p->inputs[i]].kind != EW_PLAN_INPUT)
-            return ew_fail(err, EW_STATUS_MALFORMED, "input %u is tensor %u, not an input", i, p->inputs[i]);
+            return ew_fail(err, EW_STATUS_MALFORMED, "input %u is tensor %u, not an input", i,
+                           p->inputs[i]);
         for (uint32_t j = 0; j < i; j++)
             if (p->inputs[j] == p->inputs[i])
                 return ew_fail(err, EW_STATUS_MALFORMED, "input %u is listed twice", i);
@@ -85,7 +91,8 @@ static ew_status check_tensors(struct ew_plan *p, ew_error *err)
     return EW_STATUS_OK;
 }
 
-/* Views take the memory of what they view unless they are themselves an output, which has its own address. */
+/* Views take the memory of what they view unless they are themselves an output, which has its own
+ * address. */
 static void set_roots(struct ew_plan *p)
 {
     for (uint32_t t = 0; t < p->n_tensors; t++) {
@@ -105,7 +112,8 @@ static void set_roots(struct ew_plan *p)
         if (n->op == EW_OP_KV_ATTENTION && n->n_out > 1 && n->out[1] != EW_PLAN_NONE) {
             p->root[n->out[1]] = n->in[3];
             p->direct_out[n->out[1]] = EW_PLAN_NONE;
-        } else if (ew_plan_is_view_op(n->op) && n->out[0] != EW_PLAN_NONE && p->direct_out[n->out[0]] == EW_PLAN_NONE) {
+        } else if (ew_plan_is_view_op(n->op) && n->out[0] != EW_PLAN_NONE &&
+                   p->direct_out[n->out[0]] == EW_PLAN_NONE) {
             p->root[n->out[0]] = p->root[n->in[0]];
         }
     }
@@ -119,20 +127,22 @@ ew_status ew_plan_link(struct ew_plan *p, ew_error *err)
     for (uint32_t o = 0; o < p->n_outputs; o++) {
         const struct ew_plan_output *out = &p->outputs[o];
 
-        if (out->tensor >= p->n_tensors ||
-            (p->tensors[out->tensor].kind == EW_PLAN_ACT && p->tensors[out->tensor].producer == EW_PLAN_NONE))
-            return ew_fail(err, EW_STATUS_MALFORMED, "output '%s' is tensor %u, which nothing makes", out->name,
-                           out->tensor);
+        if (out->tensor >= p->n_tensors || (p->tensors[out->tensor].kind == EW_PLAN_ACT &&
+                                            p->tensors[out->tensor].producer == EW_PLAN_NONE))
+            return ew_fail(err, EW_STATUS_MALFORMED,
+                           "output '%s' is tensor %u, which nothing makes", out->name, out->tensor);
         if (p->tensors[out->tensor].packed.kernel)
             return ew_fail(err, EW_STATUS_MALFORMED, "output '%s' is a packed weight", out->name);
         if (out->alias != EW_PLAN_NONE &&
             (out->alias >= p->n_tensors || p->tensors[out->alias].kind != EW_PLAN_INPUT))
-            return ew_fail(err, EW_STATUS_MALFORMED, "output '%s' shares memory with tensor %u, not an input",
-                           out->name, out->alias);
+            return ew_fail(err, EW_STATUS_MALFORMED,
+                           "output '%s' shares memory with tensor %u, not an input", out->name,
+                           out->alias);
     }
     if (p->embedding != EW_PLAN_NONE &&
         (p->embedding >= p->n_tensors || p->tensors[p->embedding].kind != EW_PLAN_CONST))
-        return ew_fail(err, EW_STATUS_MALFORMED, "embedding is tensor %u, not a constant", p->embedding);
+        return ew_fail(err, EW_STATUS_MALFORMED, "embedding is tensor %u, not a constant",
+                       p->embedding);
     if (!p->root) {
         p->root = ew_arena_new(&p->arena, uint32_t, p->n_tensors + 1u);
         p->direct_out = ew_arena_new(&p->arena, uint32_t, p->n_tensors + 1u);
@@ -154,34 +164,38 @@ ew_status ew_plan_check_profiles(const struct ew_plan *p, ew_error *err)
                 if (r->min[d] < 0 || r->min[d] > r->opt[d] || r->opt[d] > r->max[d])
                     return ew_fail(err, EW_STATUS_INVALID_ARG,
                                    "profile '%s': input '%s' axis %d: min %lld, opt %lld, max %lld",
-                                   p->profiles[i].name, t->name, d, (long long)r->min[d], (long long)r->opt[d],
-                                   (long long)r->max[d]);
+                                   p->profiles[i].name, t->name, d, (long long)r->min[d],
+                                   (long long)r->opt[d], (long long)r->max[d]);
                 if (t->dim[d] >= 0 && (r->min[d] != t->dim[d] || r->max[d] != t->dim[d]))
                     return ew_fail(err, EW_STATUS_MISMATCH,
-                                   "profile '%s': input '%s' axis %d is %lld in the graph, %lld..%lld in the profile",
-                                   p->profiles[i].name, t->name, d, (long long)t->dim[d], (long long)r->min[d],
-                                   (long long)r->max[d]);
+                                   "profile '%s': input '%s' axis %d is %lld in the graph, "
+                                   "%lld..%lld in the profile",
+                                   p->profiles[i].name, t->name, d, (long long)t->dim[d],
+                                   (long long)r->min[d], (long long)r->max[d]);
             }
         }
     return EW_STATUS_OK;
 }
 
-static ew_status check_packed_use(const struct ew_plan *p, const struct ew_plan_node *n, uint32_t k, uint64_t rows,
-                                  uint64_t cols, uint64_t experts, bool glu, ew_error *err)
+static ew_status check_packed_use(const struct ew_plan *p, const struct ew_plan_node *n, uint32_t k,
+                                  uint64_t rows, uint64_t cols, uint64_t experts, bool glu,
+                                  ew_error *err)
 {
     const struct ew_plan_tensor *t = &p->tensors[n->in[k]];
     const struct ew_packed *w = &t->packed;
 
     if (t->kind != EW_PLAN_CONST || !w->kernel)
-        return ew_fail(err, EW_STATUS_UNSUPPORTED, "node '%s' (%s): weight '%s' is not a packed constant", n->name,
+        return ew_fail(err, EW_STATUS_UNSUPPORTED,
+                       "node '%s' (%s): weight '%s' is not a packed constant", n->name,
                        ew_op_get(n->op)->name, t->name);
     if (w->n != rows || w->k != cols || w->n_experts != experts || w->glu != glu)
         return ew_fail(err, EW_STATUS_MALFORMED,
-                       "node '%s': weight '%s' is packed as %llu x [%llu,%llu] glu %d, the node wants %llu x [%llu,%llu] "
+                       "node '%s': weight '%s' is packed as %llu x [%llu,%llu] glu %d, the node "
+                       "wants %llu x [%llu,%llu] "
                        "glu %d",
                        n->name, t->name, (unsigned long long)w->n_experts, (unsigned long long)w->n,
-                       (unsigned long long)w->k, (int)w->glu, (unsigned long long)experts, (unsigned long long)rows,
-                       (unsigned long long)cols, (int)glu);
+                       (unsigned long long)w->k, (int)w->glu, (unsigned long long)experts,
+                       (unsigned long long)rows, (unsigned long long)cols, (int)glu);
     return EW_STATUS_OK;
 }
 
@@ -191,23 +205,26 @@ ew_status ew_plan_check_packed(const struct ew_plan *p, ew_error *err)
         const struct ew_plan_node *n = &p->nodes[i];
 
         for (uint32_t k = 0; k < n->n_in; k++) {
-            const struct ew_plan_tensor *t = n->in[k] == EW_PLAN_NONE ? NULL : &p->tensors[n->in[k]];
+            const struct ew_plan_tensor *t =
+                n->in[k] == EW_PLAN_NONE ? NULL : &p->tensors[n->in[k]];
 
             if (n->op == EW_OP_LINEAR && k == 1) {
                 if (t->n_dims != 2)
-                    return ew_fail(err, EW_STATUS_MALFORMED, "node '%s': weight '%s' has %d dims, not 2", n->name,
-                                   t->name, t->n_dims);
+                    return ew_fail(err, EW_STATUS_MALFORMED,
+                                   "node '%s': weight '%s' has %d dims, not 2", n->name, t->name,
+                                   t->n_dims);
                 EW_TRY(check_packed_use(p, n, k, (uint64_t)t->dim[0], (uint64_t)t->dim[1], 1,
                                         n->attrs.linear.glu != 0, err));
             } else if (n->op == EW_OP_MOE && (k == 2 || k == 3)) {
                 if (t->n_dims != 3)
-                    return ew_fail(err, EW_STATUS_MALFORMED, "node '%s': weight '%s' has %d dims, not 3", n->name,
-                                   t->name, t->n_dims);
-                EW_TRY(check_packed_use(p, n, k, (uint64_t)t->dim[1], (uint64_t)t->dim[2], (uint64_t)t->dim[0],
-                                        k == 2, err));
+                    return ew_fail(err, EW_STATUS_MALFORMED,
+                                   "node '%s': weight '%s' has %d dims, not 3", n->name, t->name,
+                                   t->n_dims);
+                EW_TRY(check_packed_use(p, n, k, (uint64_t)t->dim[1], (uint64_t)t->dim[2],
+                                        (uint64_t)t->dim[0], k == 2, err));
             } else if (t && t->packed.kernel) {
-                return ew_fail(err, EW_STATUS_MALFORMED, "node '%s': input '%s' is packed for a Linear", n->name,
-                               t->name);
+                return ew_fail(err, EW_STATUS_MALFORMED,
+                               "node '%s': input '%s' is packed for a Linear", n->name, t->name);
             }
         }
     }

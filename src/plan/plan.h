@@ -1,4 +1,5 @@
-/* plan/plan.h - what an engine file says, as plain tables: tensors, nodes, profiles, tactics, memory.
+/* plan/plan.h - what an engine file says, as plain tables: tensors, nodes, profiles, tactics,
+ * memory.
  *
  *   builder: ew_graph --flatten--> ew_plan --tactics, memory--> ew_plan_write (plan/writer.h)
  *   engine:  bytes --ew_plan_read (plan/reader.h)--> ew_plan --> contexts
@@ -14,9 +15,10 @@
 #include "kernels/rowops.h"
 #include "op/op.h"
 
-#define EW_PLAN_NONE UINT32_MAX
-#define EW_PLAN_ALIGN 64         /* of every constant and every activation */
-#define EW_PLAN_KNOWN_MAX 65536u /* bytes: larger results are computed by steps, not while resolving */
+#define EW_PLAN_NONE  UINT32_MAX
+#define EW_PLAN_ALIGN 64 /* of every constant and every activation */
+#define EW_PLAN_KNOWN_MAX                                                                          \
+    65536u /* bytes: larger results are computed by steps, not while resolving */
 
 enum ew_plan_kind { EW_PLAN_ACT = 0, EW_PLAN_INPUT = 1, EW_PLAN_CONST = 2 };
 
@@ -108,24 +110,26 @@ struct ew_plan {
     const struct ew_attn_kernel *attention;
     const struct ew_rowops *rowops;
 
-    uint32_t *root;      /* [n_tensors]: tensor whose memory this one uses (itself mostly) */
-    uint32_t *direct_out; /* [n_tensors]: output written in place by the producer, or EW_PLAN_NONE */
+    uint32_t *root; /* [n_tensors]: tensor whose memory this one uses (itself mostly) */
+    uint32_t
+        *direct_out; /* [n_tensors]: output written in place by the producer, or EW_PLAN_NONE */
     uint64_t weights_bytes;
 };
 
 /* Result of shape inference over the whole plan for one set of input shapes. */
 struct ew_shapes {
-    struct ew_type *type;  /* [n_tensors] */
-    const void **known;    /* [n_tensors]: contents known without running, or NULL */
-    bool needs_data;       /* stopped at `stopped_at`: its shapes depend on contents */
+    struct ew_type *type; /* [n_tensors] */
+    const void **known;   /* [n_tensors]: contents known without running, or NULL */
+    bool needs_data;      /* stopped at `stopped_at`: its shapes depend on contents */
     uint32_t stopped_at;
 };
 
 void ew_plan_init(struct ew_plan *p);
 void ew_plan_deinit(struct ew_plan *p);
 
-/* Fills root and direct_out from nodes and outputs. Also the structural check of both makers of plans: ids in range,
- * topological order, one producer a tensor, arities, caches that are inputs. MALFORMED otherwise. */
+/* Fills root and direct_out from nodes and outputs. Also the structural check of both makers of
+ * plans: ids in range, topological order, one producer a tensor, arities, caches that are inputs.
+ * MALFORMED otherwise. */
 ew_status ew_plan_link(struct ew_plan *p, ew_error *err);
 /* True for ops whose output is the same bytes as input 0 with other dims. */
 bool ew_plan_is_view_op(ew_op op);
@@ -134,16 +138,19 @@ ew_status ew_plan_check_profiles(const struct ew_plan *p, ew_error *err);
 /* Checks that packed weights fit their Linear/Moe nodes. */
 ew_status ew_plan_check_packed(const struct ew_plan *p, ew_error *err);
 
-/* Types of the outputs of node n from the types and contents of its inputs. f->err is set by the caller's choice. */
-ew_status ew_plan_infer(const struct ew_plan_node *n, const struct ew_type *type, const void *const *data,
-                        struct ew_infer *f, ew_error *err);
-/* Infers every tensor; contents of shape arithmetic are computed into `a`. inputs: [n_inputs] concrete types. */
+/* Types of the outputs of node n from the types and contents of its inputs. f->err is set by the
+ * caller's choice. */
+ew_status ew_plan_infer(const struct ew_plan_node *n, const struct ew_type *type,
+                        const void *const *data, struct ew_infer *f, ew_error *err);
+/* Infers every tensor; contents of shape arithmetic are computed into `a`. inputs: [n_inputs]
+ * concrete types. */
 ew_status ew_plan_shapes(const struct ew_plan *p, const struct ew_type *inputs, struct ew_arena *a,
                          struct ew_shapes *out, ew_error *err);
 enum ew_plan_which { EW_PLAN_MIN, EW_PLAN_OPT, EW_PLAN_MAX };
 /* The same at a profile's shapes. */
-ew_status ew_plan_profile_shapes(const struct ew_plan *p, uint32_t profile, enum ew_plan_which which,
-                                 struct ew_arena *a, struct ew_shapes *out, ew_error *err);
+ew_status ew_plan_profile_shapes(const struct ew_plan *p, uint32_t profile,
+                                 enum ew_plan_which which, struct ew_arena *a,
+                                 struct ew_shapes *out, ew_error *err);
 /* Node has nothing to do at run time: its outputs are known, or views of its input's memory. */
 bool ew_plan_node_is_free(const struct ew_plan *p, uint32_t node, const struct ew_shapes *s);
 

@@ -1,5 +1,5 @@
-/* plan/reader.c - sections of a verified file into a plan. Checksums keep accidents out; what is checked here keeps out
- * files made by hand: every index, offset, size, dtype and attribute. */
+/* plan/reader.c - sections of a verified file into a plan. Checksums keep accidents out; what is
+ * checked here keeps out files made by hand: every index, offset, size, dtype and attribute. */
 #include "plan/reader.h"
 
 #include "base/json.h"
@@ -23,7 +23,8 @@ static ew_status need_cpu(const struct reader *rd, const char *what, uint32_t ne
 {
     if ((need & ~rd->cpu_flags) == 0)
         return EW_STATUS_OK;
-    return ew_fail(err, EW_STATUS_MISMATCH, "%s needs CPU level %s, this processor (or --cpu) offers %s", what,
+    return ew_fail(err, EW_STATUS_MISMATCH,
+                   "%s needs CPU level %s, this processor (or --cpu) offers %s", what,
                    ew_cpu_level_text(need), ew_cpu_level_text(rd->cpu_flags));
 }
 
@@ -51,7 +52,8 @@ static ew_status read_meta(struct reader *rd, ew_error *err)
     return st;
 }
 
-static ew_status read_packed(struct reader *rd, struct ew_rd *r, struct ew_plan_tensor *t, ew_error *err)
+static ew_status read_packed(struct reader *rd, struct ew_rd *r, struct ew_plan_tensor *t,
+                             ew_error *err)
 {
     struct ew_packed *w = &t->packed;
     const char *name = ew_rd_str(r, &rd->p->arena);
@@ -66,20 +68,24 @@ static ew_status read_packed(struct reader *rd, struct ew_rd *r, struct ew_plan_
         return bad(err, "packed weight", 0);
     w->kernel = ew_linear_kernel_find(name);
     if (!w->kernel)
-        return ew_fail(err, EW_STATUS_MISMATCH, "weight '%s' is packed for kernel '%s', which this build has not",
-                       t->name, name);
+        return ew_fail(err, EW_STATUS_MISMATCH,
+                       "weight '%s' is packed for kernel '%s', which this build has not", t->name,
+                       name);
     EW_TRY(need_cpu(rd, name, w->kernel->cpu_need, err));
     rd->p->cpu_need |= w->kernel->cpu_need;
-    if (!w->n || !w->k || !w->n_experts || w->n > INT32_MAX || w->k > INT32_MAX || (w->glu && w->n % 2) ||
+    if (!w->n || !w->k || !w->n_experts || w->n > INT32_MAX || w->k > INT32_MAX ||
+        (w->glu && w->n % 2) ||
         w->kernel->packed_bytes((size_t)w->n, (size_t)w->k, w->glu) != w->expert_bytes ||
         !ew_size_mul((size_t)w->expert_bytes, (size_t)w->n_experts, &bytes) || bytes != t->bytes)
-        return ew_fail(err, EW_STATUS_MALFORMED, "weight '%s': %llu x [%llu,%llu] packed in %llu bytes", t->name,
-                       (unsigned long long)w->n_experts, (unsigned long long)w->n, (unsigned long long)w->k,
-                       (unsigned long long)t->bytes);
+        return ew_fail(err, EW_STATUS_MALFORMED,
+                       "weight '%s': %llu x [%llu,%llu] packed in %llu bytes", t->name,
+                       (unsigned long long)w->n_experts, (unsigned long long)w->n,
+                       (unsigned long long)w->k, (unsigned long long)t->bytes);
     return EW_STATUS_OK;
 }
 
-static ew_status read_const(struct reader *rd, struct ew_rd *r, struct ew_plan_tensor *t, ew_error *err)
+static ew_status read_const(struct reader *rd, struct ew_rd *r, struct ew_plan_tensor *t,
+                            ew_error *err)
 {
     const struct ew_type type = ew_type_make(t->dtype, t->n_dims, t->dim);
     size_t bytes;
@@ -90,15 +96,15 @@ static ew_status read_const(struct reader *rd, struct ew_rd *r, struct ew_plan_t
         return ew_fail(err, EW_STATUS_MALFORMED, "constant '%s' has no size", t->name);
     if (t->off % EW_PLAN_ALIGN || t->off > rd->len[EW_PLAN_WEIGHTS] ||
         t->bytes > rd->len[EW_PLAN_WEIGHTS] - t->off)
-        return ew_fail(err, EW_STATUS_MALFORMED, "constant '%s': %llu bytes at %llu of %llu", t->name,
-                       (unsigned long long)t->bytes, (unsigned long long)t->off,
+        return ew_fail(err, EW_STATUS_MALFORMED, "constant '%s': %llu bytes at %llu of %llu",
+                       t->name, (unsigned long long)t->bytes, (unsigned long long)t->off,
                        (unsigned long long)rd->len[EW_PLAN_WEIGHTS]);
     t->data = rd->bytes + rd->off[EW_PLAN_WEIGHTS] + t->off;
     if (ew_rd_u8(r))
         return read_packed(rd, r, t, err);
     if (bytes != t->bytes)
-        return ew_fail(err, EW_STATUS_MALFORMED, "constant '%s': %llu bytes, its type has %zu", t->name,
-                       (unsigned long long)t->bytes, bytes);
+        return ew_fail(err, EW_STATUS_MALFORMED, "constant '%s': %llu bytes, its type has %zu",
+                       t->name, (unsigned long long)t->bytes, bytes);
     return EW_STATUS_OK;
 }
 
@@ -112,7 +118,8 @@ static ew_status read_tensor(struct reader *rd, struct ew_rd *r, uint32_t i, ew_
     dtype = ew_rd_u8(r);
     t->n_dims = ew_rd_u8(r);
     t->producer = EW_PLAN_NONE;
-    if (r->bad || kind > EW_PLAN_CONST || dtype == 0 || dtype >= EW_DTYPE_COUNT || t->n_dims > EW_MAX_DIMS)
+    if (r->bad || kind > EW_PLAN_CONST || dtype == 0 || dtype >= EW_DTYPE_COUNT ||
+        t->n_dims > EW_MAX_DIMS)
         return bad(err, "tensor", i);
     t->kind = (enum ew_plan_kind)kind;
     t->dtype = (ew_dtype)dtype;
@@ -146,7 +153,8 @@ static ew_status read_node(struct reader *rd, struct ew_rd *r, uint32_t i, ew_er
         return bad(err, "node", i);
     n->op = ew_op_find(op);
     if (n->op == EW_OP_NONE)
-        return ew_fail(err, EW_STATUS_MISMATCH, "node '%s': op '%s' is unknown to this build", n->name, op);
+        return ew_fail(err, EW_STATUS_MISMATCH, "node '%s': op '%s' is unknown to this build",
+                       n->name, op);
     n->in = read_ids(rd, r, &n->n_in);
     n->out = read_ids(rd, r, &n->n_out);
     if (r->bad || !ew_rd_attrs(r, n->op, &n->attrs))
@@ -169,8 +177,8 @@ static ew_status read_kernels(struct reader *rd, struct ew_rd *r, ew_error *err)
         if (strcmp(all[i]->name, rows) == 0)
             p->rowops = all[i];
     if (!p->attention || !p->rowops)
-        return ew_fail(err, EW_STATUS_MISMATCH, "kernel '%s' or row kernels '%s' are not in this build", attention,
-                       rows);
+        return ew_fail(err, EW_STATUS_MISMATCH,
+                       "kernel '%s' or row kernels '%s' are not in this build", attention, rows);
     EW_TRY(need_cpu(rd, attention, p->attention->cpu_need, err));
     EW_TRY(need_cpu(rd, rows, p->rowops->cpu_need, err));
     p->cpu_need |= p->attention->cpu_need | p->rowops->cpu_need;
@@ -240,8 +248,8 @@ static ew_status read_profile(struct reader *rd, struct ew_rd *r, uint32_t i, ew
         if (r->bad || t >= p->n_tensors || off % EW_PLAN_ALIGN || off > pr->block_bytes ||
             bytes > pr->block_bytes - off)
             return ew_fail(err, EW_STATUS_MALFORMED, "profile '%s': %llu bytes at %llu of %llu",
-                           pr->name ? pr->name : "?", (unsigned long long)bytes, (unsigned long long)off,
-                           (unsigned long long)pr->block_bytes);
+                           pr->name ? pr->name : "?", (unsigned long long)bytes,
+                           (unsigned long long)off, (unsigned long long)pr->block_bytes);
         pr->off[t] = off;
         pr->bytes[t] = bytes;
     }
@@ -328,7 +336,8 @@ static ew_status read_all(struct reader *rd, ew_error *err)
     return within(read_tactics(rd, err), EW_PLAN_TACTICS, err);
 }
 
-ew_status ew_plan_read(const uint8_t *bytes, size_t len, uint32_t cpu_flags, struct ew_plan *p, ew_error *err)
+ew_status ew_plan_read(const uint8_t *bytes, size_t len, uint32_t cpu_flags, struct ew_plan *p,
+                       ew_error *err)
 {
     struct reader rd = { .bytes = bytes, .cpu_flags = cpu_flags, .p = p };
     ew_status st;

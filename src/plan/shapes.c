@@ -1,13 +1,14 @@
-/* plan/shapes.c - concrete shapes of every tensor for given input shapes, and the contents of shape arithmetic
- * (Shape -> Gather -> Concat -> Reshape), which is computed here and never reaches a launch list. */
+/* plan/shapes.c - concrete shapes of every tensor for given input shapes, and the contents of shape
+ * arithmetic (Shape -> Gather -> Concat -> Reshape), which is computed here and never reaches a
+ * launch list. */
 #include <string.h>
 
 #include "base/size.h"
 #include "kernels/general.h"
 #include "plan/plan.h"
 
-ew_status ew_plan_infer(const struct ew_plan_node *n, const struct ew_type *type, const void *const *data,
-                        struct ew_infer *f, ew_error *err)
+ew_status ew_plan_infer(const struct ew_plan_node *n, const struct ew_type *type,
+                        const void *const *data, struct ew_infer *f, ew_error *err)
 {
     struct ew_infer_in few[16];
     struct ew_infer_in *in = few;
@@ -46,7 +47,8 @@ ew_status ew_plan_infer(const struct ew_plan_node *n, const struct ew_type *type
 }
 
 /* All inputs known (or only their shapes matter), and the results are small. */
-static bool can_evaluate(const struct ew_plan_node *n, const struct ew_shapes *s, const struct ew_infer *f)
+static bool can_evaluate(const struct ew_plan_node *n, const struct ew_shapes *s,
+                         const struct ew_infer *f)
 {
     if (!ew_general_find(n->op))
         return false;
@@ -70,7 +72,8 @@ struct eval { /* what one evaluation points at */
     const struct ew_type *in_type[64], *out_type[EW_MAX_OUTPUTS];
 };
 
-static ew_status evaluate(const struct ew_plan_node *n, struct ew_shapes *s, struct ew_arena *a, ew_error *err)
+static ew_status evaluate(const struct ew_plan_node *n, struct ew_shapes *s, struct ew_arena *a,
+                          ew_error *err)
 {
     struct eval *e;
     struct ew_general_args args = { .op = n->op, .attrs = &n->attrs, .err = err };
@@ -104,7 +107,8 @@ static ew_status evaluate(const struct ew_plan_node *n, struct ew_shapes *s, str
         }
         e->out[k] = &e->out_view[k];
     }
-    scratch = ew_general_scratch_bytes(n->op, &n->attrs, (int)n->n_in, e->in_type, (int)n->n_out, e->out_type);
+    scratch = ew_general_scratch_bytes(n->op, &n->attrs, (int)n->n_in, e->in_type, (int)n->n_out,
+                                       e->out_type);
     mem = scratch ? ew_mem_alloc_aligned(EW_MEM_PLAN, scratch, 64) : NULL;
     ew_status st = EW_STATUS_OK;
     if (scratch && !mem) {
@@ -127,8 +131,8 @@ static ew_status evaluate(const struct ew_plan_node *n, struct ew_shapes *s, str
     return st;
 }
 
-static ew_status shapes_start(const struct ew_plan *p, const struct ew_type *inputs, struct ew_arena *a,
-                              struct ew_shapes *s, ew_error *err)
+static ew_status shapes_start(const struct ew_plan *p, const struct ew_type *inputs,
+                              struct ew_arena *a, struct ew_shapes *s, ew_error *err)
 {
     memset(s, 0, sizeof(*s));
     s->type = ew_arena_new(a, struct ew_type, p->n_tensors + 1u);
@@ -187,8 +191,9 @@ ew_status ew_plan_shapes(const struct ew_plan *p, const struct ew_type *inputs, 
     return st;
 }
 
-ew_status ew_plan_profile_shapes(const struct ew_plan *p, uint32_t profile, enum ew_plan_which which,
-                                 struct ew_arena *a, struct ew_shapes *out, ew_error *err)
+ew_status ew_plan_profile_shapes(const struct ew_plan *p, uint32_t profile,
+                                 enum ew_plan_which which, struct ew_arena *a,
+                                 struct ew_shapes *out, ew_error *err)
 {
     struct ew_type *in = ew_arena_new(a, struct ew_type, p->n_inputs + 1u);
     ew_status st;
@@ -201,15 +206,19 @@ ew_status ew_plan_profile_shapes(const struct ew_plan *p, uint32_t profile, enum
         size_t bytes;
 
         in[i] = ew_type_make(t->dtype, t->n_dims,
-                             which == EW_PLAN_MIN ? r->min : which == EW_PLAN_OPT ? r->opt : r->max);
+                             which == EW_PLAN_MIN   ? r->min
+                             : which == EW_PLAN_OPT ? r->opt
+                                                    : r->max);
         if (!ew_type_bytes(&in[i], &bytes))
-            return ew_fail(err, EW_STATUS_LIMIT, "profile '%s': input '%s' is too large", p->profiles[profile].name,
-                           t->name);
+            return ew_fail(err, EW_STATUS_LIMIT, "profile '%s': input '%s' is too large",
+                           p->profiles[profile].name, t->name);
     }
     st = ew_plan_shapes(p, in, a, out, err);
     if (st)
         ew_error_within(err, "profile '%s' at its %s shapes", p->profiles[profile].name,
-                        which == EW_PLAN_MIN ? "min" : which == EW_PLAN_OPT ? "opt" : "max");
+                        which == EW_PLAN_MIN   ? "min"
+                        : which == EW_PLAN_OPT ? "opt"
+                                               : "max");
     return st;
 }
 

@@ -37,28 +37,32 @@ static ew_status read_fixed(const uint8_t *b, size_t len, struct head *h, ew_err
     const size_t tables = EW_PLAN_HEAD + EW_PLAN_N_SECTIONS * EW_PLAN_SECTION_RECORD;
 
     if (len < 8 || memcmp(b, EW_PLAN_MAGIC, 8) != 0)
-        return ew_fail(err, EW_STATUS_MALFORMED, "not an engine file: magic is not '%s' (%zu bytes)", EW_PLAN_MAGIC,
-                       len);
+        return ew_fail(err, EW_STATUS_MALFORMED,
+                       "not an engine file: magic is not '%s' (%zu bytes)", EW_PLAN_MAGIC, len);
     if (len < EW_PLAN_PAGE)
-        return ew_fail(err, EW_STATUS_MALFORMED, "truncated: %zu bytes, the header alone has %u", len, EW_PLAN_PAGE);
+        return ew_fail(err, EW_STATUS_MALFORMED, "truncated: %zu bytes, the header alone has %u",
+                       len, EW_PLAN_PAGE);
     if (get_u32(b + 8) != EW_PLAN_FORMAT)
-        return ew_fail(err, EW_STATUS_MISMATCH, "engine format version is %u, this build reads %u", get_u32(b + 8),
-                       EW_PLAN_FORMAT);
+        return ew_fail(err, EW_STATUS_MISMATCH, "engine format version is %u, this build reads %u",
+                       get_u32(b + 8), EW_PLAN_FORMAT);
     if (get_u32(b + 12) != EW_VERSION_NUMBER)
-        return ew_fail(err, EW_STATUS_MISMATCH, "engine was built by edgewise version %u, this is %u: build it again",
+        return ew_fail(err, EW_STATUS_MISMATCH,
+                       "engine was built by edgewise version %u, this is %u: build it again",
                        get_u32(b + 12), (unsigned)EW_VERSION_NUMBER);
     if (get_u64(b + 16) != len)
         return ew_fail(err, EW_STATUS_MALFORMED, "file has %zu bytes, its header says %llu", len,
                        (unsigned long long)get_u64(b + 16));
     h->header_bytes = get_u64(b + 24);
     h->all_chunks = get_u32(b + 36);
-    if (get_u32(b + 32) != EW_PLAN_N_SECTIONS || get_u64(b + 40) != EW_PLAN_CHUNK || h->header_bytes > len ||
-        h->header_bytes % EW_PLAN_PAGE || h->header_bytes < tables ||
+    if (get_u32(b + 32) != EW_PLAN_N_SECTIONS || get_u64(b + 40) != EW_PLAN_CHUNK ||
+        h->header_bytes > len || h->header_bytes % EW_PLAN_PAGE || h->header_bytes < tables ||
         h->all_chunks > (h->header_bytes - tables) / 8)
-        return ew_fail(err, EW_STATUS_MALFORMED, "header: %u sections of %u, %u chunks, %llu bytes", get_u32(b + 32),
-                       (unsigned)EW_PLAN_N_SECTIONS, h->all_chunks, (unsigned long long)h->header_bytes);
+        return ew_fail(err, EW_STATUS_MALFORMED, "header: %u sections of %u, %u chunks, %llu bytes",
+                       get_u32(b + 32), (unsigned)EW_PLAN_N_SECTIONS, h->all_chunks,
+                       (unsigned long long)h->header_bytes);
     if (get_u64(b + EW_PLAN_HASH_AT) != header_hash(b, h->header_bytes))
-        return ew_fail(err, EW_STATUS_MALFORMED, "header: checksum is %016llx, its bytes give %016llx",
+        return ew_fail(err, EW_STATUS_MALFORMED,
+                       "header: checksum is %016llx, its bytes give %016llx",
                        (unsigned long long)get_u64(b + EW_PLAN_HASH_AT),
                        (unsigned long long)header_hash(b, h->header_bytes));
     return EW_STATUS_OK;
@@ -80,8 +84,10 @@ static ew_status read_head(const uint8_t *b, size_t len, struct head *h, ew_erro
         padded = h->len[s] <= len ? ew_align_up((size_t)h->len[s], EW_PLAN_PAGE) : UINT64_MAX;
         if (get_u32(r) != s || h->off[s] != at || padded > len - at ||
             h->n_chunks[s] != (padded + EW_PLAN_CHUNK - 1) / EW_PLAN_CHUNK)
-            return ew_fail(err, EW_STATUS_MALFORMED, "section %s: offset %llu, length %llu, file %zu",
-                           ew_plan_section_text(s), (unsigned long long)h->off[s], (unsigned long long)h->len[s], len);
+            return ew_fail(err, EW_STATUS_MALFORMED,
+                           "section %s: offset %llu, length %llu, file %zu",
+                           ew_plan_section_text(s), (unsigned long long)h->off[s],
+                           (unsigned long long)h->len[s], len);
         at += padded;
         chunks += h->n_chunks[s];
     }
@@ -91,7 +97,8 @@ static ew_status read_head(const uint8_t *b, size_t len, struct head *h, ew_erro
     return EW_STATUS_OK;
 }
 
-static void chunk_range(const struct head *h, uint32_t chunk, unsigned *section, uint64_t *off, uint64_t *n)
+static void chunk_range(const struct head *h, uint32_t chunk, unsigned *section, uint64_t *off,
+                        uint64_t *n)
 {
     unsigned s = 0;
     uint64_t end;
@@ -131,8 +138,8 @@ static void check_chunks(void *arg, unsigned i, unsigned n)
         if (ew_hash64(c->bytes + off, (size_t)len, 0) == get_u64(chunk_table(c->bytes) + 8ull * at))
             continue;
         seen = __atomic_load_n(&c->bad, __ATOMIC_RELAXED);
-        while (at < seen &&
-               !__atomic_compare_exchange_n(&c->bad, &seen, at, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+        while (at < seen && !__atomic_compare_exchange_n(&c->bad, &seen, at, false,
+                                                         __ATOMIC_RELAXED, __ATOMIC_RELAXED))
             continue;
     }
 }
@@ -156,11 +163,12 @@ ew_status ew_plan_verify(const uint8_t *bytes, size_t len, unsigned n_threads, e
         unsigned s;
 
         chunk_range(&h, c.bad, &s, &off, &n);
-        return ew_fail(err, EW_STATUS_MALFORMED,
-                       "section %s: checksum of bytes %llu..%llu is %016llx, the file's bytes give %016llx",
-                       ew_plan_section_text(s), (unsigned long long)off, (unsigned long long)(off + n),
-                       (unsigned long long)get_u64(chunk_table(bytes) + 8ull * c.bad),
-                       (unsigned long long)ew_hash64(bytes + off, (size_t)n, 0));
+        return ew_fail(
+            err, EW_STATUS_MALFORMED,
+            "section %s: checksum of bytes %llu..%llu is %016llx, the file's bytes give %016llx",
+            ew_plan_section_text(s), (unsigned long long)off, (unsigned long long)(off + n),
+            (unsigned long long)get_u64(chunk_table(bytes) + 8ull * c.bad),
+            (unsigned long long)ew_hash64(bytes + off, (size_t)n, 0));
     }
     return EW_STATUS_OK;
 }

@@ -1,4 +1,5 @@
-/* plan/writer.c - lays out the engine file and streams it through a sink; hashes every chunk on the way. */
+/* plan/writer.c - lays out the engine file and streams it through a sink; hashes every chunk on the
+ * way. */
 #include "plan/writer.h"
 
 #include "base/hash.h"
@@ -85,7 +86,8 @@ static void lay_out(struct ew_plan_writer *w)
         w->n_chunks[s] = (uint32_t)((padded + EW_PLAN_CHUNK - 1) / EW_PLAN_CHUNK);
         w->all_chunks += w->n_chunks[s];
     }
-    w->header_bytes = ew_align_up(EW_PLAN_HEAD + EW_PLAN_N_SECTIONS * EW_PLAN_SECTION_RECORD + 8ull * w->all_chunks,
+    w->header_bytes = ew_align_up(EW_PLAN_HEAD + EW_PLAN_N_SECTIONS * EW_PLAN_SECTION_RECORD +
+                                      8ull * w->all_chunks,
                                   EW_PLAN_PAGE);
     at = w->header_bytes;
     for (unsigned s = 0; s < EW_PLAN_N_SECTIONS; s++) {
@@ -128,7 +130,8 @@ static ew_status write_small(struct ew_plan_writer *w, struct ew_buf *body, ew_e
     w->chunk = ew_mem_alloc(EW_MEM_BUILD, EW_PLAN_CHUNK);
     if (!w->header || !w->chunk)
         return ew_fail(err, EW_STATUS_NO_MEMORY, "engine file header");
-    st = w->sink->write(w->sink->ctx, w->header, (size_t)w->header_bytes, err); /* its space; patched at the end */
+    st = w->sink->write(w->sink->ctx, w->header, (size_t)w->header_bytes,
+                        err); /* its space; patched at the end */
     for (unsigned s = 0; s < EW_PLAN_WEIGHTS && !st; s++) {
         st = put(w, body[s].data, body[s].len, err);
         if (!st)
@@ -137,8 +140,8 @@ static ew_status write_small(struct ew_plan_writer *w, struct ew_buf *body, ew_e
     return st;
 }
 
-ew_status ew_plan_writer_open(const struct ew_plan *p, const struct ew_plan_sink *sink, struct ew_plan_writer **out,
-                              ew_error *err)
+ew_status ew_plan_writer_open(const struct ew_plan *p, const struct ew_plan_sink *sink,
+                              struct ew_plan_writer **out, ew_error *err)
 {
     struct ew_plan_writer *w = ew_mem_calloc(EW_MEM_BUILD, 1, sizeof(*w));
     struct ew_buf body[EW_PLAN_WEIGHTS];
@@ -170,7 +173,8 @@ ew_status ew_plan_writer_open(const struct ew_plan *p, const struct ew_plan_sink
     return EW_STATUS_OK;
 }
 
-ew_status ew_plan_writer_weights(struct ew_plan_writer *w, const void *bytes, size_t len, ew_error *err)
+ew_status ew_plan_writer_weights(struct ew_plan_writer *w, const void *bytes, size_t len,
+                                 ew_error *err)
 {
     w->weights_pos += len;
     return put(w, bytes, len, err);
@@ -182,13 +186,15 @@ ew_status ew_plan_writer_close(struct ew_plan_writer *w, ew_error *err)
 
     if (w->weights_pos != w->len[EW_PLAN_WEIGHTS])
         st = ew_fail(err, EW_STATUS_INVALID_ARG, "weights: %llu bytes given, %llu announced",
-                     (unsigned long long)w->weights_pos, (unsigned long long)w->len[EW_PLAN_WEIGHTS]);
+                     (unsigned long long)w->weights_pos,
+                     (unsigned long long)w->len[EW_PLAN_WEIGHTS]);
     else
         st = end_section(w, w->weights_pos, err);
     if (!st) {
         fill_header(w);
         ew_put_u64(w->header + EW_PLAN_HASH_AT,
-                   ew_hash64(w->header + EW_PLAN_HASH_AT + 8, (size_t)w->header_bytes - EW_PLAN_HASH_AT - 8,
+                   ew_hash64(w->header + EW_PLAN_HASH_AT + 8,
+                             (size_t)w->header_bytes - EW_PLAN_HASH_AT - 8,
                              ew_hash64(w->header, EW_PLAN_HASH_AT, 0)));
         st = w->sink->patch(w->sink->ctx, w->header, (size_t)w->header_bytes, 0, err);
     }

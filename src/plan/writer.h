@@ -1,4 +1,5 @@
-/* plan/writer.h - a plan to bytes. Weights are streamed by whoever has them; the header comes last. */
+/* plan/writer.h - a plan to bytes. Weights are streamed by whoever has them; the header comes last.
+ */
 #ifndef EW_PLAN_WRITER_H
 #define EW_PLAN_WRITER_H
 
@@ -13,10 +14,11 @@ struct ew_plan_sink {
 
 struct ew_plan_writer;
 /* Writes the space of the header and every section but WEIGHTS. `sink` is borrowed until close. */
-ew_status ew_plan_writer_open(const struct ew_plan *p, const struct ew_plan_sink *sink, struct ew_plan_writer **out,
-                              ew_error *err);
+ew_status ew_plan_writer_open(const struct ew_plan *p, const struct ew_plan_sink *sink,
+                              struct ew_plan_writer **out, ew_error *err);
 /* Appends to WEIGHTS. */
-ew_status ew_plan_writer_weights(struct ew_plan_writer *w, const void *bytes, size_t len, ew_error *err);
+ew_status ew_plan_writer_weights(struct ew_plan_writer *w, const void *bytes, size_t len,
+                                 ew_error *err);
 uint64_t ew_plan_writer_weights_pos(const struct ew_plan_writer *w);
 /* Pads, checks that weights_bytes were given, writes the header. Frees w in every case. */
 ew_status ew_plan_writer_close(struct ew_plan_writer *w, ew_error *err);

@@ -1,4 +1,5 @@
-/* fuzz_plan.c - an engine file whose checksums are right but whose words are not: load, describe, and run what loads. */
+/* fuzz_plan.c - an engine file whose checksums are right but whose words are not: load, describe,
+ * and run what loads. */
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -7,7 +8,8 @@
 #include "base/mem.h"
 #include "plan/reader.h"
 
-#define RUN_CAP ((uint64_t)1 << 20) /* bytes of one input or output: larger shapes are legal but slow */
+#define RUN_CAP                                                                                    \
+    ((uint64_t)1 << 20) /* bytes of one input or output: larger shapes are legal but slow */
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

@@ -1,4 +1,5 @@
-/* engine_fixture.h - small graphs made by hand, built into memory, for u_plan, u_build and u_engine. */
+/* engine_fixture.h - small graphs made by hand, built into memory, for u_plan, u_build and
+ * u_engine. */
 #ifndef ENGINE_FIXTURE_H
 #define ENGINE_FIXTURE_H
 
@@ -18,11 +19,11 @@
 #include "graph/ir.h"
 #include "os/os.h"
 
-#define MUST(call)                                        \
-    do {                                                  \
-        const ew_status must_ = (call);                   \
-        if (must_)                                        \
-            fail_msg("%s: %d %s", #call, must_, err.text); \
+#define MUST(call)                                                                                 \
+    do {                                                                                           \
+        const ew_status must_ = (call);                                                            \
+        if (must_)                                                                                 \
+            fail_msg("%s: %d %s", #call, must_, err.text);                                         \
     } while (0)
 
 static inline float noise(uint32_t i)
@@ -41,8 +42,8 @@ static inline float *noises(size_t n, uint32_t seed)
     return p;
 }
 
-static inline struct ew_value *const_f32(struct ew_graph *g, const char *name, int n_dims, const int64_t *dims,
-                                         uint32_t seed)
+static inline struct ew_value *const_f32(struct ew_graph *g, const char *name, int n_dims,
+                                         const int64_t *dims, uint32_t seed)
 {
     const struct ew_type t = ew_type_make(EW_DTYPE_F32, n_dims, dims);
     size_t n = 0;
@@ -103,7 +104,8 @@ static inline void linear_expect(const float *x, size_t m, float *y)
     free(c);
 }
 
-static inline void build_bytes(struct ew_graph *g, const ew_profile *profiles, uint32_t n, void **bytes, size_t *len)
+static inline void build_bytes(struct ew_graph *g, const ew_profile *profiles, uint32_t n,
+                               void **bytes, size_t *len)
 {
     ew_build_opts o = EW_BUILD_OPTS_INIT;
     ew_error err = { 0 };

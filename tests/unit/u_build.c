@@ -1,6 +1,6 @@
-/* u_build.c - the builder: memory plan by brute force, files that appear whole or not at all, tactics, packed streaming,
- * tied embeddings.
- * ew-layers: base os cpu tensor op kernels graph pass plan backend build engine */
+/* u_build.c - the builder: memory plan by brute force, files that appear whole or not at all,
+ * tactics, packed streaming, tied embeddings. ew-layers: base os cpu tensor op kernels graph pass
+ * plan backend build engine */
 #include "engine_fixture.h"
 
 #include "build/build_impl.h"
@@ -28,7 +28,8 @@ static void test_place(void **state)
         for (size_t i = 0; i < n; i++) {
             assert_true(live[i].off % 64 == 0 && live[i].off + live[i].bytes <= block);
             for (size_t j = 0; j < i; j++) {
-                const bool together = live[i].first <= live[j].last && live[j].first <= live[i].last;
+                const bool together =
+                    live[i].first <= live[j].last && live[j].first <= live[i].last;
                 const bool apart = live[i].off + live[i].bytes <= live[j].off ||
                                    live[j].off + live[j].bytes <= live[i].off;
 
@@ -75,7 +76,8 @@ static void test_plan_memory(void **state)
             if (!pr->bytes[a] || !pr->bytes[b] || pr->off[a] + pr->bytes[a] <= pr->off[b] ||
                 pr->off[b] + pr->bytes[b] <= pr->off[a])
                 continue;
-            for (uint32_t i = 0; i < p.n_nodes; i++) { /* live = made at or before i, read at or after i */
+            for (uint32_t i = 0; i < p.n_nodes;
+                 i++) { /* live = made at or before i, read at or after i */
                 bool live[2] = { false, false };
 
                 for (uint32_t j = i; j < p.n_nodes; j++)
@@ -83,7 +85,8 @@ static void test_plan_memory(void **state)
                         live[0] = live[0] || (p.nodes[j].in[k] == a && p.tensors[a].producer <= i);
                         live[1] = live[1] || (p.nodes[j].in[k] == b && p.tensors[b].producer <= i);
                     }
-                both = both || ((live[0] || p.tensors[a].producer == i) && (live[1] || p.tensors[b].producer == i));
+                both = both || ((live[0] || p.tensors[a].producer == i) &&
+                                (live[1] || p.tensors[b].producer == i));
             }
             assert_false(both);
         }
@@ -206,7 +209,8 @@ static void test_refusals(void **state)
     ew_graph_destroy(g);
 }
 
-/* A large packed weight goes through the buffer in pieces; the file holds what one whole packing gives. */
+/* A large packed weight goes through the buffer in pieces; the file holds what one whole packing
+ * gives. */
 static void test_streamed_packing(void **state)
 {
     const int64_t w_dims[2] = { 6007, 2048 };
@@ -259,8 +263,9 @@ static void test_streamed_packing(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_place),    cmocka_unit_test(test_plan_memory), cmocka_unit_test(test_file),
-        cmocka_unit_test(test_timing_cache), cmocka_unit_test(test_refusals), cmocka_unit_test(test_streamed_packing),
+        cmocka_unit_test(test_place),    cmocka_unit_test(test_plan_memory),
+        cmocka_unit_test(test_file),     cmocka_unit_test(test_timing_cache),
+        cmocka_unit_test(test_refusals), cmocka_unit_test(test_streamed_packing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,5 +1,6 @@
-/* u_engine.c - contexts: results, capture and replay, allocations, refusals, threads, dynamic shapes, KV attention.
- * ew-layers: base os cpu tensor op kernels graph pass plan backend build engine */
+/* u_engine.c - contexts: results, capture and replay, allocations, refusals, threads, dynamic
+ * shapes, KV attention. ew-layers: base os cpu tensor op kernels graph pass plan backend build
+ * engine */
 #include "engine_fixture.h"
 
 #include <math.h>
@@ -152,7 +153,8 @@ static void test_refusals(void **state)
     expect_error(c, ew_context_run(c), EW_STATUS_INVALID_ARG, "'x': no address");
     assert_int_equal(ew_context_set_address(c, "x", x), 0);
     assert_int_equal(ew_context_set_shape(c, "x", big, 2), 0);
-    expect_error(c, ew_context_run(c), EW_STATUS_INVALID_ARG, "axis 0 is 10; profile 'default' allows 1 to 9");
+    expect_error(c, ew_context_run(c), EW_STATUS_INVALID_ARG,
+                 "axis 0 is 10; profile 'default' allows 1 to 9");
     assert_int_equal(ew_context_set_shape(c, "x", wide, 2), 0);
     expect_error(c, ew_context_run(c), EW_STATUS_INVALID_ARG, "axis 1 is 7");
     expect_error(c, ew_context_set_shape(c, "x", ok, 1), EW_STATUS_INVALID_ARG, "1 dims given");
@@ -353,11 +355,13 @@ static void test_trace_and_describe(void **state)
     free(x);
 }
 
-/* One row: norms and short pointwise programs run on one thread alone, between steps that run on all. */
+/* One row: norms and short pointwise programs run on one thread alone, between steps that run on
+ * all. */
 static void test_single_row_steps(void **state)
 {
     union ew_attrs prog = { .pointwise = { .n_instr = 2,
-                                           .instr = { { EW_PW_ADD, 2, 0, 1, 0 }, { EW_PW_MUL_IMM, 2, 2, 0, 0.5f } } } };
+                                           .instr = { { EW_PW_ADD, 2, 0, 1, 0 },
+                                                      { EW_PW_MUL_IMM, 2, 2, 0, 0.5f } } } };
     const struct ew_type xt = { EW_DTYPE_F32, 3, { 1, 1, FIX_K } };
     const int64_t kd[1] = { FIX_K }, wd[2] = { FIX_K, FIX_K };
     float *x = noises(FIX_K, 5), y[3][FIX_K];

@@ -1,5 +1,6 @@
-/* u_plan.c - the engine file against damage: every truncation, every byte flipped, and hand-made lies with right checksums.
- * ew-layers: base os cpu tensor op kernels graph pass plan backend build engine */
+/* u_plan.c - the engine file against damage: every truncation, every byte flipped, and hand-made
+ * lies with right checksums. ew-layers: base os cpu tensor op kernels graph pass plan backend build
+ * engine */
 #include "engine_fixture.h"
 
 #include "plan/codec.h"
@@ -159,7 +160,9 @@ static void test_lies(void **state)
             const uint8_t was = c[i];
 
             rng = rng * 1664525u + 1013904223u;
-            c[i] = k == 0 ? 0xff : k == 1 ? (uint8_t)(was ^ (1u << (rng >> 29))) : (uint8_t)(rng >> 24);
+            c[i] = k == 0   ? 0xff
+                   : k == 1 ? (uint8_t)(was ^ (1u << (rng >> 29)))
+                            : (uint8_t)(rng >> 24);
             ew_plan_rehash(c, len);
             tried++;
             refused += try_load(c, len, &err) != 0;
@@ -174,8 +177,9 @@ static void test_lies(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_good),        cmocka_unit_test(test_truncation), cmocka_unit_test(test_flips),
-        cmocka_unit_test(test_messages),    cmocka_unit_test(test_other_device), cmocka_unit_test(test_lies),
+        cmocka_unit_test(test_good),         cmocka_unit_test(test_truncation),
+        cmocka_unit_test(test_flips),        cmocka_unit_test(test_messages),
+        cmocka_unit_test(test_other_device), cmocka_unit_test(test_lies),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,11 +1,12 @@
-/* backend/cpu/cpu.c - the CPU backend's table: which emitter serves which op, and the walk over a launch list. */
+/* backend/cpu/cpu.c - the CPU backend's table: which emitter serves which op, and the walk over a
+ * launch list. */
 #include <string.h>
 
 #include "backend/cpu/steps.h"
 #include "os/os.h"
 
-struct ew_step *ew_step_add(struct ew_step_list *list, const struct ew_emit *e, ew_step_fn *fn, size_t arg_bytes,
-                            void *args_out)
+struct ew_step *ew_step_add(struct ew_step_list *list, const struct ew_emit *e, ew_step_fn *fn,
+                            size_t arg_bytes, void *args_out)
 {
     struct ew_step *s;
     void *args = ew_arena_alloc(list->arena, arg_bytes ? arg_bytes : 1);
@@ -33,7 +34,8 @@ void ew_exec_fail(struct ew_exec *x, ew_status st)
 {
     int none = 0;
 
-    __atomic_compare_exchange_n(&x->status, &none, (int)st, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
+    __atomic_compare_exchange_n(&x->status, &none, (int)st, false, __ATOMIC_RELAXED,
+                                __ATOMIC_RELAXED);
 }
 
 static ew_status cpu_emit(struct ew_step_list *list, const struct ew_emit *e, ew_error *err)
@@ -85,10 +87,12 @@ static void walk(void *arg, unsigned i, unsigned n)
 
         if (x->step_ns && i == 0)
             x->step_ns[s] = ew_clock_ns();
-        /* After a failure every thread still meets every barrier: leaving early could strand the others. */
+        /* After a failure every thread still meets every barrier: leaving early could strand the
+         * others. */
         for (unsigned phase = 0; phase < step->n_phases; phase++) {
             if ((!step->serial || i == 0) && !__atomic_load_n(&x->status, __ATOMIC_RELAXED))
-                step->fn(step, x, phase, i, step->serial ? 1 : n); /* a serial step is thread 0's in whole */
+                step->fn(step, x, phase, i,
+                         step->serial ? 1 : n); /* a serial step is thread 0's in whole */
             if (n > 1 && !fused)
                 ew_pool_barrier(x->pool, i);
         }

@@ -1,4 +1,5 @@
-/* backend/cpu/step_attention.c - KvAttention: mode from shapes (EDGE-LLM rules), lengths checked before any kernel runs. */
+/* backend/cpu/step_attention.c - KvAttention: mode from shapes (EDGE-LLM rules), lengths checked
+ * before any kernel runs. */
 #include <math.h>
 #include <string.h>
 
@@ -38,7 +39,8 @@ static bool lengths_ok(const struct ew_attn_args *a, size_t *row, int64_t *need)
             break;
         }
         *need = end;
-        if (end > (int64_t)a->cap || (a->rope && a->mode != EW_ATTN_TREE && end > (int64_t)a->rope_rows))
+        if (end > (int64_t)a->cap ||
+            (a->rope && a->mode != EW_ATTN_TREE && end > (int64_t)a->rope_rows))
             return false;
         for (size_t i = 0; a->mode == EW_ATTN_TREE && i < a->s; i++) {
             const int64_t pos = a->pos_id[b * a->s + i];
@@ -51,7 +53,8 @@ static bool lengths_ok(const struct ew_attn_args *a, size_t *row, int64_t *need)
     return true;
 }
 
-static void attention_run(const struct ew_step *s, struct ew_exec *x, unsigned phase, unsigned i, unsigned n)
+static void attention_run(const struct ew_step *s, struct ew_exec *x, unsigned phase, unsigned i,
+                          unsigned n)
 {
     const struct attention_step *at = s->args;
     struct ew_attn_args a = at->a;
@@ -63,7 +66,8 @@ static void attention_run(const struct ew_step *s, struct ew_exec *x, unsigned p
         if (!lengths_ok(&a, &row, &need)) {
             if (i == 0)
                 ew_fail(x->err, EW_STATUS_INVALID_ARG,
-                        "node '%s': row %zu needs %lld positions; %zu in this step, cache holds %zu, RoPE table %zu",
+                        "node '%s': row %zu needs %lld positions; %zu in this step, cache holds "
+                        "%zu, RoPE table %zu",
                         at->name, row, (long long)need, a.s, a.cap, a.rope_rows);
             ew_exec_fail(x, EW_STATUS_INVALID_ARG);
             return;
@@ -103,7 +107,8 @@ static ew_status choose_mode(const struct ew_emit *e, struct ew_attn_args *a, ew
     if (!mask || pos->type.dim[1] != (int64_t)a->s || mask->type.dim[1] != (int64_t)a->s ||
         pos->type.dim[0] != (int64_t)a->b || mask->type.dim[0] != (int64_t)a->b ||
         mask->type.dim[2] * 32 < (int64_t)a->s)
-        return ew_fail(err, EW_STATUS_MISMATCH, "tree of %zu rows: attention_pos_id has %lld, attention_mask %lld", a->s,
+        return ew_fail(err, EW_STATUS_MISMATCH,
+                       "tree of %zu rows: attention_pos_id has %lld, attention_mask %lld", a->s,
                        (long long)pos->type.dim[1], mask ? (long long)mask->type.dim[1] : -1);
     a->mode = EW_ATTN_TREE;
     a->mask = mask->data;
@@ -112,16 +117,17 @@ static ew_status choose_mode(const struct ew_emit *e, struct ew_attn_args *a, ew
     return EW_STATUS_OK;
 }
 
-/* Sizes of q, cache and RoPE against the attributes; what inference checks symbolically is checked again here because the
- * kernel trusts it. */
+/* Sizes of q, cache and RoPE against the attributes; what inference checks symbolically is checked
+ * again here because the kernel trusts it. */
 static ew_status attention_shapes(const struct ew_emit *e, struct ew_attn_args *a, ew_error *err)
 {
     const struct ew_attr_kv_attention *at = &e->node->attrs.kv_attention;
     const struct ew_type *q = &e->in[0]->type, *kv = &e->in[3]->type, *len = &e->in[4]->type;
-    const int64_t width = at->head_size * (at->num_q_heads + (at->packed_qkv ? 2 * at->num_kv_heads : 0));
+    const int64_t width =
+        at->head_size * (at->num_q_heads + (at->packed_qkv ? 2 * at->num_kv_heads : 0));
 
-    if (q->n_dims != 3 || kv->n_dims != 5 || at->num_q_heads < 1 || at->num_kv_heads < 1 || at->head_size < 1 ||
-        at->num_q_heads % at->num_kv_heads || q->dim[2] != width)
+    if (q->n_dims != 3 || kv->n_dims != 5 || at->num_q_heads < 1 || at->num_kv_heads < 1 ||
+        at->head_size < 1 || at->num_q_heads % at->num_kv_heads || q->dim[2] != width)
         return ew_fail(err, EW_STATUS_MISMATCH, "query width is %lld, the attributes say %lld",
                        (long long)q->dim[q->n_dims > 2 ? 2 : 0], (long long)width);
     a->b = (size_t)q->dim[0];
@@ -129,11 +135,13 @@ static ew_status attention_shapes(const struct ew_emit *e, struct ew_attn_args *
     a->hq = (size_t)at->num_q_heads;
     a->hkv = (size_t)at->num_kv_heads;
     a->d = (size_t)at->head_size;
-    if (kv->dim[0] != q->dim[0] || kv->dim[1] != 2 || kv->dim[2] != at->num_kv_heads || kv->dim[4] != at->head_size)
+    if (kv->dim[0] != q->dim[0] || kv->dim[1] != 2 || kv->dim[2] != at->num_kv_heads ||
+        kv->dim[4] != at->head_size)
         return ew_fail(err, EW_STATUS_MISMATCH,
-                       "cache is [%lld,%lld,%lld,%lld,%lld], wanted [%lld,2,%lld,cap,%lld]", (long long)kv->dim[0],
-                       (long long)kv->dim[1], (long long)kv->dim[2], (long long)kv->dim[3], (long long)kv->dim[4],
-                       (long long)q->dim[0], (long long)at->num_kv_heads, (long long)at->head_size);
+                       "cache is [%lld,%lld,%lld,%lld,%lld], wanted [%lld,2,%lld,cap,%lld]",
+                       (long long)kv->dim[0], (long long)kv->dim[1], (long long)kv->dim[2],
+                       (long long)kv->dim[3], (long long)kv->dim[4], (long long)q->dim[0],
+                       (long long)at->num_kv_heads, (long long)at->head_size);
     if (len->n_dims != 1 || len->dim[0] != q->dim[0] || len->dtype != EW_DTYPE_I32)
         return ew_fail(err, EW_STATUS_MISMATCH, "context_lengths has %lld rows, the batch %lld",
                        (long long)len->dim[0], (long long)q->dim[0]);
@@ -147,8 +155,8 @@ static ew_status attention_shapes(const struct ew_emit *e, struct ew_attn_args *
     return EW_STATUS_OK;
 }
 
-static ew_status attention_operands(struct ew_step_list *list, const struct ew_emit *e, struct ew_attn_args *a,
-                                    ew_error *err)
+static ew_status attention_operands(struct ew_step_list *list, const struct ew_emit *e,
+                                    struct ew_attn_args *a, ew_error *err)
 {
     const struct ew_attr_kv_attention *at = &e->node->attrs.kv_attention;
     const struct ew_view *rope = e->node->n_in > 5 && at->use_rope ? e->in[5] : NULL;
@@ -166,10 +174,11 @@ static ew_status attention_operands(struct ew_step_list *list, const struct ew_e
         return ew_fail(err, EW_STATUS_MALFORMED, "k or v is missing");
     }
     if (rope) {
-        if (rope->type.n_dims != 3 || rope->type.dtype != EW_DTYPE_F32 || rope->type.dim[2] > at->head_size ||
-            rope->type.dim[2] < 2 || rope->type.dim[2] % 2 ||
+        if (rope->type.n_dims != 3 || rope->type.dtype != EW_DTYPE_F32 ||
+            rope->type.dim[2] > at->head_size || rope->type.dim[2] < 2 || rope->type.dim[2] % 2 ||
             (rope->type.dim[0] != 1 && rope->type.dim[0] != (int64_t)a->b))
-            return ew_fail(err, EW_STATUS_MISMATCH, "RoPE table [%lld,..,%lld], batch %zu, head size %zu",
+            return ew_fail(err, EW_STATUS_MISMATCH,
+                           "RoPE table [%lld,..,%lld], batch %zu, head size %zu",
                            (long long)rope->type.dim[0], (long long)rope->type.dim[2], a->b, a->d);
         a->rope = rope->data;
         a->rope_rows = (size_t)rope->type.dim[1];

@@ -1,5 +1,5 @@
-/* backend/cpu/step_general.c - any op of the general table: thread 0 runs its kernel; large elementwise ops are cut into
- * flat ranges, one a thread. */
+/* backend/cpu/step_general.c - any op of the general table: thread 0 runs its kernel; large
+ * elementwise ops are cut into flat ranges, one a thread. */
 #include <string.h>
 
 #include "backend/cpu/steps.h"
@@ -15,7 +15,8 @@ struct general_step {
     size_t count; /* elements when split */
 };
 
-static void general_run(const struct ew_step *s, struct ew_exec *x, unsigned phase, unsigned i, unsigned n)
+static void general_run(const struct ew_step *s, struct ew_exec *x, unsigned phase, unsigned i,
+                        unsigned n)
 {
     const struct general_step *g = s->args;
     struct ew_general_args args = g->args;
@@ -44,7 +45,8 @@ static void slice(struct ew_view *v, size_t begin, size_t end, size_t count)
     v->type.dim[0] = (int64_t)(end - begin);
 }
 
-static void split_run(const struct ew_step *s, struct ew_exec *x, unsigned phase, unsigned i, unsigned n)
+static void split_run(const struct ew_step *s, struct ew_exec *x, unsigned phase, unsigned i,
+                      unsigned n)
 {
     const struct general_step *g = s->args;
     struct ew_general_args args = g->args;
@@ -84,15 +86,17 @@ static bool can_split(const struct ew_emit *e, size_t *count)
 {
     const struct ew_plan_node *n = e->node;
 
-    if (n->op < EW_OP_ABS || n->op > EW_OP_XOR || n->n_out != 1 || n->n_in > 8 || e->n_threads < 2 ||
-        !ew_type_count(&e->out[0]->type, count) || *count < SPLIT_MIN || ew_dtype_bits(e->out[0]->type.dtype) % 8)
+    if (n->op < EW_OP_ABS || n->op > EW_OP_XOR || n->n_out != 1 || n->n_in > 8 ||
+        e->n_threads < 2 || !ew_type_count(&e->out[0]->type, count) || *count < SPLIT_MIN ||
+        ew_dtype_bits(e->out[0]->type.dtype) % 8)
         return false;
     for (uint32_t k = 0; k < n->n_in; k++) {
         size_t c;
 
         if (!e->in[k])
             continue;
-        if (!ew_type_count(&e->in[k]->type, &c) || (c != *count && c != 1) || ew_dtype_bits(e->in[k]->type.dtype) % 8)
+        if (!ew_type_count(&e->in[k]->type, &c) || (c != *count && c != 1) ||
+            ew_dtype_bits(e->in[k]->type.dtype) % 8)
             return false;
     }
     return true;
@@ -118,7 +122,8 @@ static bool keep_views(struct ew_step_list *list, const struct ew_emit *e, struc
             g->out_view[k] = *e->out[k];
             out[k] = &g->out_view[k];
         }
-    g->args = (struct ew_general_args){ n->op, &n->attrs, (int)n->n_in, in, (int)n->n_out, out, NULL, NULL };
+    g->args = (struct ew_general_args){ n->op,         &n->attrs, (int)n->n_in, in,
+                                        (int)n->n_out, out,       NULL,         NULL };
     return true;
 }
 
@@ -149,7 +154,8 @@ ew_status ew_emit_general(struct ew_step_list *list, const struct ew_emit *e, ew
             out_type[k] = &e->out[k]->type;
             s->bytes += ew_type_bytes(out_type[k], &bytes) ? bytes : 0;
         }
-    bytes = ew_general_scratch_bytes(n->op, &n->attrs, (int)n->n_in, in_type, (int)n->n_out, out_type);
+    bytes =
+        ew_general_scratch_bytes(n->op, &n->attrs, (int)n->n_in, in_type, (int)n->n_out, out_type);
     list->shared_bytes = ew_max_size(list->shared_bytes, bytes);
     s->serial = true;
     s->tactic = "general";

@@ -9,7 +9,8 @@ struct linear_step {
     size_t n_units;
 };
 
-static void linear_run(const struct ew_step *s, struct ew_exec *x, unsigned phase, unsigned i, unsigned n)
+static void linear_run(const struct ew_step *s, struct ew_exec *x, unsigned phase, unsigned i,
+                       unsigned n)
 {
     const struct linear_step *l = s->args;
     size_t begin, end;
@@ -30,7 +31,8 @@ ew_status ew_emit_linear(struct ew_step_list *list, const struct ew_emit *e, ew_
     struct ew_step *s;
     size_t count;
 
-    if (!w || !ew_type_count(xt, &count) || xt->n_dims < 1 || xt->dim[xt->n_dims - 1] != (int64_t)w->k)
+    if (!w || !ew_type_count(xt, &count) || xt->n_dims < 1 ||
+        xt->dim[xt->n_dims - 1] != (int64_t)w->k)
         return ew_fail(err, EW_STATUS_UNSUPPORTED, "weight is not packed for this input");
     a.n = (size_t)w->n;
     a.k = (size_t)w->k;

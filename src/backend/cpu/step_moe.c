@@ -1,7 +1,8 @@
 /* backend/cpu/step_moe.c - Moe: route, group rows by expert, gate/up, down, add up.
  *
- * The grouping order is (expert, row); the sum over a row's experts runs in the order its router gave them. Both depend on
- * nothing beside the row itself, so results do not depend on the batch or the threads. */
+ * The grouping order is (expert, row); the sum over a row's experts runs in the order its router
+ * gave them. Both depend on nothing beside the row itself, so results do not depend on the batch or
+ * the threads. */
 #include <string.h>
 
 #include "backend/cpu/steps.h"
@@ -16,7 +17,7 @@ struct moe_step {
     int norm_topk, act;
 };
 
-struct moe_work { /* carved from the run's shared scratch */
+struct moe_work {   /* carved from the run's shared scratch */
     int32_t *idx;   /* [rows][k] expert of a row's j-th choice */
     float *prob;    /* [rows][k] */
     int32_t *slot;  /* [rows][k] place in the grouped order */
@@ -28,8 +29,10 @@ struct moe_work { /* carved from the run's shared scratch */
 static size_t carve(uint8_t *base, const struct moe_step *m, struct moe_work *w)
 {
     const size_t rk = m->rows * m->k;
-    const size_t want[] = { rk * 4, rk * 4, rk * 4, rk * 4, (m->e + 1) * 4, rk * m->h * 4, rk * m->inner * 4,
-                            rk * m->h * 4 };
+    const size_t want[] = {
+        rk * 4,       rk * 4, rk * 4, rk * 4, (m->e + 1) * 4, rk * m->h * 4, rk * m->inner * 4,
+        rk * m->h * 4
+    };
     void *at[8];
     size_t off = 0;
 
@@ -63,9 +66,10 @@ static void group(const struct moe_step *m, const struct moe_work *w)
     w->first[0] = 0;
 }
 
-/* One of the two products for every expert that has rows; units of all those experts are split as one range. */
-static void expert_linear(const struct moe_step *m, const struct moe_work *w, bool up, unsigned i, unsigned n,
-                          void *scratch)
+/* One of the two products for every expert that has rows; units of all those experts are split as
+ * one range. */
+static void expert_linear(const struct moe_step *m, const struct moe_work *w, bool up, unsigned i,
+                          unsigned n, void *scratch)
 {
     const struct ew_packed *p = up ? m->up : m->down;
     const size_t per = p->kernel->n_units((size_t)p->n, p->glu);
@@ -83,7 +87,9 @@ static void expert_linear(const struct moe_step *m, const struct moe_work *w, bo
         seen++;
         if (hi <= begin || lo >= end)
             continue;
-        struct ew_linear_args a = { .m = rows, .n = (size_t)p->n, .k = (size_t)p->k, .scale = 1.0f };
+        struct ew_linear_args a = {
+            .m = rows, .n = (size_t)p->n, .k = (size_t)p->k, .scale = 1.0f
+        };
         a.x = up ? w->x + at * m->h : w->mid + at * m->inner;
         a.x_stride = a.k;
         a.w = (up ? m->up_w : m->down_w) + e * p->expert_bytes;
@@ -111,7 +117,8 @@ static void add_up(const struct moe_step *m, const struct moe_work *w, size_t be
     }
 }
 
-static void moe_run(const struct ew_step *s, struct ew_exec *x, unsigned phase, unsigned i, unsigned n)
+static void moe_run(const struct ew_step *s, struct ew_exec *x, unsigned phase, unsigned i,
+                    unsigned n)
 {
     const struct moe_step *m = s->args;
     void *scratch = x->thread + i * x->thread_stride;
@@ -163,17 +170,19 @@ static ew_status moe_sizes(const struct ew_emit *e, struct moe_step *m, ew_error
     m->e = (size_t)r->dim[r->n_dims - 1];
     m->inner = (size_t)m->up->n / 2;
     m->k = (size_t)at->top_k;
-    if (m->h != m->up->k || m->h != m->down->n || m->inner != m->down->k || m->e != m->up->n_experts ||
-        m->e != m->down->n_experts)
-        return ew_fail(err, EW_STATUS_MISMATCH, "%zu experts of width %zu x %zu, packed %llu of %llu x %llu", m->e, m->h,
-                       m->inner, (unsigned long long)m->down->n_experts, (unsigned long long)m->down->n,
-                       (unsigned long long)m->down->k);
+    if (m->h != m->up->k || m->h != m->down->n || m->inner != m->down->k ||
+        m->e != m->up->n_experts || m->e != m->down->n_experts)
+        return ew_fail(err, EW_STATUS_MISMATCH,
+                       "%zu experts of width %zu x %zu, packed %llu of %llu x %llu", m->e, m->h,
+                       m->inner, (unsigned long long)m->down->n_experts,
+                       (unsigned long long)m->down->n, (unsigned long long)m->down->k);
     if (at->top_k < 1 || m->k > m->e)
-        return ew_fail(err, EW_STATUS_MALFORMED, "top_k is %lld of %zu experts", (long long)at->top_k, m->e);
+        return ew_fail(err, EW_STATUS_MALFORMED, "top_k is %lld of %zu experts",
+                       (long long)at->top_k, m->e);
     m->rows = m->h ? count / m->h : 0;
     if (m->rows * m->e != r_count)
-        return ew_fail(err, EW_STATUS_MISMATCH, "%zu rows, router has %zu values for %zu experts", m->rows, r_count,
-                       m->e);
+        return ew_fail(err, EW_STATUS_MISMATCH, "%zu rows, router has %zu values for %zu experts",
+                       m->rows, r_count, m->e);
     return EW_STATUS_OK;
 }
 
@@ -201,8 +210,10 @@ ew_status ew_emit_moe(struct ew_step_list *list, const struct ew_emit *e, ew_err
     s->n_phases = 6;
     s->tactic = m.up->kernel->name;
     list->shared_bytes = ew_max_size(list->shared_bytes, carve(NULL, &m, &unused));
-    list->thread_bytes = ew_max_size(list->thread_bytes, m.up->kernel->scratch_bytes(m.rows, (size_t)m.up->n, m.h));
-    list->thread_bytes = ew_max_size(list->thread_bytes, m.down->kernel->scratch_bytes(m.rows, m.h, m.inner));
+    list->thread_bytes =
+        ew_max_size(list->thread_bytes, m.up->kernel->scratch_bytes(m.rows, (size_t)m.up->n, m.h));
+    list->thread_bytes =
+        ew_max_size(list->thread_bytes, m.down->kernel->scratch_bytes(m.rows, m.h, m.inner));
     active = m.rows * m.k < m.e ? m.rows * m.k : m.e;
     s->bytes = active * (m.up->expert_bytes + m.down->expert_bytes);
     s->flops = 2ull * m.rows * m.k * 3 * m.h * m.inner;

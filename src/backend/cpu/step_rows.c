@@ -1,4 +1,5 @@
-/* backend/cpu/step_rows.c - FusedRmsNorm by rows, and Pointwise programs by blocks of elements under broadcasting. */
+/* backend/cpu/step_rows.c - FusedRmsNorm by rows, and Pointwise programs by blocks of elements
+ * under broadcasting. */
 #include <string.h>
 
 #include "backend/cpu/steps.h"
@@ -11,7 +12,8 @@ struct norm_step {
     float eps;
 };
 
-static void norm_run(const struct ew_step *s, struct ew_exec *x, unsigned phase, unsigned i, unsigned n)
+static void norm_run(const struct ew_step *s, struct ew_exec *x, unsigned phase, unsigned i,
+                     unsigned n)
 {
     const struct norm_step *r = s->args;
     size_t begin, end;
@@ -36,7 +38,8 @@ ew_status ew_emit_rms_norm(struct ew_step_list *list, const struct ew_emit *e, e
         return ew_fail(err, EW_STATUS_UNSUPPORTED, "a norm of a scalar");
     r.n = (size_t)t->dim[t->n_dims - 1];
     if (w_count != r.n)
-        return ew_fail(err, EW_STATUS_MISMATCH, "weight has %zu values, rows have %zu", w_count, r.n);
+        return ew_fail(err, EW_STATUS_MISMATCH, "weight has %zu values, rows have %zu", w_count,
+                       r.n);
     if (!count)
         return EW_STATUS_OK;
     r.rows = count / r.n;
@@ -62,13 +65,14 @@ struct pointwise_step {
     float *y;
     size_t n_in, outer, inner, block, n_blocks;
     const float *in[8];
-    size_t step[8];                 /* inside inner: 0 or 1 */
-    int n_dims;                     /* of outer */
+    size_t step[8]; /* inside inner: 0 or 1 */
+    int n_dims;     /* of outer */
     size_t dim[EW_MAX_DIMS];
-    size_t stride[8][EW_MAX_DIMS];  /* of input k along outer axis d, in elements */
+    size_t stride[8][EW_MAX_DIMS]; /* of input k along outer axis d, in elements */
 };
 
-static void pointwise_run(const struct ew_step *s, struct ew_exec *x, unsigned phase, unsigned i, unsigned n)
+static void pointwise_run(const struct ew_step *s, struct ew_exec *x, unsigned phase, unsigned i,
+                          unsigned n)
 {
     const struct pointwise_step *p = s->args;
     const size_t total = p->outer * p->n_blocks;
@@ -93,7 +97,8 @@ static void pointwise_run(const struct ew_step *s, struct ew_exec *x, unsigned p
         }
         for (size_t k = 0; k < p->n_in; k++)
             in[k] = p->in[k] + off[k] + at * p->step[k];
-        p->ops->pointwise(p->program, p->y + u / p->n_blocks * p->inner + at, in, p->step, p->n_in, len);
+        p->ops->pointwise(p->program, p->y + u / p->n_blocks * p->inner + at, in, p->step, p->n_in,
+                          len);
     }
 }
 

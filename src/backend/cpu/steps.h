@@ -5,16 +5,20 @@
 #include "backend/backend.h"
 
 typedef ew_status ew_emit_fn(struct ew_step_list *list, const struct ew_emit *e, ew_error *err);
-ew_emit_fn ew_emit_linear, ew_emit_rms_norm, ew_emit_attention, ew_emit_moe, ew_emit_pointwise, ew_emit_general;
-ew_status ew_emit_copy(struct ew_step_list *list, uint32_t slot, void *dst, const void *src, size_t bytes,
-                       ew_error *err);
+ew_emit_fn ew_emit_linear, ew_emit_rms_norm, ew_emit_attention, ew_emit_moe, ew_emit_pointwise,
+    ew_emit_general;
+ew_status ew_emit_copy(struct ew_step_list *list, uint32_t slot, void *dst, const void *src,
+                       size_t bytes, ew_error *err);
 
-/* Input i as f32: the view's own data, or a twin that a step emitted here fills. NULL *out: input absent. */
-ew_status ew_emit_f32_in(struct ew_step_list *list, const struct ew_emit *e, int i, const float **out, ew_error *err);
+/* Input i as f32: the view's own data, or a twin that a step emitted here fills. NULL *out: input
+ * absent. */
+ew_status ew_emit_f32_in(struct ew_step_list *list, const struct ew_emit *e, int i,
+                         const float **out, ew_error *err);
 /* Output i as f32: call begin before and end after emitting the op. */
-ew_status ew_emit_f32_out(struct ew_step_list *list, const struct ew_emit *e, int i, float **out, ew_error *err);
-ew_status ew_emit_f32_out_end(struct ew_step_list *list, const struct ew_emit *e, int i, const float *from,
-                              ew_error *err);
+ew_status ew_emit_f32_out(struct ew_step_list *list, const struct ew_emit *e, int i, float **out,
+                          ew_error *err);
+ew_status ew_emit_f32_out_end(struct ew_step_list *list, const struct ew_emit *e, int i,
+                              const float *from, ew_error *err);
 
 /* A failure inside a step; any thread, the first one wins. */
 void ew_exec_fail(struct ew_exec *x, ew_status st);
