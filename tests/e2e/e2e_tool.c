@@ -1,0 +1,191 @@
+/* e2e_tool.c - what the end-to-end scripts cannot say in shell: values out of JSON, peak memory of
+ * a command, one changed weight, files cut or flipped at many places. No test by itself.
+ *
+ *   e2e_tool json FILE PATH           value at "responses.0.output_text"; of an array "#", its
+ * length e2e_tool rss LIMIT_BYTES CMD...   runs CMD, fails when its largest resident set was more
+ *   e2e_tool add FILE TENSOR I X      adds X to element I of a bf16 or f32 tensor of a safetensors
+ * file e2e_tool case FILE I OUT_JSON OUT_EXPECTED   case I of chat-templates/cases.json; prints its
+ * template */
+#include <errno.h>
+#include <inttypes.h>
+#include <math.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <jansson.h>
+
+static int fail(const char *what, const char *why)
+{
+    fprintf(stderr, "e2e_tool: %s: %s\n", what, why);
+    return 125;
+}
+
+static const json_t *at(const json_t *v, char *path)
+{
+    for (char *key = path; v && key && *key;) {
+        char *dot = strchr(key, '.');
+
+        if (dot)
+            *dot++ = '\0';
+        v = json_is_array(v) ? json_array_get(v, (size_t)strtoul(key, NULL, 10))
+                             : json_object_get(v, key);
+        key = dot;
+    }
+    return v;
+}
+
+static int print_value(const json_t *v)
+{
+    char *text;
+
+    if (json_is_string(v)) {
+        fwrite(json_string_value(v), 1, json_string_length(v), stdout);
+        return 0;
+    }
+    text = json_dumps(v, JSON_ENCODE_ANY | JSON_COMPACT | JSON_SORT_KEYS);
+    printf("%s\n", text ? text : "");
+    free(text);
+    return text ? 0 : 125;
+}
+
+static int cmd_json(int argc, char **argv)
+{
+    json_error_t err;
+    json_t *const root = argc > 1 ? json_load_file(argv[0], JSON_DECODE_ANY, &err) : NULL;
+    const json_t *v;
+    char *path;
+    size_t len;
+    int rc = 0;
+
+    if (!root)
+        return fail(argv[0], argc > 1 ? err.text : "needs FILE PATH");
+    path = strdup(argv[1]);
+    len = strlen(path);
+    const int count = len && path[len - 1] == '#';
+    if (count)
+        path[len > 1 ? len - 2 : 0] = '\0';
+    v = at(root, path);
+    if (!v)
+        rc = fail(argv[1], "not in the file");
+    else if (count)
+        printf("%zu\n", json_is_array(v) ? json_array_size(v) : json_object_size(v));
+    else
+        rc = print_value(v);
+    free(path);
+    json_decref(root);
+    return rc;
+}
+
+static int cmd_rss(int argc, char **argv)
+{
+    struct rusage use;
+    int status;
+    pid_t pid;
+
+    if (argc < 2)
+        return fail("rss", "needs LIMIT_BYTES CMD...");
+    pid = fork();
+    if (pid == 0) {
+        execvp(argv[1], argv + 1);
+        _exit(127);
+    }
+    if (pid < 0 || wait4(pid, &status, 0, &use) != pid)
+        return fail("rss", strerror(errno));
+    if (!WIFEXITED(status) || WEXITSTATUS(status))
+        return fail(argv[1], "did not end well");
+    const double peak = 1024.0 * (double)use.ru_maxrss, limit = strtod(argv[0], NULL);
+    printf("peak %.1f MB of %.1f MB allowed\n", peak / 1e6, limit / 1e6);
+    return peak <= limit ? 0 : 1;
+}
+
+/* Adds to one element in place; the file keeps its length. */
+static int change(FILE *f, const json_t *tensor, long base, uint64_t i, float add)
+{
+    const char *dtype = json_string_value(json_object_get(tensor, "dtype"));
+    const json_t *range = json_object_get(tensor, "data_offsets");
+    const int wide = dtype && strcmp(dtype, "F32") == 0;
+    const uint64_t step = wide ? 4 : 2;
+    const long off = base + (long)json_integer_value(json_array_get(range, 0)) + (long)(i * step);
+    uint32_t bits = 0;
+    float x;
+
+    if (!dtype || (!wide && strcmp(dtype, "BF16") != 0) ||
+        off + (long)step > base + (long)json_integer_value(json_array_get(range, 1)))
+        return fail("add", "no such bf16 or f32 element");
+    if (fseek(f, off, SEEK_SET) || fread((char *)&bits + (wide ? 0 : 2), step, 1, f) != 1)
+        return fail("add", "cannot read");
+    memcpy(&x, &bits, sizeof(x));
+    x += add;
+    memcpy(&bits, &x, sizeof(x));
+    if (fseek(f, off, SEEK_SET) || fwrite((char *)&bits + (wide ? 0 : 2), step, 1, f) != 1)
+        return fail("add", "cannot write");
+    return 0;
+}
+
+static int cmd_add(int argc, char **argv)
+{
+    FILE *const f = argc == 4 ? fopen(argv[0], "r+b") : NULL;
+    uint64_t len = 0;
+    char *head;
+    json_t *root;
+    int rc;
+
+    if (!f)
+        return fail("add", "needs FILE TENSOR I X");
+    if (fread(&len, 8, 1, f) != 1 || len > (1u << 26)) {
+        fclose(f);
+        return fail(argv[0], "not a safetensors file");
+    }
+    head = malloc((size_t)len);
+    root = head && fread(head, 1, (size_t)len, f) == len ? json_loadb(head, (size_t)len, 0, NULL)
+                                                         : NULL;
+    const json_t *tensor = json_object_get(root, argv[1]);
+    rc = tensor
+             ? change(f, tensor, (long)len + 8, strtoull(argv[2], NULL, 10), strtof(argv[3], NULL))
+             : fail(argv[1], "not in the file");
+    json_decref(root);
+    free(head);
+    return fclose(f) ? fail(argv[0], "cannot write") : rc;
+}
+
+/* Prints "TEMPLATE render" or "TEMPLATE raise"; exit code 1 past the last case. */
+static int cmd_case(int argc, char **argv)
+{
+    json_t *const root = argc == 4 ? json_load_file(argv[0], 0, NULL) : NULL;
+    const json_t *c = json_array_get(root, argc == 4 ? strtoul(argv[1], NULL, 10) : 0);
+    const json_t *expected = json_object_get(c, "expected");
+    FILE *f;
+    int rc = 1;
+
+    if (!root)
+        return fail("case", "needs FILE I OUT_JSON OUT_EXPECTED");
+    f = c ? fopen(argv[3], "wb") : NULL;
+    if (f && json_dump_file(json_object_get(c, "input"), argv[2], JSON_COMPACT) == 0) {
+        fwrite(expected ? json_string_value(expected) : "", 1, json_string_length(expected), f);
+        printf("%s %s\n", json_string_value(json_object_get(c, "template")),
+               json_is_string(expected) ? "render" : "raise");
+        rc = 0;
+    }
+    if (f)
+        fclose(f);
+    json_decref(root);
+    return rc;
+}
+
+int main(int argc, char **argv)
+{
+    if (argc > 1 && strcmp(argv[1], "json") == 0)
+        return cmd_json(argc - 2, argv + 2);
+    if (argc > 1 && strcmp(argv[1], "rss") == 0)
+        return cmd_rss(argc - 2, argv + 2);
+    if (argc > 1 && strcmp(argv[1], "add") == 0)
+        return cmd_add(argc - 2, argv + 2);
+    if (argc > 1 && strcmp(argv[1], "case") == 0)
+        return cmd_case(argc - 2, argv + 2);
+    return fail("usage", "json, rss, add or case");
+}
