@@ -28,11 +28,11 @@ ew_status ew_build_meta(struct ew_build *b)
                   (json_int_t)o->flags, "max_batch", (json_int_t)o->max_batch, "max_input_len",
                   (json_int_t)o->max_input_len, "max_kv_len", (json_int_t)o->max_kv_len, "kv_dtype",
                   ew_dtype_text(o->kv_dtype), "cpu_level", o->cpu_level ? o->cpu_level : "native");
-    char *text = j ? json_dumps(j, JSON_COMPACT | JSON_SORT_KEYS) : NULL;
+    char *text = ew_plan_json_text(j, JSON_COMPACT | JSON_SORT_KEYS, EW_MEM_BUILD);
 
     json_decref(j);
     p->meta = text ? ew_arena_strdup(&p->arena, text) : NULL;
-    free(text);
+    ew_mem_free(text);
     return p->meta ? EW_STATUS_OK : ew_fail(b->err, EW_STATUS_NO_MEMORY, "engine META");
 }
 

@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "base/size.h"
 #include "os/os.h"
+#include "plan/codec.h"
 
 #define WEIGHT_CAP                                                                                 \
     ((uint64_t)64 << 20) /* bytes of the representative: larger than caches, bounded */
@@ -47,11 +48,11 @@ ew_status ew_timing_cache_open(const char *path, const ew_logger *logger,
 ew_status ew_timing_cache_save(const struct ew_timing_cache *tc, const char *path, ew_error *err)
 {
     json_t *json = json_pack("{s:i,s:O}", "version", 1, "entries", tc->entries);
-    char *text = json ? json_dumps(json, JSON_INDENT(1) | JSON_SORT_KEYS) : NULL;
+    char *text = ew_plan_json_text(json, JSON_INDENT(1) | JSON_SORT_KEYS, EW_MEM_BUILD);
     ew_status st = text ? ew_file_write(path, text, strlen(text), err)
                         : ew_fail(err, EW_STATUS_NO_MEMORY, "timing cache");
 
-    free(text);
+    ew_mem_free(text);
     json_decref(json);
     return st;
 }

@@ -109,9 +109,8 @@ ew_status ew_engine_describe(const ew_engine *e, char **out, ew_error *err)
         json_object_set_new(j, "weights_bytes", json_integer((json_int_t)p->weights_bytes));
         json_object_set_new(j, "dynamic", json_boolean(e->is_dynamic));
     }
-    text = j ? json_dumps(j, JSON_INDENT(2)) : NULL;
+    text = ew_plan_json_text(j, JSON_INDENT(2), EW_MEM_MISC);
     json_decref(j);
-    *out = text ? ew_mem_strdup(EW_MEM_MISC, text) : NULL;
-    free(text);
+    *out = text;
     return *out ? EW_STATUS_OK : ew_fail(err, EW_STATUS_NO_MEMORY, "engine description");
 }

@@ -258,3 +258,20 @@ bool ew_rd_attrs(struct ew_rd *r, ew_op op, union ew_attrs *attrs)
             return false;
     return !r->bad;
 }
+
+static int append_json(const char *bytes, size_t len, void *ctx)
+{
+    return ew_buf_append(ctx, bytes, len) ? 0 : -1;
+}
+
+char *ew_plan_json_text(const json_t *json, size_t flags, enum ew_mem_tag tag)
+{
+    struct ew_buf b;
+    char *text = NULL;
+
+    ew_buf_init(&b, tag, (size_t)1 << 30);
+    if (json && json_dump_callback(json, append_json, &b, flags) == 0)
+        text = ew_buf_take(&b);
+    ew_buf_deinit(&b);
+    return text;
+}

@@ -4,6 +4,7 @@
 #define EW_PLAN_CODEC_H
 
 #include "base/buf.h"
+#include "base/json.h"
 #include "plan/plan.h"
 
 #define EW_PLAN_MAGIC  "EDGEWISE"
@@ -51,6 +52,9 @@ void ew_put_u64(uint8_t *at, uint64_t v);
 void ew_wr_attrs(struct ew_buf *b, ew_op op, const union ew_attrs *attrs);
 /* False: bad bytes (value out of the field's range). */
 bool ew_rd_attrs(struct ew_rd *r, ew_op op, union ew_attrs *attrs);
+
+/* JSON text in memory of ours (ew_mem_free); NULL: no memory. */
+char *ew_plan_json_text(const json_t *json, size_t flags, enum ew_mem_tag tag);
 
 /* Bodies of the sections. */
 void ew_plan_write_graph(const struct ew_plan *p, struct ew_buf *b);
