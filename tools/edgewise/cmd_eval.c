@@ -258,17 +258,36 @@ static int eval_qa(const char *model)
 
 /* ---- parity ---- */
 
-static bool reference_has_hidden(void)
+/* What the reference needs of an engine: hidden states, and room for its longest row in one step.
+ * Nothing is said of a file that cannot be read: the evaluation itself will say why. */
+static bool size_for_reference(void)
 {
     char *text;
     ew_error err = { EW_STATUS_OK, "" };
-    bool found;
+    bool hidden = false;
+    size_t i;
+    json_t *t;
 
     if (ew_inspect(reference_path, &text, &err))
-        return false; /* the evaluation itself will say why */
-    found = strstr(text, "\"hidden_0\"") != NULL;
+        return false;
+    json_t *const root = json_loads(text, 0, NULL);
     ew_text_free(text);
-    return found;
+    json_array_foreach(json_object_get(root, "tensors"), i, t)
+    {
+        const char *const name = json_string_value(json_object_get(t, "name"));
+        const json_t *const shape = json_object_get(t, "shape");
+        if (!name)
+            continue;
+        hidden = hidden || strcmp(name, "hidden_0") == 0;
+        if (strcmp(name, "input_ids") == 0 && json_array_size(shape) == 2) {
+            const json_int_t len = json_integer_value(json_array_get(shape, 1));
+            const uint32_t room = len > 0 && len < 1 << 20 ? (uint32_t)(len + 63) / 64 * 64 : 0;
+            model_opts.max_kv_len = model_opts.max_kv_len ? model_opts.max_kv_len : room;
+            model_opts.max_input_len = model_opts.max_input_len ? model_opts.max_input_len : room;
+        }
+    }
+    json_decref(root);
+    return hidden;
 }
 
 static int print_parity(const ew_parity_result *r)
@@ -316,7 +335,7 @@ static int eval_parity(const char *model)
 
     if (!reference_path)
         return cli_usage("eval parity needs --reference FILE.safetensors");
-    code = model_open(model, EW_BUILD_ALL_LOGITS, reference_has_hidden(), &rt, NULL);
+    code = model_open(model, EW_BUILD_ALL_LOGITS, size_for_reference(), &rt, NULL);
     if (code)
         return code;
     const ew_progress progress = cli_progress();
