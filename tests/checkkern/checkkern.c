@@ -7,12 +7,14 @@
 #include "checkkern.h"
 
 #include <math.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "base/half.h"
 #include "cpu/cpu.h"
@@ -135,8 +137,23 @@ void ck_fail(struct ck *c, const char *kernel, const char *fmt, ...)
     printf(" (seed %llu)\n", (unsigned long long)c->seed);
 }
 
-bool ck_wants(const struct ck *c, const char *kernel, uint32_t cpu_need)
+/* For the handler of crashes: what was running. */
+static char running[96];
+
+static void on_crash(int number)
 {
+    static const char text[] = "CRASH (read or write outside of its memory?) in ";
+
+    if (write(STDOUT_FILENO, text, sizeof(text) - 1) > 0 &&
+        write(STDOUT_FILENO, running, strlen(running)) > 0 && write(STDOUT_FILENO, "\n", 1) > 0)
+        _exit(128 + number);
+    _exit(1);
+}
+
+bool ck_wants(struct ck *c, const char *kernel, uint32_t cpu_need)
+{
+    snprintf(running, sizeof(running), "%s, seed %llu", kernel, (unsigned long long)c->seed);
+    fflush(stdout);
     return (cpu_need & ~c->cpu_flags) == 0 && (!c->filter || strstr(kernel, c->filter));
 }
 
@@ -176,6 +193,9 @@ int main(int argc, char **argv)
     struct ck c = { .seed = (uint64_t)time(NULL), .n_threads = 0 };
     bool wants_bench = false;
 
+    signal(SIGSEGV, on_crash);
+    signal(SIGBUS, on_crash);
+    signal(SIGILL, on_crash);
     ew_cpu_detect(&cpu);
     c.cpu_flags = cpu.flags;
     for (int i = 1; i < argc; i++) {

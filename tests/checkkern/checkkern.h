@@ -52,7 +52,8 @@ bool ck_canary_ok(const void *p, size_t bytes);
 /* ---- verdicts ---- */
 /* Counts a check; prints and counts a failure. */
 void ck_fail(struct ck *c, const char *kernel, const char *fmt, ...) EW_PRINTF(3, 4);
-bool ck_wants(const struct ck *c, const char *kernel, uint32_t cpu_need);
+/* Whether this machine and --filter want the kernel; remembers it for a report of a crash. */
+bool ck_wants(struct ck *c, const char *kernel, uint32_t cpu_need);
 bool ck_same_float(float a, float b); /* bit-equal, or both NaN */
 
 /* Weights and caches in short formats. */
