@@ -94,7 +94,7 @@ ew_status ew_pass_half_to_f32(struct ew_graph *g, size_t *n_changes, ew_error *e
     if (!g->llm_config || !has_half(g))
         return EW_STATUS_OK;
     for (size_t i = 0; i < g->n_inputs; i++)
-        if (is_half(g->inputs[i]->type.dtype))
+        if (is_half(g->inputs[i]->type.dtype) && !ew_pass_is_cache(g->inputs[i]))
             g->inputs[i]->type.dtype = EW_DTYPE_F32;
     for (struct ew_node *n = g->head; n; n = n->next) {
         widen_attrs(n);

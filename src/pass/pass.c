@@ -72,15 +72,20 @@ ew_status ew_passes_run(struct ew_graph *g, uint32_t flags, const ew_logger *log
     return ew_graph_verify(g, err);
 }
 
-ew_status ew_pass_set_kv_dtype(struct ew_graph *g, ew_dtype dtype, ew_error *err)
+bool ew_pass_is_cache(const struct ew_value *v)
 {
     static const char prefix[] = "past_key_values";
 
+    return strncmp(v->name, prefix, sizeof(prefix) - 1) == 0;
+}
+
+ew_status ew_pass_set_kv_dtype(struct ew_graph *g, ew_dtype dtype, ew_error *err)
+{
     if (dtype != EW_DTYPE_F32 && dtype != EW_DTYPE_F16 && dtype != EW_DTYPE_BF16)
         return ew_fail(err, EW_STATUS_UNSUPPORTED,
                        "kv cache of dtype %s: f32, f16 and bf16 are known", ew_dtype_text(dtype));
     for (size_t i = 0; i < g->n_inputs; i++)
-        if (strncmp(g->inputs[i]->name, prefix, sizeof(prefix) - 1) == 0)
+        if (ew_pass_is_cache(g->inputs[i]))
             g->inputs[i]->type.dtype = dtype;
     return ew_graph_infer(g, err);
 }

@@ -16,6 +16,9 @@ ew_status ew_passes_run(struct ew_graph *g, uint32_t flags, const ew_logger *log
 /* Type of the inputs past_key_values_* (and with them of the outputs that alias them): f32, f16 or bf16. */
 ew_status ew_pass_set_kv_dtype(struct ew_graph *g, ew_dtype dtype, ew_error *err);
 
+/* Whether a graph input is a KV cache, by its name. */
+bool ew_pass_is_cache(const struct ew_value *v);
+
 /* ---- the passes; *n_changes is counted up ---- */
 typedef ew_status ew_pass_fn(struct ew_graph *g, size_t *n_changes, ew_error *err);
 ew_pass_fn ew_pass_fold;             /* constants and shape arithmetic */
