@@ -15,7 +15,16 @@
 #define V_ACC 24 /* accumulators that fit beside the operands */
 /* Panels that a tile of r rows takes at once: enough chains to hide the latency of FMA. */
 #define V_NP(r) ((r) <= 3 ? 4 : (r) <= 6 ? 2 : 1)
-#if defined(__clang__)
+/* Sanitizers make each unrolled step many times larger: there a loop stays a loop. */
+#if defined(__has_feature)
+#    if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#        define UNROLL
+#    endif
+#endif
+#if defined(UNROLL)
+#elif defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#    define UNROLL
+#elif defined(__clang__)
 #    define UNROLL _Pragma("clang loop unroll(full)")
 #else
 #    define UNROLL _Pragma("GCC unroll 16")
