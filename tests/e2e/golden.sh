@@ -30,7 +30,8 @@ if have "$r/tiny-reference.json"; then
     within "perplexity of tiny" "$(value "$tmp/out" perplexity)" "$(value "$r/tiny-reference.json" perplexity.perplexity)" 0.001
     equal "tokens scored" "$(value "$tmp/out" scored_tokens)" "$(value "$r/tiny-reference.json" perplexity.scored_tokens)"
     works "questions to tiny" "$ew" eval qa models/tiny --file "$r/qa.jsonl" --json $fast
-    within "tiny's score" "$(value "$tmp/out" right)" 460 0.01
+    # transformers itself gets 453 of the 500
+    within "tiny's score" "$(value "$tmp/out" right)" 453 0.005
 fi
 if have "$r/small-reference.json"; then
     texts "$shared/models/small" "$r/small-reference.json"

@@ -8,7 +8,7 @@ cat >"$tmp/in.json" <<'J'
 {"batch_size": 3, "temperature": 1.0, "top_p": 0.8, "top_k": 1, "max_generate_length": 40,
  "requests": [
   {"messages": [{"role": "user", "content": "What is the capital of France?"}]},
-  {"messages": [{"role": "system", "content": "You are a helpful assistant."},
+  {"messages": [{"role": "system", "content": [{"type": "text", "text": "You are a helpful "}, {"type": "text", "text": "assistant."}]},
                 {"role": "user", "content": [{"type": "text", "text": "What is 27 plus 48?"}]}]},
   {"messages": [{"role": "user", "content": "Count from 5 to 15."}], "stop": ", 8"},
   {"messages": [{"role": "user", "content": "Count from 5 to 15."}], "stop": [", 12", ", 9"], "num_logprobs": 2},
