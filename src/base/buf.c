@@ -49,6 +49,7 @@ bool ew_buf_reserve(struct ew_buf *b, size_t extra)
     }
     b->data = data;
     b->cap = cap;
+    data[b->len] = '\0'; /* a reserved buffer is an empty string too */
     return true;
 }
 

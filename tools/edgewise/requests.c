@@ -227,6 +227,30 @@ static char *raw_text(struct reader *r, const json_t *messages)
     return text;
 }
 
+/* Messages as templates want them: parts of text joined to one string, which every template takes
+ * and many that know no images demand. */
+static char *template_messages(struct reader *r, const json_t *messages)
+{
+    json_t *const out = json_array();
+    size_t i;
+    json_t *m;
+
+    json_array_foreach((json_t *)(uintptr_t)messages, i, m)
+    {
+        json_t *const copy = json_copy(m);
+        if (json_is_array(json_object_get(m, "content"))) {
+            json_t *const one = json_pack("[O]", m);
+            const char *const text = raw_text(r, one);
+            json_object_set_new(copy, "content", json_string(text ? text : ""));
+            json_decref(one);
+        }
+        json_array_append_new(out, copy);
+    }
+    char *const text = own(r, json_dumps(out, JSON_COMPACT));
+    json_decref(out);
+    return text;
+}
+
 static void read_defaults(struct reader *r, const json_t *root, struct defaults *d)
 {
     d->temperature = get_number(r, root, "temperature", 1.0, 0, 1000);
@@ -280,7 +304,7 @@ static void read_request(struct reader *r, const json_t *request, const struct d
         return;
     *echo = messages;
     if (d->apply_template)
-        q->messages_json = own(r, json_dumps(messages, JSON_COMPACT));
+        q->messages_json = template_messages(r, messages);
     else
         q->raw_text = raw_text(r, messages);
     q->extra_json = extra_json(r, request);
@@ -409,20 +433,24 @@ static json_t *echo_messages(const json_t *messages)
     return out;
 }
 
-static json_t *system_prompt(const json_t *messages, const ew_template *tmpl)
+static json_t *system_prompt(const char *messages_json, const ew_template *tmpl)
 {
+    json_t *const messages = messages_json ? json_loads(messages_json, 0, NULL) : NULL;
     const char *const role =
         json_string_value(json_object_get(json_array_get(messages, 0), "role"));
     json_t *input, *result;
     char *text = NULL, *rendered = NULL;
     size_t len = 0;
 
-    if (!tmpl || !role || strcmp(role, "system") != 0)
+    if (!tmpl || !role || strcmp(role, "system") != 0) {
+        json_decref(messages);
         return json_string("");
+    }
     input = json_pack("{s:[O], s:b}", "messages", json_array_get(messages, 0),
                       "add_generation_prompt", 0);
     text = json_dumps(input, JSON_COMPACT);
     json_decref(input);
+    json_decref(messages);
     if (!text || ew_template_render(tmpl, text, NULL, -1, &rendered, &len, NULL, NULL, NULL))
         result = json_string("");
     else
@@ -450,8 +478,7 @@ json_t *request_file_responses(const struct request_file *f, const char *path,
         json_object_set_new(o, "finish_reason", json_string(ew_finish_text(p->finish)));
         json_object_set_new(o, "messages", echo_messages(f->messages[i]));
         json_object_set_new(o, "formatted_system_prompt",
-                            f->requests[i].messages_json ? system_prompt(f->messages[i], tmpl)
-                                                         : json_string(""));
+                            system_prompt(f->requests[i].messages_json, tmpl));
         json_object_set_new(o, "formatted_complete_request",
                             json_string(p->prompt_text ? p->prompt_text : ""));
         if (p->status)
