@@ -22,8 +22,8 @@ static ew_status product_shape(struct ew_infer *f, ew_dtype dtype)
     struct ew_type batch_a = *a, batch_b = *b, y;
 
     if (a->n_dims < 1 || b->n_dims < 1)
-        return ew_fail(f->err, EW_STATUS_MISMATCH, "ranks are %d and %d, 1 is the least",
-                       a->n_dims, b->n_dims);
+        return ew_fail(f->err, EW_STATUS_MISMATCH, "ranks are %d and %d, 1 is the least", a->n_dims,
+                       b->n_dims);
     EW_TRY(check_inner(f, a->dim[a->n_dims - 1], b->dim[b->n_dims < 2 ? 0 : b->n_dims - 2]));
     batch_a.n_dims = a->n_dims < 2 ? 0 : a->n_dims - 2;
     batch_b.n_dims = b->n_dims < 2 ? 0 : b->n_dims - 2;
@@ -58,8 +58,8 @@ static ew_status check_zero_point(struct ew_infer *f, int i, int64_t n, const st
     if (z->n_dims == 1 && of->n_dims > 1 && (z->dim[0] < 0 || n < 0 || z->dim[0] == n))
         return EW_STATUS_OK;
     return ew_fail(f->err, EW_STATUS_UNSUPPORTED,
-                   "zero point %d has rank %d and %lld elements; 1 or %lld in one dim are taken",
-                   i, z->n_dims, (long long)z->dim[0], (long long)n);
+                   "zero point %d has rank %d and %lld elements; 1 or %lld in one dim are taken", i,
+                   z->n_dims, (long long)z->dim[0], (long long)n);
 }
 
 static ew_status infer_matmul_integer(struct ew_infer *f)
@@ -82,8 +82,8 @@ static ew_status infer_gemm(struct ew_infer *f)
     EW_TRY(ew_infer_dtype_in(f, 0, SET_PRODUCT));
     EW_TRY(ew_infer_same_dtype(f, 0, 1));
     if (a->n_dims != 2 || b->n_dims != 2)
-        return ew_fail(f->err, EW_STATUS_MISMATCH, "ranks are %d and %d, both must be 2",
-                       a->n_dims, b->n_dims);
+        return ew_fail(f->err, EW_STATUS_MISMATCH, "ranks are %d and %d, both must be 2", a->n_dims,
+                       b->n_dims);
     EW_TRY(check_inner(f, a->dim[attr->trans_a ? 0 : 1], b->dim[attr->trans_b ? 1 : 0]));
     y.dim[0] = a->dim[attr->trans_a ? 1 : 0];
     y.dim[1] = b->dim[attr->trans_b ? 0 : 1];

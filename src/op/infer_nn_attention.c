@@ -20,8 +20,9 @@ static ew_status heads_of(struct ew_infer *f, int i, int64_t n_heads, struct hea
     const struct ew_type *const t = f->in[i].type;
 
     if (t->n_dims != f->in[0].type->n_dims || (t->n_dims != 3 && t->n_dims != 4))
-        return ew_fail(f->err, EW_STATUS_MISMATCH, "input %d has rank %d, Q has %d; 3 or 4 is needed",
-                       i, t->n_dims, f->in[0].type->n_dims);
+        return ew_fail(f->err, EW_STATUS_MISMATCH,
+                       "input %d has rank %d, Q has %d; 3 or 4 is needed", i, t->n_dims,
+                       f->in[0].type->n_dims);
     if (t->n_dims == 4) {
         *h = (struct heads){ t->dim[0], t->dim[1], t->dim[2], t->dim[3] };
         return EW_STATUS_OK;

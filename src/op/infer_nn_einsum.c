@@ -100,8 +100,9 @@ static ew_status merge_size(struct ew_symtab *syms, int64_t *size, int64_t dim, 
         *size = dim;
     else if (*size < 0)
         *size = ew_dim_max(syms, *size, dim);
-    return *size == EW_DIM_BAD ? ew_fail(err, EW_STATUS_LIMIT, "label %d cannot be expressed", label)
-                               : EW_STATUS_OK;
+    return *size == EW_DIM_BAD
+               ? ew_fail(err, EW_STATUS_LIMIT, "label %d cannot be expressed", label)
+               : EW_STATUS_OK;
 }
 
 static ew_status parse_operands(const char *equation, int n_operands,
@@ -195,8 +196,8 @@ ew_status ew_einsum_parse(const char *equation, int n_operands, const struct ew_
         int n;
 
         EW_TRY(term_scan(arrow + 2, &n, &dots, err));
-        e->n_out = term_labels(arrow + 2, e->n_ellipsis, dots ? e->n_ellipsis : 0, e->out,
-                               EW_MAX_DIMS);
+        e->n_out =
+            term_labels(arrow + 2, e->n_ellipsis, dots ? e->n_ellipsis : 0, e->out, EW_MAX_DIMS);
     } else {
         implicit_output(equation, e);
     }

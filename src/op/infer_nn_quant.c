@@ -47,8 +47,8 @@ static ew_status check_scales(struct ew_infer *f)
     } else if (!one) {
         if (s->n_dims != 1 || (s->dim[0] >= 0 && x->dim[axis] >= 0 && s->dim[0] != x->dim[axis]))
             return ew_fail(f->err, EW_STATUS_MISMATCH,
-                           "scales have rank %d and dim %lld, axis %d has %lld elements",
-                           s->n_dims, (long long)s->dim[0], axis, (long long)x->dim[axis]);
+                           "scales have rank %d and dim %lld, axis %d has %lld elements", s->n_dims,
+                           (long long)s->dim[0], axis, (long long)x->dim[axis]);
     }
     if (ew_infer_has(f, 2)) {
         const struct ew_type *const z = f->in[2].type;

@@ -145,8 +145,8 @@ static ew_status check_modes(struct ew_infer *f)
 
     if (attr->mode < EW_RESIZE_NEAREST || attr->mode > EW_RESIZE_CUBIC ||
         attr->coord < EW_COORD_HALF_PIXEL || attr->coord > EW_COORD_TF_CROP_AND_RESIZE)
-        return ew_fail(f->err, EW_STATUS_MALFORMED, "mode is %d, coordinate mode is %d",
-                       attr->mode, attr->coord);
+        return ew_fail(f->err, EW_STATUS_MALFORMED, "mode is %d, coordinate mode is %d", attr->mode,
+                       attr->coord);
     if (attr->nearest < EW_NEAREST_ROUND_PREFER_FLOOR || attr->nearest > EW_NEAREST_CEIL ||
         attr->policy < EW_KEEP_STRETCH || attr->policy > EW_KEEP_NOT_SMALLER)
         return ew_fail(f->err, EW_STATUS_MALFORMED, "nearest mode is %d, policy is %d",

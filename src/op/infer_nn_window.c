@@ -30,8 +30,7 @@ static ew_status check_list(const struct ew_ints *v, const char *name, int want,
 }
 
 /* Everything but out and automatic pads. */
-static ew_status window_start(const struct ew_window_spec *spec, struct ew_window *w,
-                              ew_error *err)
+static ew_status window_start(const struct ew_window_spec *spec, struct ew_window *w, ew_error *err)
 {
     const bool own_pads = spec->auto_pad == EW_AUTO_PAD_NOTSET;
 
@@ -111,8 +110,7 @@ ew_status ew_window_resolve(const struct ew_window_spec *spec, struct ew_symtab 
             const int64_t pads = out > 0 && need > 0 ? need : 0;
 
             w->out[d] = out;
-            w->pad_begin[d] =
-                spec->auto_pad == EW_AUTO_PAD_SAME_UPPER ? pads / 2 : pads - pads / 2;
+            w->pad_begin[d] = spec->auto_pad == EW_AUTO_PAD_SAME_UPPER ? pads / 2 : pads - pads / 2;
             w->pad_end[d] = pads - w->pad_begin[d];
             continue;
         }
@@ -140,8 +138,7 @@ static ew_status transposed_pads(const struct ew_window_spec *spec, struct ew_wi
     if (want < 0 || want > SANE)
         return ew_fail(err, EW_STATUS_MALFORMED, "output_shape[%d] is %lld", d, (long long)want);
     w->out[d] = want;
-    w->pad_begin[d] =
-        spec->auto_pad == EW_AUTO_PAD_SAME_UPPER ? pads / 2 : pads - pads / 2;
+    w->pad_begin[d] = spec->auto_pad == EW_AUTO_PAD_SAME_UPPER ? pads / 2 : pads - pads / 2;
     if (pads < 0)
         w->pad_begin[d] = 0;
     w->pad_end[d] = pads - w->pad_begin[d];
@@ -177,9 +174,9 @@ ew_status ew_window_resolve_transposed(const struct ew_window_spec *spec, struct
         if (same)
             w->out[d] = ew_dim_mul(syms, w->in[d], w->stride[d]);
         else
-            w->out[d] = ew_dim_add(
-                syms, ew_dim_mul(syms, ew_dim_sub(syms, w->in[d], 1), w->stride[d]),
-                extra + span - pads);
+            w->out[d] =
+                ew_dim_add(syms, ew_dim_mul(syms, ew_dim_sub(syms, w->in[d], 1), w->stride[d]),
+                           extra + span - pads);
         if (w->in[d] == 0)
             w->out[d] = 0;
         if (w->out[d] == EW_DIM_BAD || (w->in[d] >= 0 && w->out[d] < 0))
@@ -196,8 +193,8 @@ ew_status ew_window_spec_conv(const struct ew_attr_conv *attr, const struct ew_t
     const struct ew_ints *const k = &attr->kernel_shape;
 
     if (x->n_dims < 3 || w->n_dims != x->n_dims)
-        return ew_fail(err, EW_STATUS_MISMATCH, "the data has rank %d, the weights %d",
-                       x->n_dims, w->n_dims);
+        return ew_fail(err, EW_STATUS_MISMATCH, "the data has rank %d, the weights %d", x->n_dims,
+                       w->n_dims);
     *spec = (struct ew_window_spec){ .n = x->n_dims - 2,
                                      .in = x->dim + 2,
                                      .kernel = w->dim + 2,
@@ -212,8 +209,9 @@ ew_status ew_window_spec_conv(const struct ew_attr_conv *attr, const struct ew_t
                        (int)k->n, spec->n);
     for (int d = 0; d < k->n; d++)
         if (k->v[d] != w->dim[d + 2])
-            return ew_fail(err, EW_STATUS_MISMATCH, "kernel_shape[%d] is %lld, the weights say %lld",
-                           d, (long long)k->v[d], (long long)w->dim[d + 2]);
+            return ew_fail(err, EW_STATUS_MISMATCH,
+                           "kernel_shape[%d] is %lld, the weights say %lld", d, (long long)k->v[d],
+                           (long long)w->dim[d + 2]);
     return EW_STATUS_OK;
 }
 

@@ -85,8 +85,8 @@ void ew_gen_mm_run(const struct ew_gen_mm *mm)
                 block_f64((double *)acc, (const double *)a, (const double *)b, EW_GEN_MM_COLS,
                           mm->k, n);
             else
-                block_u64((uint64_t *)acc, (const uint64_t *)a, (const uint64_t *)b,
-                          EW_GEN_MM_COLS, mm->k, n);
+                block_u64((uint64_t *)acc, (const uint64_t *)a, (const uint64_t *)b, EW_GEN_MM_COLS,
+                          mm->k, n);
             for (ptrdiff_t r = 0; r < rows; r++)
                 mm->store(mm, acc + (size_t)(r * EW_GEN_MM_COLS) * width, i + r, j, n);
         }

@@ -1,5 +1,5 @@
 /* kernels/ref/gen_nn_attention.c - ONNX Attention (opset 23 and 24). Short floats compute in f32
- * and are rounded where the function of the specification stores them. */
+ * and are rounded once, on output; softmax_precision alone rounds in between. */
 #include <math.h>
 #include <string.h>
 
@@ -17,7 +17,7 @@ struct heads {
 struct attention {
     const struct ew_general_args *a;
     enum ew_gen_class c;
-    ew_dtype dtype, softmax_dtype;
+    ew_dtype softmax_dtype; /* F64: as the rest */
     struct heads q, k, v;
     const struct ew_view *past_k, *past_v, *mask, *seqlen;
     ptrdiff_t past, total;
@@ -173,7 +173,6 @@ static void scale_rows(const struct attention *t, void *v, ptrdiff_t n)
         scale_f32(v, n, t->root_scale);
     else
         scale_f64(v, n, t->root_scale);
-    round_to(v, t->c, t->dtype, n);
 }
 
 /* present = past, then the new rows. */
@@ -231,8 +230,7 @@ static void expose(const struct attention *t, int stage, ptrdiff_t row)
     struct ew_view *const y = t->a->n_out > 3 ? t->a->out[3] : NULL;
 
     if (y && t->a->attrs->attention.qk_matmul_output_mode == stage)
-        ew_gen_store(y->data, y->type.dtype, row * t->total, 1, t->scores, t->c,
-                     (size_t)t->total);
+        ew_gen_store(y->data, y->type.dtype, row * t->total, 1, t->scores, t->c, (size_t)t->total);
 }
 
 static void attend_row(const struct attention *t, ptrdiff_t b, ptrdiff_t h, ptrdiff_t i)
@@ -251,19 +249,16 @@ static void attend_row(const struct attention *t, ptrdiff_t b, ptrdiff_t h, ptrd
         scores_f32(s, (float *)t->query, (float *)t->keys, n, q->size);
     else
         scores_f64(s, (double *)t->query, (double *)t->keys, n, q->size);
-    round_to(s, t->c, t->dtype, n);
     expose(t, 0, row);
     if (t->softcap > 0) {
         if (is_f32)
             cap_f32(s, n, t->softcap);
         else
             cap_f64(s, n, t->softcap);
-        round_to(s, t->c, t->dtype, n);
     }
     expose(t, 1, row);
     bias_row(t, b, h, i);
     hidden = BY_CLASS(t, add_f32(s, (float *)t->bias, n), add_f64(s, (double *)t->bias, n));
-    round_to(s, t->c, t->dtype, n);
     expose(t, 2, row);
     round_to(s, t->c, t->softmax_dtype, n);
     if (hidden)
@@ -273,7 +268,6 @@ static void attend_row(const struct attention *t, ptrdiff_t b, ptrdiff_t h, ptrd
     else
         softmax_f64(s, n);
     round_to(s, t->c, t->softmax_dtype, n);
-    round_to(s, t->c, t->dtype, n);
     expose(t, 3, row);
     if (!y)
         return;
@@ -310,7 +304,6 @@ static ew_status attention_init(struct attention *t, const struct ew_general_arg
 
     *t = (struct attention){ .a = a,
                              .c = ew_gen_class_of(a->in[0]->type.dtype),
-                             .dtype = a->in[0]->type.dtype,
                              .q = heads_of(a->in[0], attr->q_num_heads),
                              .k = heads_of(a->in[1], attr->kv_num_heads),
                              .v = heads_of(a->in[2], attr->kv_num_heads),
@@ -320,18 +313,11 @@ static ew_status attention_init(struct attention *t, const struct ew_general_arg
                              .seqlen = a->n_in > 6 ? a->in[6] : NULL,
                              .softcap = (double)attr->softcap,
                              .is_causal = attr->is_causal != 0 };
-    t->softmax_dtype =
-        attr->softmax_precision ? (ew_dtype)attr->softmax_precision : EW_DTYPE_F64;
+    t->softmax_dtype = attr->softmax_precision ? (ew_dtype)attr->softmax_precision : EW_DTYPE_F64;
     t->past = t->past_k ? (ptrdiff_t)t->past_k->type.dim[2] : 0;
     t->total = t->past + t->k.len;
     scale = attr->has_scale ? (double)attr->scale : 1 / sqrt((double)t->q.size);
     t->root_scale = sqrt(scale);
-    if (t->c == EW_GEN_F32) { /* the scale is a tensor of the dtype too */
-        float f = (float)t->root_scale;
-
-        round_to(&f, t->c, t->dtype, 1);
-        t->root_scale = (double)f;
-    }
     mask_strides(t);
     t->keys = a->scratch;
     t->values = t->keys + (size_t)(t->total * t->k.size) * width;

@@ -12,8 +12,8 @@ struct conv {
     struct ew_view *y;
     ptrdiff_t in_size, kernel_size, out_size; /* elements of one channel */
     ptrdiff_t in_stride[EW_MAX_SPATIAL];
-    ptrdiff_t c_in, c_out;                         /* of one group */
-    ptrdiff_t x_at, weight_at, y_at, bias_at;      /* of this group */
+    ptrdiff_t c_in, c_out;                    /* of one group */
+    ptrdiff_t x_at, weight_at, y_at, bias_at; /* of this group */
     bool transposed;
 };
 
@@ -138,14 +138,12 @@ static void pack_a(const struct ew_gen_mm *mm, void *dst, ptrdiff_t i)
     const size_t step = (size_t)c->kernel_size * ew_gen_class_bytes(mm->c);
 
     if (!c->transposed) {
-        ew_gen_load(dst, mm->c, w->data, w->type.dtype, c->weight_at + i * mm->k, 1,
-                    (size_t)mm->k);
+        ew_gen_load(dst, mm->c, w->data, w->type.dtype, c->weight_at + i * mm->k, 1, (size_t)mm->k);
         return;
     }
     for (ptrdiff_t ch = 0; ch < c->c_in; ch++)
         ew_gen_load((char *)dst + (size_t)ch * step, mm->c, w->data, w->type.dtype,
-                    c->weight_at + (ch * c->c_out + i) * c->kernel_size, 1,
-                    (size_t)c->kernel_size);
+                    c->weight_at + (ch * c->c_out + i) * c->kernel_size, 1, (size_t)c->kernel_size);
 }
 
 static void store(const struct ew_gen_mm *mm, void *v, ptrdiff_t i, ptrdiff_t j, ptrdiff_t n)

@@ -1,5 +1,5 @@
-/* kernels/ref/gen_nn_einsum.c - Einsum by its definition: for every output element the sum, over all
- * values of the labels that are left, of the product of the operands. */
+/* kernels/ref/gen_nn_einsum.c - Einsum by its definition: for every output element the sum, over
+ * all values of the labels that are left, of the product of the operands. */
 #include <string.h>
 
 #include "base/size.h"
@@ -8,14 +8,14 @@
 
 struct einsum {
     struct ew_einsum e;
-    int n;                 /* operands */
-    bool is_float;         /* doubles; otherwise u64 */
+    int n;         /* operands */
+    bool is_float; /* doubles; otherwise u64 */
     union {
         double *f;
         uint64_t *u;
     } data[EW_VARIADIC];
-    ptrdiff_t *stride;     /* [operand][used label] */
-    ptrdiff_t *at;         /* [operand]: element of this output and these labels */
+    ptrdiff_t *stride; /* [operand][used label] */
+    ptrdiff_t *at;     /* [operand]: element of this output and these labels */
 };
 
 /* The operands as doubles or 64-bit integers, their strides, and where each one stands. */

@@ -118,8 +118,7 @@ ew_status ew_gen_row_norm(const struct ew_general_args *a)
     struct affine scale, bias;
 
     affine_init(&scale, a->in[1], &x->type, axis, row + (size_t)n * width);
-    affine_init(&bias, a->n_in > 2 ? a->in[2] : NULL, &x->type, axis,
-                row + 2 * (size_t)n * width);
+    affine_init(&bias, a->n_in > 2 ? a->in[2] : NULL, &x->type, axis, row + 2 * (size_t)n * width);
     for (ptrdiff_t r = 0; r < rows; r++) {
         struct sums s;
 

@@ -110,8 +110,8 @@ static int64_t column_major(const struct pool *p, ptrdiff_t at)
     return place;
 }
 
-static void store_window(const struct pool *p, const struct ew_general_args *a,
-                         ptrdiff_t channel, ptrdiff_t to, const struct window_value *v)
+static void store_window(const struct pool *p, const struct ew_general_args *a, ptrdiff_t channel,
+                         ptrdiff_t to, const struct window_value *v)
 {
     const int64_t n = p->counts_pads ? v->padded : v->count;
     double y = 0;

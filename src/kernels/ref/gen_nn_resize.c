@@ -1,5 +1,5 @@
-/* kernels/ref/gen_nn_resize.c - Resize: nearest copies elements through one table an axis; linear and
- * cubic resize one axis after the other in doubles. */
+/* kernels/ref/gen_nn_resize.c - Resize: nearest copies elements through one table an axis; linear
+ * and cubic resize one axis after the other in doubles. */
 #include <math.h>
 #include <string.h>
 
@@ -207,8 +207,8 @@ static void resize_axis(const struct resize *r, const struct axis *x, const doub
                 y[i] = outside ? (double)r->attr->extrapolation_value : 0;
             for (int64_t k = 0; k < n; k++) {
                 const double *const v =
-                    src + (b * (ptrdiff_t)x->in + (ptrdiff_t)clamp((double)(first + k), x->in)) *
-                              inner;
+                    src +
+                    (b * (ptrdiff_t)x->in + (ptrdiff_t)clamp((double)(first + k), x->in)) * inner;
 
                 for (ptrdiff_t i = 0; w[k] != 0 && i < inner; i++)
                     y[i] += w[k] * v[i];
