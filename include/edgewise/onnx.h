@@ -1,4 +1,4 @@
-/* edgewise/onnx.h - ONNX in and out (opset 17 to 24, external data, IR version <= 13).
+/* edgewise/onnx.h - ONNX in and out (opset 17 to 24, external data, IR version <= 14).
  *
  * Importing maps every node to the op table or refuses it by node name before any work is done. Plugin ops
  * (AttentionPlugin, ...) are matched by op type, whatever the domain. */

@@ -148,7 +148,8 @@ EW_API const char *ew_model_kind(const char *path);
  * name that hashes the model's files (path, length, time), options, version and device. engine_dir: at least 4096 bytes. */
 EW_API ew_status ew_model_prepare(const char *model, const ew_prepare_opts *opts, char *engine_dir, size_t cap,
                                   ew_error *err) EW_MUST_USE;
-/* Builds `model` (checkpoint or ONNX directory) into engine directory `dir`: llm.engine, config.json, tokenizer files. */
+/* Builds `model` (checkpoint or ONNX directory) into engine directory `dir`: llm.engine, config.json, tokenizer files;
+ * a graph that is no language model gives model.engine alone. */
 EW_API ew_status ew_model_build(const char *model, const char *dir, const struct ew_build_opts *build, bool hidden_states,
                                 ew_error *err) EW_MUST_USE;
 

@@ -163,7 +163,10 @@ ew_status ew_build_weights(struct ew_build *b, struct ew_plan_writer *w)
 {
     static const uint8_t zero[EW_PLAN_ALIGN];
     const struct ew_plan *p = &b->plan;
-    uint8_t *buffer = ew_mem_alloc_aligned(EW_MEM_BUILD, BUFFER_BYTES, EW_PLAN_ALIGN);
+    const size_t want = b->plan.weights_bytes < BUFFER_BYTES
+                            ? (size_t)b->plan.weights_bytes + EW_PLAN_ALIGN
+                            : BUFFER_BYTES; /* no chunk is larger */
+    uint8_t *buffer = ew_mem_alloc_aligned(EW_MEM_BUILD, want, EW_PLAN_ALIGN);
     ew_status st = EW_STATUS_OK;
 
     if (!buffer)

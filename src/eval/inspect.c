@@ -204,10 +204,13 @@ static ew_status inspect_dir(const char *path, char **json, ew_error *err)
     const char *kind = ew_model_kind(path);
     char sub[4096];
 
-    if (strcmp(kind, "engine") == 0)
-        return ew_path_join(sub, sizeof(sub), path, "llm.engine")
-                   ? inspect_engine(sub, json, err)
-                   : ew_fail(err, EW_STATUS_INVALID_ARG, "path too long: %s", path);
+    if (strcmp(kind, "engine") == 0) {
+        if (!ew_path_join(sub, sizeof(sub), path, "llm.engine"))
+            return ew_fail(err, EW_STATUS_INVALID_ARG, "path too long: %s", path);
+        if (!ew_path_is_file(sub) && !ew_path_join(sub, sizeof(sub), path, "model.engine"))
+            return ew_fail(err, EW_STATUS_INVALID_ARG, "path too long: %s", path);
+        return inspect_engine(sub, json, err);
+    }
     if (strcmp(kind, "onnx") == 0) {
         if (ew_path_join(sub, sizeof(sub), path, "llm/model.onnx") && ew_path_is_file(sub) &&
             ew_path_join(sub, sizeof(sub), path, "llm"))

@@ -17,7 +17,7 @@
 #include "onnx.pb-c.h"
 #include "os/os.h"
 
-#define EW_ONNX_MAX_IR        13
+#define EW_ONNX_MAX_IR        14
 #define EW_ONNX_MIN_OPSET     1
 #define EW_ONNX_MAX_OPSET     28
 #define EW_ONNX_SAVE_OPSET    24

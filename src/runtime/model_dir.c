@@ -70,7 +70,7 @@ const char *ew_model_kind(const char *path)
         return has_suffix(path, ".onnx") ? "onnx" : "unknown";
     if (!ew_path_is_dir(path))
         return "unknown";
-    if (has_file(path, "llm.engine"))
+    if (has_file(path, "llm.engine") || has_file(path, "model.engine"))
         return "engine";
     if (has_file(path, "model.onnx"))
         return "onnx";
@@ -145,22 +145,20 @@ static ew_status load_graph(const char *model, const char *kind, const ew_build_
     return ew_graph_from_onnx(model, out, err);
 }
 
-static ew_status write_engine(ew_graph *g, const char *model, const char *home, const char *dir,
+static ew_status write_engine(ew_graph *g, const char *home, const char *dir,
                               const ew_build_opts *build, ew_error *err)
 {
     const char *config = ew_graph_llm_config(g);
     char path[PATH_CAP];
 
-    if (!config)
-        return ew_fail(err, EW_STATUS_MISMATCH,
-                       "%s: not a language model (no config.json of the contract beside the graph)",
-                       model);
     EW_TRY(ew_dir_make(dir, err));
-    EW_TRY(ew_model_copy_text_files(home, dir, err));
-    if (!ew_path_join(path, sizeof(path), dir, "config.json"))
-        return ew_fail(err, EW_STATUS_INVALID_ARG, "path too long: %s", dir);
-    EW_TRY(ew_file_write(path, config, strlen(config), err));
-    if (!ew_path_join(path, sizeof(path), dir, "llm.engine"))
+    if (config) {
+        EW_TRY(ew_model_copy_text_files(home, dir, err));
+        if (!ew_path_join(path, sizeof(path), dir, "config.json"))
+            return ew_fail(err, EW_STATUS_INVALID_ARG, "path too long: %s", dir);
+        EW_TRY(ew_file_write(path, config, strlen(config), err));
+    }
+    if (!ew_path_join(path, sizeof(path), dir, config ? "llm.engine" : "model.engine"))
         return ew_fail(err, EW_STATUS_INVALID_ARG, "path too long: %s", dir);
     return ew_build_file(g, build, path, err);
 }
@@ -186,7 +184,7 @@ ew_status ew_model_build(const char *model, const char *dir, const ew_build_opts
     EW_TRY(model_home(model, home, err));
     (void)snprintf(graph_path, sizeof(graph_path), "%s", ew_path_is_file(model) ? model : home);
     EW_TRY(load_graph(graph_path, kind, build, hidden_states, &g, err));
-    st = write_engine(g, model, home, dir, build, err);
+    st = write_engine(g, home, dir, build, err);
     ew_graph_destroy(g);
     return st;
 }

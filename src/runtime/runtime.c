@@ -22,6 +22,8 @@ static ew_status load_engine(struct ew_runtime *rt, const char *dir, const ew_ru
     uint64_t bytes = 0;
     int64_t mtime_ns;
 
+    if (ew_path_join(path, sizeof(path), dir, "model.engine") && ew_path_is_file(path))
+        return ew_fail(err, EW_STATUS_MISMATCH, "%s: not the engine of a language model", path);
     if (!ew_path_join(path, sizeof(path), dir, "llm.engine"))
         return ew_fail(err, EW_STATUS_INVALID_ARG, "path too long: %s", dir);
     EW_TRY(ew_engine_open(path, &eo, &rt->engine, err));

@@ -175,10 +175,11 @@ int cmd_build(int argc, char **argv)
     const char *args[2];
     ew_build_opts opts;
     ew_error err = { EW_STATUS_OK, "" };
-    const int n = cli_parse(
-        cli_command("build"),
-        "Writes <dir>/llm.engine and, for a language model, config.json and the tokenizer's files.",
-        tables, argc, argv, args, 2);
+    const int n = cli_parse(cli_command("build"),
+                            "Writes <dir>/llm.engine, config.json and the tokenizer's files; a "
+                            "graph that is no language model\n"
+                            "gives <dir>/model.engine alone.",
+                            tables, argc, argv, args, 2);
 
     if (n < 0)
         return CLI_PARSE_EXIT(n);
