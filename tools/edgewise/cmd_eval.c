@@ -335,7 +335,9 @@ static int eval_parity(const char *model)
 
     if (!reference_path)
         return cli_usage("eval parity needs --reference FILE.safetensors");
-    code = model_open(model, EW_BUILD_ALL_LOGITS, size_for_reference(), &rt, NULL);
+    /* An ONNX graph has the outputs it has; only a checkpoint's can be extended. */
+    const bool hidden = size_for_reference() && strcmp(ew_model_kind(model), "checkpoint") == 0;
+    code = model_open(model, EW_BUILD_ALL_LOGITS, hidden, &rt, NULL);
     if (code)
         return code;
     const ew_progress progress = cli_progress();
