@@ -267,6 +267,9 @@ static void test_attention(void **state)
     attention_4d(&r, 1, 1); /* a mask shorter than the keys hides the rest */
     IN(&r, BOOL, DIMS(1, 1), U8(1));
     EXPECT(&r, DIMS(1, 1, 1, 1), F32(1));
+    attention_4d(&r, 1, 1);
+    IN(&r, F32, DIMS(1, 1), F32(0));
+    EXPECT(&r, DIMS(1, 1, 1, 1), F32(1));
     attention_4d(&r, 1, 1); /* nothing to see: zero, not NaN */
     IN(&r, BOOL, DIMS(1, 2), U8(0, 0));
     EXPECT(&r, DIMS(1, 1, 1, 1), F32(0));
