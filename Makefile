@@ -5,7 +5,7 @@ MODEL ?= models/tiny
 .PHONY: all setup demo test bench check format clean
 
 all: setup build/build.ninja
-	@cmake --build build -j $(JOBS)
+	@cmake --build build -j $(JOBS) --target edgewise_tool
 
 setup:
 	@scripts/setup.sh

@@ -1,6 +1,5 @@
 /* u_build.c - the builder: memory plan by brute force, files that appear whole or not at all,
- * tactics, packed streaming, tied embeddings. ew-layers: base os cpu tensor op kernels graph pass
- * plan backend build engine */
+ * tactics, packed streaming, tied embeddings. */
 #include "engine_fixture.h"
 
 #include "build/build_impl.h"

@@ -1,6 +1,5 @@
 /* u_engine.c - contexts: results, capture and replay, allocations, refusals, threads, dynamic
- * shapes, KV attention. ew-layers: base os cpu tensor op kernels graph pass plan backend build
- * engine */
+ * shapes, KV attention. */
 #include "engine_fixture.h"
 
 #include <math.h>

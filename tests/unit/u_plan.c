@@ -1,6 +1,5 @@
 /* u_plan.c - the engine file against damage: every truncation, every byte flipped, and hand-made
- * lies with right checksums. ew-layers: base os cpu tensor op kernels graph pass plan backend build
- * engine */
+ * lies with right checksums. */
 #include "engine_fixture.h"
 
 #include "plan/codec.h"
