@@ -158,6 +158,13 @@ fuzz_one() { # TARGET: its corpus and what it found before are the seeds; new fi
     mkdir -p "$work/found"
     local seeds=("$work/found")
     for d in "tests/fuzz/corpus/$kind" "tests/fuzz/regressions/$kind"; do [ -d "$d" ] && seeds+=("$d"); done
+    if [ "$kind" = plan ]; then # engines as this version writes them
+        for m in tests/fuzz/corpus/onnx/resize.onnx tests/fuzz/corpus/onnx/slice9.onnx tests/golden/families/qwen3-window; do
+            build-fuzz/edgewise build $m "$work/engine" --cpu ref --no-timing -q --max-kv-len 16 --max-input-len 4 --max-batch 2 &&
+                cat "$work"/engine/*.engine >"$work/found/$(basename $m)"
+            rm -rf "$work/engine"
+        done
+    fi
     "build-fuzz/tests/$target" -max_total_time="${EW_FUZZ_SECONDS:-60}" -rss_limit_mb=2048 -timeout=10 \
         -artifact_prefix="$work/" -print_final_stats=1 "${seeds[@]}" >"$logs/$target" 2>&1
     local rc=$?
@@ -172,7 +179,7 @@ fuzz_one() { # TARGET: its corpus and what it found before are the seeds; new fi
 stage_fuzz() {
     local targets=() n=0
     for f in tests/fuzz/fuzz_*.c; do targets+=("$(basename "$f" .c)"); done
-    build fuzz "${targets[@]}" || return
+    build fuzz edgewise_tool "${targets[@]}" || return
     for t in "${targets[@]}"; do
         fuzz_one "$t" &
         n=$((n + 1))

@@ -126,6 +126,7 @@ ew_status ew_onnx_scan(const uint8_t *bytes, size_t len, const ProtobufCMessageD
 
 struct budget {
     size_t left;
+    bool no_memory;
 };
 
 static void *budget_alloc(void *ctx, size_t bytes)
@@ -135,7 +136,9 @@ static void *budget_alloc(void *ctx, size_t bytes)
     if (bytes > b->left)
         return NULL;
     b->left -= bytes;
-    return ew_mem_alloc(EW_MEM_ONNX, bytes);
+    void *const p = ew_mem_alloc(EW_MEM_ONNX, bytes);
+    b->no_memory = b->no_memory || !p;
+    return p;
 }
 
 static void plain_free(void *ctx, void *p)
@@ -155,6 +158,8 @@ ew_status ew_onnx_unpack(const uint8_t *bytes, size_t len, const ProtobufCMessag
         !ew_size_add(budget.left, MEM_SLACK, &budget.left))
         return ew_fail(err, EW_STATUS_LIMIT, "%s of %zu bytes is too large", what, len);
     *out = protobuf_c_message_unpack(root, &allocator, len, bytes);
+    if (!*out && budget.no_memory)
+        return ew_fail(err, EW_STATUS_NO_MEMORY, "no memory to unpack %s of %zu bytes", what, len);
     if (!*out)
         return ew_fail(err, EW_STATUS_MALFORMED,
                        "not a well-formed %s (or it unpacks to more than %u times its %zu bytes)",

@@ -189,6 +189,8 @@ ew_status ew_file_writer_open(struct ew_file_writer **out, const char *path, ew_
     w->temp_path = ew_mem_strdup(EW_MEM_MISC, temp);
     if (n < 0 || (size_t)n >= sizeof(temp) || !w->final_path || !w->temp_path) {
         ew_file_writer_abort(w);
+        if (n >= 0 && (size_t)n < sizeof(temp))
+            return ew_fail(err, EW_STATUS_NO_MEMORY, "%s: file writer", path);
         return ew_fail(err, EW_STATUS_INVALID_ARG, "%.200s: path too long", path);
     }
     w->fd = open(temp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
