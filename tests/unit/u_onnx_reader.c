@@ -397,8 +397,8 @@ static void test_refusals(void **state)
     r.domain = "com.example";
     expect(&r, EW_STATUS_UNSUPPORTED, "com.example::Add");
     r = k_good;
-    r.ir = 14;
-    expect(&r, EW_STATUS_UNSUPPORTED, "IR version 14");
+    r.ir = 15;
+    expect(&r, EW_STATUS_UNSUPPORTED, "IR version 15");
     r = k_good;
     r.opset = 1000;
     expect(&r, EW_STATUS_UNSUPPORTED, "opset 1000");
