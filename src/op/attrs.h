@@ -127,7 +127,7 @@ struct ew_attr_kv_attention {
  * inputs: 0 x [..,K]  1 weight [N,K] constant, row-major as in a checkpoint  2 bias [N] (optional)
  *         3 residual [..,N'] (optional), added last
  * glu: weight rows are [gate N/2; up N/2], y = act(gate) * up, N' = N/2; else N' = N.
- * scale multiplies x W^T + bias (granite's residual multiplier, logits scaling), before residual. 
+ * scale multiplies x W^T + bias (granite's residual multiplier, logits scaling), before residual.
  * softcap (0 off): y = softcap * tanh(y / softcap), after scale. */
 struct ew_attr_linear { int32_t act, glu; float scale, softcap; };
 
