@@ -165,14 +165,45 @@ ew_status ew_file_read(const char *path, size_t max_bytes, char **out, size_t *l
     return *out ? EW_STATUS_OK : ew_fail(err, EW_STATUS_NO_MEMORY, "%s: %zu bytes", path, *len);
 }
 
+/* The file has no name while it is written where the file system can do that (O_TMPFILE): a killed
+ * process leaves nothing behind. Elsewhere it has a temporary name from the start. */
 struct ew_file_writer {
     int fd;
+    bool nameless;
     uint64_t pos;
     char *final_path;
     char *temp_path;
 };
 
 static _Atomic uint32_t writer_serial; /* makes temporary names unique in this process */
+
+static int open_nameless(const char *path)
+{
+    char dir[PATH_MAX];
+    const char *const slash = strrchr(path, '/');
+    const size_t len = slash ? (size_t)(slash - path) + 1 : 0;
+
+    if (len >= sizeof(dir))
+        return -1;
+    memcpy(dir, path, len);
+    dir[len] = '\0';
+    return open(len ? dir : ".", O_WRONLY | O_TMPFILE | O_CLOEXEC, 0644);
+}
+
+/* Gives a nameless file its temporary name; rename() then replaces what is there, which a link
+ * cannot. */
+static bool name_it(struct ew_file_writer *w)
+{
+    char proc[64];
+
+    if (!w->nameless)
+        return true;
+    snprintf(proc, sizeof(proc), "/proc/self/fd/%d", w->fd);
+    if (linkat(AT_FDCWD, proc, AT_FDCWD, w->temp_path, AT_SYMLINK_FOLLOW) != 0)
+        return false;
+    w->nameless = false;
+    return true;
+}
 
 ew_status ew_file_writer_open(struct ew_file_writer **out, const char *path, ew_error *err)
 {
@@ -193,7 +224,10 @@ ew_status ew_file_writer_open(struct ew_file_writer **out, const char *path, ew_
             return ew_fail(err, EW_STATUS_NO_MEMORY, "%s: file writer", path);
         return ew_fail(err, EW_STATUS_INVALID_ARG, "%.200s: path too long", path);
     }
-    w->fd = open(temp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+    w->fd = open_nameless(path);
+    w->nameless = w->fd >= 0;
+    if (w->fd < 0)
+        w->fd = open(temp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
     if (w->fd < 0) {
         const ew_status st = io_error(path, "create", err);
         ew_file_writer_abort(w);
@@ -240,7 +274,8 @@ void ew_file_writer_abort(struct ew_file_writer *w)
         return;
     if (w->fd >= 0) {
         close(w->fd);
-        unlink(w->temp_path);
+        if (!w->nameless)
+            unlink(w->temp_path);
     }
     ew_mem_free(w->final_path);
     ew_mem_free(w->temp_path);
@@ -253,7 +288,7 @@ ew_status ew_file_writer_commit(struct ew_file_writer *w, ew_error *err)
 
     if (fsync(w->fd) != 0)
         st = io_error(w->final_path, "flush", err);
-    else if (rename(w->temp_path, w->final_path) != 0)
+    else if (!name_it(w) || rename(w->temp_path, w->final_path) != 0)
         st = io_error(w->final_path, "rename into place", err);
     if (st) {
         ew_file_writer_abort(w);
