@@ -190,19 +190,22 @@ static int open_nameless(const char *path)
     return open(len ? dir : ".", O_WRONLY | O_TMPFILE | O_CLOEXEC, 0644);
 }
 
-/* Gives a nameless file its temporary name; rename() then replaces what is there, which a link
- * cannot. */
-static bool name_it(struct ew_file_writer *w)
+/* The final name at once where nothing has it; else a temporary one and a rename, which replaces
+ * what is there as a link cannot. */
+static bool give_final_name(struct ew_file_writer *w)
 {
     char proc[64];
 
-    if (!w->nameless)
-        return true;
-    snprintf(proc, sizeof(proc), "/proc/self/fd/%d", w->fd);
-    if (linkat(AT_FDCWD, proc, AT_FDCWD, w->temp_path, AT_SYMLINK_FOLLOW) != 0)
-        return false;
-    w->nameless = false;
-    return true;
+    if (w->nameless) {
+        snprintf(proc, sizeof(proc), "/proc/self/fd/%d", w->fd);
+        if (linkat(AT_FDCWD, proc, AT_FDCWD, w->final_path, AT_SYMLINK_FOLLOW) == 0)
+            return true;
+        if (errno != EEXIST ||
+            linkat(AT_FDCWD, proc, AT_FDCWD, w->temp_path, AT_SYMLINK_FOLLOW) != 0)
+            return false;
+        w->nameless = false;
+    }
+    return rename(w->temp_path, w->final_path) == 0;
 }
 
 ew_status ew_file_writer_open(struct ew_file_writer **out, const char *path, ew_error *err)
@@ -288,7 +291,7 @@ ew_status ew_file_writer_commit(struct ew_file_writer *w, ew_error *err)
 
     if (fsync(w->fd) != 0)
         st = io_error(w->final_path, "flush", err);
-    else if (!name_it(w) || rename(w->temp_path, w->final_path) != 0)
+    else if (!give_final_name(w))
         st = io_error(w->final_path, "rename into place", err);
     if (st) {
         ew_file_writer_abort(w);
