@@ -15,9 +15,9 @@
 #include "edgewise/version.h"
 
 #if defined(__GNUC__)
-#    define EW_API __attribute__((visibility("default")))
+#    define EW_API                __attribute__((visibility("default")))
 #    define EW_PRINTF(fmt, first) __attribute__((format(printf, fmt, first)))
-#    define EW_MUST_USE __attribute__((warn_unused_result))
+#    define EW_MUST_USE           __attribute__((warn_unused_result))
 #else
 #    define EW_API
 #    define EW_PRINTF(fmt, first)
@@ -49,7 +49,7 @@ typedef enum ew_status {
 #define EW_STATUS_ENUM(name, number, text) EW_STATUS_##name = number,
     EW_STATUS_MAP(EW_STATUS_ENUM)
 #undef EW_STATUS_ENUM
-    EW_STATUS_FORCE32 = 0x7fffffff
+        EW_STATUS_FORCE32 = 0x7fffffff
 } ew_status;
 
 /* Static text of a status; never NULL. */
@@ -99,7 +99,7 @@ typedef enum ew_dtype {
 #define EW_DTYPE_ENUM(name, number, text, bits) EW_DTYPE_##name = number,
     EW_DTYPE_MAP(EW_DTYPE_ENUM)
 #undef EW_DTYPE_ENUM
-    EW_DTYPE_COUNT,
+        EW_DTYPE_COUNT,
     EW_DTYPE_FORCE32 = 0x7fffffff
 } ew_dtype;
 

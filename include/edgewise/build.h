@@ -1,7 +1,8 @@
 /* edgewise/build.h - graph + device + profiles -> engine file.
  *
- * The builder runs the passes, times the tactics of each op at the opt shape of each profile on this machine, plans
- * memory, packs weights straight from the mapped checkpoint into the file, and renames it into place. */
+ * The builder runs the passes, times the tactics of each op at the opt shape of each profile on
+ * this machine, plans memory, packs weights straight from the mapped checkpoint into the file, and
+ * renames it into place. */
 #ifndef EW_BUILD_H
 #define EW_BUILD_H
 
@@ -11,7 +12,8 @@
 extern "C" {
 #endif
 
-/* Shapes of one input under one profile. dims as in the graph; every symbolic dim needs a number. */
+/* Shapes of one input under one profile. dims as in the graph; every symbolic dim needs a number.
+ */
 typedef struct ew_profile_input {
     const char *name;
     uint32_t n_dims;
@@ -25,22 +27,25 @@ typedef struct ew_profile {
 } ew_profile;
 
 enum ew_build_flags {
-    EW_BUILD_NO_TIMING = 1u << 0,  /* take the best-ranked tactic without timing it (tests, onnx-check) */
-    EW_BUILD_NO_FUSION = 1u << 1,  /* run no pass but folding: to find a pass that is wrong */
-    EW_BUILD_ALL_LOGITS = 1u << 2, /* language model: logits of every token of a step may be asked for */
+    EW_BUILD_NO_TIMING =
+        1u << 0, /* take the best-ranked tactic without timing it (tests, onnx-check) */
+    EW_BUILD_NO_FUSION = 1u << 1, /* run no pass but folding: to find a pass that is wrong */
+    EW_BUILD_ALL_LOGITS =
+        1u << 2, /* language model: logits of every token of a step may be asked for */
 };
 
 /* Zero = default of every field. */
 typedef struct ew_build_opts {
     uint32_t struct_size;
-    uint32_t flags;         /* enum ew_build_flags */
-    const char *cpu_level;  /* NULL: native; "ref", "avx2", "avx512"... masks what the machine has */
-    uint32_t n_threads;     /* 0: one per core */
+    uint32_t flags;        /* enum ew_build_flags */
+    const char *cpu_level; /* NULL: native; "ref", "avx2", "avx512"... masks what the machine has */
+    uint32_t n_threads;    /* 0: one per core */
     /* language models: the two default profiles; ignored when profiles are given */
     uint32_t max_batch;     /* 0: 8 */
     uint32_t max_input_len; /* longest prefill step; 0: 512. Longer prompts run in chunks */
-    uint32_t max_kv_len;    /* tokens a row may hold; 0: min(4096, the model's max_position_embeddings) */
-    ew_dtype kv_dtype;      /* NONE: f32. f16 and bf16 halve the cache */
+    uint32_t
+        max_kv_len; /* tokens a row may hold; 0: min(4096, the model's max_position_embeddings) */
+    ew_dtype kv_dtype; /* NONE: as the graph says (f32 from a checkpoint). f16, bf16 halve it */
     const ew_profile *profiles; /* explicit profiles (any graph) */
     uint32_t n_profiles;
     const char *timing_cache; /* file read before and written after timing; NULL: none */
@@ -48,13 +53,19 @@ typedef struct ew_build_opts {
     ew_progress progress;
     const ew_logger *logger;
 } ew_build_opts;
-#define EW_BUILD_OPTS_INIT { sizeof(ew_build_opts), 0, 0, 0, 0, 0, 0, EW_DTYPE_NONE, 0, 0, 0, 0, { 0, 0 }, 0 }
+#define EW_BUILD_OPTS_INIT                                                                         \
+    {                                                                                              \
+        sizeof(ew_build_opts), 0, 0, 0, 0, 0, 0, EW_DTYPE_NONE, 0, 0, 0, 0, { 0, 0 }, 0            \
+    }
 
-/* Writes the engine to `path` (atomic). The graph is consumed in the sense that passes change it; destroy it after. */
-EW_API ew_status ew_build_file(ew_graph *g, const ew_build_opts *opts, const char *path, ew_error *err) EW_MUST_USE;
-/* The same into memory: *bytes is page-aligned and freed by ew_plan_free. For evaluation and small graphs. */
-EW_API ew_status ew_build_memory(ew_graph *g, const ew_build_opts *opts, void **bytes, size_t *n_bytes,
-                                 ew_error *err) EW_MUST_USE;
+/* Writes the engine to `path` (atomic). The graph is consumed in the sense that passes change it;
+ * destroy it after. */
+EW_API ew_status ew_build_file(ew_graph *g, const ew_build_opts *opts, const char *path,
+                               ew_error *err) EW_MUST_USE;
+/* The same into memory: *bytes is page-aligned and freed by ew_plan_free. For evaluation and small
+ * graphs. */
+EW_API ew_status ew_build_memory(ew_graph *g, const ew_build_opts *opts, void **bytes,
+                                 size_t *n_bytes, ew_error *err) EW_MUST_USE;
 EW_API void ew_plan_free(void *bytes);
 
 #ifdef __cplusplus

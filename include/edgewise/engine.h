@@ -3,11 +3,11 @@
  *   engine file --open (map, check)--> ew_engine (immutable, shared by threads)
  *                                          |  create, one per stream of work
  *                                          v
- *                                      ew_context (profile, shapes, addresses, activations; one thread at a time)
- *                                          |  ew_context_run: replay a captured launch list, or resolve and capture
+ *                                      ew_context (profile, shapes, addresses, activations; one
+ * thread at a time) |  ew_context_run: replay a captured launch list, or resolve and capture
  *
- * The engine maps weights; a context owns activations. Running after the first run with the same shapes and
- * addresses allocates nothing. */
+ * The engine maps weights; a context owns activations. Running after the first run with the same
+ * shapes and addresses allocates nothing. */
 #ifndef EW_ENGINE_H
 #define EW_ENGINE_H
 
@@ -25,17 +25,23 @@ typedef struct ew_engine_opts {
     uint32_t n_threads; /* threads a context of this engine runs on; 0: one per core */
     const ew_logger *logger;
 } ew_engine_opts;
-#define EW_ENGINE_OPTS_INIT { sizeof(ew_engine_opts), 0, 0 }
+#define EW_ENGINE_OPTS_INIT                                                                        \
+    {                                                                                              \
+        sizeof(ew_engine_opts), 0, 0                                                               \
+    }
 
 /* Maps and checks the file: magic, version, length, every section's checksum, device fingerprint.
- * Errors: NOT_FOUND, MALFORMED (truncated, flipped bytes), MISMATCH (other version or device), NO_MEMORY. */
-EW_API ew_status ew_engine_open(const char *path, const ew_engine_opts *opts, ew_engine **out, ew_error *err) EW_MUST_USE;
-/* `plan` is borrowed until ew_engine_destroy; must be 64-byte aligned. */
-EW_API ew_status ew_engine_load(const void *plan, size_t plan_bytes, const ew_engine_opts *opts, ew_engine **out,
+ * Errors: NOT_FOUND, MALFORMED (truncated, flipped bytes), MISMATCH (other version or device),
+ * NO_MEMORY. */
+EW_API ew_status ew_engine_open(const char *path, const ew_engine_opts *opts, ew_engine **out,
                                 ew_error *err) EW_MUST_USE;
+/* `plan` is borrowed until ew_engine_destroy; must be 64-byte aligned. */
+EW_API ew_status ew_engine_load(const void *plan, size_t plan_bytes, const ew_engine_opts *opts,
+                                ew_engine **out, ew_error *err) EW_MUST_USE;
 EW_API void ew_engine_destroy(ew_engine *e);
 
-/* JSON description: sections, profiles, tactics with times and runners-up, memory. Freed by ew_text_free (graph.h). */
+/* JSON description: sections, profiles, tactics with times and runners-up, memory. Freed by
+ * ew_text_free (graph.h). */
 EW_API ew_status ew_engine_describe(const ew_engine *e, char **json, ew_error *err) EW_MUST_USE;
 /* config.json of the language model inside, or NULL. Borrowed. */
 EW_API const char *ew_engine_llm_config(const ew_engine *e);
@@ -44,42 +50,54 @@ typedef struct ew_tensor_info {
     const char *name;
     ew_dtype dtype;
     uint32_t n_dims;
-    int64_t min[8], opt[8], max[8]; /* of the profile asked for; -1 where an output's size depends on data */
+    int64_t min[8], opt[8],
+        max[8]; /* of the profile asked for; -1 where an output's size depends on data */
     bool is_input;
     const char *alias_of; /* output that shares this input's memory, or NULL */
 } ew_tensor_info;
 EW_API uint32_t ew_engine_n_profiles(const ew_engine *e);
-EW_API const char *ew_engine_profile_name(const ew_engine *e, uint32_t profile); /* NULL out of range */
-EW_API uint32_t ew_engine_n_tensors(const ew_engine *e); /* inputs, then outputs */
-EW_API ew_status ew_engine_get_tensor(const ew_engine *e, uint32_t i, uint32_t profile, ew_tensor_info *out);
+EW_API const char *ew_engine_profile_name(const ew_engine *e,
+                                          uint32_t profile); /* NULL out of range */
+EW_API uint32_t ew_engine_n_tensors(const ew_engine *e);     /* inputs, then outputs */
+EW_API ew_status ew_engine_get_tensor(const ew_engine *e, uint32_t i, uint32_t profile,
+                                      ew_tensor_info *out);
 
-/* Row `id` of the embedding table as f32, hidden_size values. INVALID_ARG when there is none or id is out of range. */
+/* Row `id` of the embedding table as f32, hidden_size values. INVALID_ARG when there is none or id
+ * is out of range. */
 EW_API ew_status ew_engine_embed(const ew_engine *e, int32_t id, float *out);
 
 enum ew_context_flags {
-    EW_CONTEXT_NO_GRAPH = 1u << 0, /* issue step by step, never capture: a profiler sees every kernel */
-    EW_CONTEXT_PROFILE = 1u << 1,  /* time every step */
+    EW_CONTEXT_NO_GRAPH =
+        1u << 0, /* issue step by step, never capture: a profiler sees every kernel */
+    EW_CONTEXT_PROFILE = 1u << 1, /* time every step */
 };
 typedef struct ew_context_opts {
     uint32_t struct_size;
     uint32_t flags;
 } ew_context_opts;
-#define EW_CONTEXT_OPTS_INIT { sizeof(ew_context_opts), 0 }
+#define EW_CONTEXT_OPTS_INIT                                                                       \
+    {                                                                                              \
+        sizeof(ew_context_opts), 0                                                                 \
+    }
 
-EW_API ew_status ew_context_create(ew_engine *e, const ew_context_opts *opts, ew_context **out, ew_error *err) EW_MUST_USE;
+EW_API ew_status ew_context_create(ew_engine *e, const ew_context_opts *opts, ew_context **out,
+                                   ew_error *err) EW_MUST_USE;
 EW_API void ew_context_destroy(ew_context *c);
 
-/* Per run: profile (0 by default), shape of every input with dynamic dims, address of every input and output. Addresses are
- * borrowed until the next run with others; shapes must lie in the profile. An output whose size depends on data has no address
- * to set: read it with ew_context_get_output after the run. Unknown names: NOT_FOUND; text in ew_context_error. */
+/* Per run: profile (0 by default), shape of every input with dynamic dims, address of every input
+ * and output. Addresses are borrowed until the next run with others; shapes must lie in the
+ * profile. An output whose size depends on data has no address to set: read it with
+ * ew_context_get_output after the run. Unknown names: NOT_FOUND; text in ew_context_error. */
 EW_API ew_status ew_context_set_profile(ew_context *c, uint32_t profile);
-EW_API ew_status ew_context_set_shape(ew_context *c, const char *name, const int64_t *dims, uint32_t n_dims);
+EW_API ew_status ew_context_set_shape(ew_context *c, const char *name, const int64_t *dims,
+                                      uint32_t n_dims);
 EW_API ew_status ew_context_set_address(ew_context *c, const char *name, void *address);
 /* Shape of an output for the shapes set now (or after the run when it depends on data). */
-EW_API ew_status ew_context_get_shape(ew_context *c, const char *name, int64_t dims[8], uint32_t *n_dims);
+EW_API ew_status ew_context_get_shape(ew_context *c, const char *name, int64_t dims[8],
+                                      uint32_t *n_dims);
 /* Output the context holds itself (no address was set): borrowed until the next run. */
-EW_API ew_status ew_context_get_output(ew_context *c, const char *name, const void **data, ew_dtype *dtype, int64_t dims[8],
-                                       uint32_t *n_dims);
+EW_API ew_status ew_context_get_output(ew_context *c, const char *name, const void **data,
+                                       ew_dtype *dtype, int64_t dims[8], uint32_t *n_dims);
 EW_API ew_status ew_context_run(ew_context *c);
 /* Text of the last failure of this context; "" if none. */
 EW_API const char *ew_context_error(const ew_context *c);
@@ -98,8 +116,8 @@ typedef struct ew_context_stats {
 } ew_context_stats;
 EW_API void ew_context_get_stats(const ew_context *c, ew_context_stats *out);
 
-/* Chrome trace (chrome://tracing, Perfetto): start recording spans of every step of every context of this process into
- * memory, and write them. One trace at a time; BUSY otherwise. */
+/* Chrome trace (chrome://tracing, Perfetto): start recording spans of every step of every context
+ * of this process into memory, and write them. One trace at a time; BUSY otherwise. */
 EW_API ew_status ew_trace_start(uint64_t max_events, ew_error *err);
 EW_API ew_status ew_trace_write(const char *path, ew_error *err);
 
@@ -116,7 +134,8 @@ typedef struct ew_machine_info {
     double f32_flops_per_s;
 } ew_machine_info;
 /* Measures the machine's ceilings (about a second). n_threads 0: one per core. */
-EW_API ew_status ew_machine_measure(uint32_t n_threads, const char *cpu_level, ew_machine_info *out, ew_error *err);
+EW_API ew_status ew_machine_measure(uint32_t n_threads, const char *cpu_level, ew_machine_info *out,
+                                    ew_error *err);
 
 #ifdef __cplusplus
 }

@@ -1,9 +1,12 @@
-/* edgewise/graph.h - a model as a graph: made from a checkpoint or ONNX, written as ONNX, input of the builder.
+/* edgewise/graph.h - a model as a graph: made from a checkpoint or ONNX, written as ONNX, input of
+ * the builder.
  *
  *   hf checkpoint --ew_graph_from_checkpoint--> ew_graph --ew_build--> engine
- *   model.onnx    --ew_graph_from_onnx-------->    |  \--ew_graph_save_onnx--> model.onnx + model.onnx.data
+ *   model.onnx    --ew_graph_from_onnx-------->    |  \--ew_graph_save_onnx--> model.onnx +
+ * model.onnx.data
  *
- * A graph is mutable and single-threaded; it keeps the files it was made from mapped until destroyed. */
+ * A graph is mutable and single-threaded; it keeps the files it was made from mapped until
+ * destroyed. */
 #ifndef EW_GRAPH_H
 #define EW_GRAPH_H
 
@@ -18,15 +21,20 @@ typedef struct ew_graph ew_graph;
 /* Zero = default of every field. */
 typedef struct ew_checkpoint_opts {
     uint32_t struct_size;
-    bool hidden_states; /* also output hidden_0..hidden_L: inputs of each layer, then the final norm's output (as HF) */
+    bool hidden_states; /* also output hidden_0..hidden_L: inputs of each layer, then the final
+                           norm's output (as HF) */
     const ew_logger *logger;
 } ew_checkpoint_opts;
-#define EW_CHECKPOINT_OPTS_INIT { sizeof(ew_checkpoint_opts), 0, 0 }
+#define EW_CHECKPOINT_OPTS_INIT                                                                    \
+    {                                                                                              \
+        sizeof(ew_checkpoint_opts), 0, 0                                                           \
+    }
 
-/* Reads `dir` (config.json, *.safetensors) and builds the graph of its family. Weights stay mapped, never copied whole.
- * Errors: NOT_FOUND, MALFORMED, UNSUPPORTED (family, config key or value, by name), MISMATCH (tensor shapes). */
-EW_API ew_status ew_graph_from_checkpoint(const char *dir, const ew_checkpoint_opts *opts, ew_graph **out,
-                                          ew_error *err) EW_MUST_USE;
+/* Reads `dir` (config.json, *.safetensors) and builds the graph of its family. Weights stay mapped,
+ * never copied whole. Errors: NOT_FOUND, MALFORMED, UNSUPPORTED (family, config key or value, by
+ * name), MISMATCH (tensor shapes). */
+EW_API ew_status ew_graph_from_checkpoint(const char *dir, const ew_checkpoint_opts *opts,
+                                          ew_graph **out, ew_error *err) EW_MUST_USE;
 
 /* NULL is fine. */
 EW_API void ew_graph_destroy(ew_graph *g);

@@ -5,11 +5,11 @@
 #include "edgewise/base.h"
 
 /* Only for functions that own nothing yet. */
-#define EW_TRY(call)                      \
-    do {                                  \
-        const ew_status try_st_ = (call); \
-        if (try_st_)                      \
-            return try_st_;               \
+#define EW_TRY(call)                                                                               \
+    do {                                                                                           \
+        const ew_status try_st_ = (call);                                                          \
+        if (try_st_)                                                                               \
+            return try_st_;                                                                        \
     } while (0)
 
 #endif

@@ -21,10 +21,10 @@ ew_status ew_json_load(const char *path, size_t max_bytes, json_t **out, ew_erro
  * MALFORMED; a value of another type is MALFORMED and named. Integers accept 3.0 for 3. */
 ew_status ew_json_get_i64(const json_t *obj, const char *key, const char *what, int64_t *out,
                           ew_error *err);
-ew_status ew_json_get_i64_or(const json_t *obj, const char *key, const char *what,
-                             int64_t fallback, int64_t *out, ew_error *err);
-ew_status ew_json_get_f64_or(const json_t *obj, const char *key, const char *what,
-                             double fallback, double *out, ew_error *err);
+ew_status ew_json_get_i64_or(const json_t *obj, const char *key, const char *what, int64_t fallback,
+                             int64_t *out, ew_error *err);
+ew_status ew_json_get_f64_or(const json_t *obj, const char *key, const char *what, double fallback,
+                             double *out, ew_error *err);
 ew_status ew_json_get_bool_or(const json_t *obj, const char *key, const char *what, bool fallback,
                               bool *out, ew_error *err);
 /* Borrowed from obj. */

@@ -20,7 +20,7 @@ enum ew_mem_tag {
 #define EW_MEM_TAG_ENUM(name, text) EW_MEM_##name,
     EW_MEM_TAG_MAP(EW_MEM_TAG_ENUM)
 #undef EW_MEM_TAG_ENUM
-    EW_MEM_TAG_COUNT
+        EW_MEM_TAG_COUNT
 };
 
 /* n * bytes, zeroed, aligned to 16; NULL on overflow, n*bytes == 0 gives a valid unique pointer. */

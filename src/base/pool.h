@@ -1,7 +1,7 @@
 /* base/pool.h - a persistent pool of threads that all run one function, with a spinning barrier.
  *
- *   caller: ew_pool_run(pool, fn, arg)  -> fn(arg, 0, n) on the caller, fn(arg, 1..n-1, n) on workers
- *   inside fn: ew_pool_barrier(pool, i) -> returns when all n have arrived
+ *   caller: ew_pool_run(pool, fn, arg)  -> fn(arg, 0, n) on the caller, fn(arg, 1..n-1, n) on
+ * workers inside fn: ew_pool_barrier(pool, i) -> returns when all n have arrived
  *
  * Workers spin for a while between runs, then sleep; a run after a long pause wakes them.
  * A run allocates nothing. One run at a time per pool (the caller's duty). */

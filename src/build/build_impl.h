@@ -11,8 +11,9 @@
 #include "plan/plan.h"
 #include "plan/writer.h"
 
-#define EW_TREE_MAX 64 /* rows of a verification tree that the default generation profile allows   \
-                        */
+#define EW_TREE_MAX                                                                                \
+    64 /* rows of a verification tree that the default generation profile allows                   \
+        */
 
 struct ew_build_const {         /* beside tensor t of the plan */
     const struct ew_value *src; /* where its contents are; NULL: tensor.data has them */

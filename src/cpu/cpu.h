@@ -7,12 +7,12 @@
 #include <stdint.h>
 
 enum ew_cpu_flags {
-    EW_CPU_AVX2 = 1u << 0,       /* x86-64-v3: AVX2, FMA, F16C, BMI2 */
-    EW_CPU_AVX512 = 1u << 1,     /* x86-64-v4: AVX-512 F BW CD DQ VL (implies AVX2) */
+    EW_CPU_AVX2 = 1u << 0,   /* x86-64-v3: AVX2, FMA, F16C, BMI2 */
+    EW_CPU_AVX512 = 1u << 1, /* x86-64-v4: AVX-512 F BW CD DQ VL (implies AVX2) */
     EW_CPU_AVXVNNI = 1u << 2,
     EW_CPU_AVX512VNNI = 1u << 3, /* VNNI on top of AVX512 */
     EW_CPU_AVX512BF16 = 1u << 4,
-    EW_CPU_AMX = 1u << 5,        /* AMX tile, int8, bf16, and the OS grants it */
+    EW_CPU_AMX = 1u << 5, /* AMX tile, int8, bf16, and the OS grants it */
     EW_CPU_NEON = 1u << 16,
     EW_CPU_DOTPROD = 1u << 17,
     EW_CPU_I8MM = 1u << 18,
@@ -30,8 +30,8 @@ struct ew_cpu_info {
 };
 
 void ew_cpu_detect(struct ew_cpu_info *out);
-/* "ref", "avx2", "avx512", "avx512vnni", "amx", "neon", "dotprod", "i8mm", "native" -> mask of allowed flags.
- * False when the text is unknown. */
+/* "ref", "avx2", "avx512", "avx512vnni", "amx", "neon", "dotprod", "i8mm", "native" -> mask of
+ * allowed flags. False when the text is unknown. */
 bool ew_cpu_level_mask(const char *level, uint32_t *mask);
 /* Best level name that `flags` satisfies ("ref" when none). */
 const char *ew_cpu_level_text(uint32_t flags);

@@ -1,23 +1,24 @@
 /* kernels/attention.h - attention over the linear KV cache (op KvAttention).
  *
  * Two passes with a barrier between them:
- *   prep: per token: QK-norm, RoPE (NeoX halves on the first rd dims, f32), write K and V to the cache, put the
- *         rotated query into q_work
- *   run:  per (batch row, kv head, block of queries): softmax(scale * q k^T) v over what the query may see
+ *   prep: per token: QK-norm, RoPE (NeoX halves on the first rd dims, f32), write K and V to the
+ * cache, put the rotated query into q_work run:  per (batch row, kv head, block of queries):
+ * softmax(scale * q k^T) v over what the query may see
  *
- * Modes (ew_attn_mode) and the meaning of context_lengths[b] =: c, start_index[b] =: s0 (0 if NULL), row i of S:
- *   PREFILL  start_index NULL: c new tokens, position and slot i, sees [0, i]; rows i >= c are padding
- *   CHUNKED  c new tokens, position and slot s0+i, sees [0, s0+i]; rows i >= c are padding
- *   DECODE   S == 1, c = total length with this token: position and slot c-1, sees [0, c-1]
- *   TREE     c = s0 + tree size: position pos_id[b][i], slot s0+i, sees [0, s0) and tree rows j whose mask bit
- *            (word j/32, bit j%32 of mask[b][i]) is set; pos_id -1 = padding row
- * Padding rows write nothing to the cache and give zeros. A slot >= cap is never written (the caller checked; the
- * kernel drops it). Sliding window w > 0: of what it sees, only positions > own position - w.
+ * Modes (ew_attn_mode) and the meaning of context_lengths[b] =: c, start_index[b] =: s0 (0 if
+ * NULL), row i of S: PREFILL  start_index NULL: c new tokens, position and slot i, sees [0, i];
+ * rows i >= c are padding CHUNKED  c new tokens, position and slot s0+i, sees [0, s0+i]; rows i >=
+ * c are padding DECODE   S == 1, c = total length with this token: position and slot c-1, sees [0,
+ * c-1] TREE     c = s0 + tree size: position pos_id[b][i], slot s0+i, sees [0, s0) and tree rows j
+ * whose mask bit (word j/32, bit j%32 of mask[b][i]) is set; pos_id -1 = padding row Padding rows
+ * write nothing to the cache and give zeros. A slot >= cap is never written (the caller checked;
+ * the kernel drops it). Sliding window w > 0: of what it sees, only positions > own position - w.
  * Cache dtype f32, f16 or bf16; q, k, v, out and all arithmetic f32. NaN/inf propagate.
  *
- * Bit contract: the output of a query depends on its q and the cache it sees alone: not on S, the batch, the mode or the
- * threads (prefill of a prompt in any chunks gives the same bits as token by token). Keys are taken in blocks of
- * EW_ATTN_BLOCK positions aligned to slot 0, softmax running maximum updated once a block. */
+ * Bit contract: the output of a query depends on its q and the cache it sees alone: not on S, the
+ * batch, the mode or the threads (prefill of a prompt in any chunks gives the same bits as token by
+ * token). Keys are taken in blocks of EW_ATTN_BLOCK positions aligned to slot 0, softmax running
+ * maximum updated once a block. */
 #ifndef EW_KERNELS_ATTENTION_H
 #define EW_KERNELS_ATTENTION_H
 
@@ -34,26 +35,28 @@ enum ew_attn_mode { EW_ATTN_PREFILL = 0, EW_ATTN_CHUNKED, EW_ATTN_DECODE, EW_ATT
 struct ew_attn_args {
     enum ew_attn_mode mode;
     size_t b, s, hq, hkv, d; /* batch, rows per batch row, query heads, kv heads, head size */
-    const float *q, *k, *v;  /* token t = b*S+i at [t * stride]; packed qkv: three pointers into one */
+    const float *q, *k,
+        *v; /* token t = b*S+i at [t * stride]; packed qkv: three pointers into one */
     size_t q_stride, k_stride, v_stride;
-    void *kv;                /* [b][2][hkv][cap][d], kv_dtype */
+    void *kv; /* [b][2][hkv][cap][d], kv_dtype */
     ew_dtype kv_dtype;
     size_t cap;
-    const float *rope;       /* [1|b][rope_rows][rd]: cos[rd/2] sin[rd/2]; NULL: no positions */
+    const float *rope;        /* [1|b][rope_rows][rd]: cos[rd/2] sin[rd/2]; NULL: no positions */
     size_t rope_batch_stride; /* floats; 0: shared by all rows */
     size_t rope_rows, rd;
     const int32_t *context_lengths; /* [b] */
     const int32_t *start_index;     /* [b] or NULL */
     const uint32_t *mask;           /* TREE: [b][s][mask_words] */
     size_t mask_words;
-    const int32_t *pos_id;          /* TREE: [b][s] */
-    const float *q_norm, *k_norm;   /* weights of the QK-norm or NULL: [d], or [hq*d] / [hkv*d] when qk_norm_full */
+    const int32_t *pos_id; /* TREE: [b][s] */
+    const float *q_norm,
+        *k_norm; /* weights of the QK-norm or NULL: [d], or [hq*d] / [hkv*d] when qk_norm_full */
     bool qk_norm_full;
     float qk_norm_eps;
-    float scale, softcap;           /* softcap 0: off */
-    int64_t window;                 /* <= 0: off */
-    float *q_work;                  /* [b*s][hq*d] */
-    float *out;                     /* token t at [t * out_stride], hq*d floats */
+    float scale, softcap; /* softcap 0: off */
+    int64_t window;       /* <= 0: off */
+    float *q_work;        /* [b*s][hq*d] */
+    float *out;           /* token t at [t * out_stride], hq*d floats */
     size_t out_stride;
 };
 
@@ -62,7 +65,8 @@ struct ew_attn_kernel {
     uint32_t cpu_need;
     /* Tokens [begin, end) of b*s. */
     void (*prep)(const struct ew_attn_args *a, size_t begin, size_t end);
-    /* Units of the run pass; a unit is (batch row, kv head, query block). Depends on shapes only. */
+    /* Units of the run pass; a unit is (batch row, kv head, query block). Depends on shapes only.
+     */
     size_t (*n_units)(const struct ew_attn_args *a);
     size_t (*scratch_bytes)(const struct ew_attn_args *a); /* per thread */
     void (*run)(const struct ew_attn_args *a, size_t begin, size_t end, void *scratch);

@@ -1,16 +1,17 @@
 /* kernels/linear.h - y = x W^T with its epilogue, for weights that were packed at build time.
  *
- *   z[m][n] = sum_k x[m][k] * W[n][k]            f32, one accumulator per output, k ascending, fused multiply-add
- *   z = z * scale + bias*scale ; z = softcap(z) ; y = act(z) [* up] [+ residual]
+ *   z[m][n] = sum_k x[m][k] * W[n][k]            f32, one accumulator per output, k ascending,
+ * fused multiply-add z = z * scale + bias*scale ; z = softcap(z) ; y = act(z) [* up] [+ residual]
  *
  * glu: W's rows are gate [0,n/2) then up [n/2,n); y has n/2 columns.
  *
- * Bit contract (per kernel): y[m][.] depends on x[m][.] and W only, never on m, on the rows beside it, on how
- * panels were split between threads. That is what makes batches, chunks and threads reproduce each other.
- * Error against `ref` (double accumulation): <= 2e-6 * sum_k |x W|; where all products are equal, rounding does not
- * average out and the bound of theory holds: k * 2^-24 * sum_k |x W|.
- * x rows: any stride >= k; NaN and inf propagate as in C. k >= 1; any n (a last panel is padded with zero weights).
- * No alignment is needed for x, y, bias, residual; w is 64-byte aligned. y may equal residual, not x. */
+ * Bit contract (per kernel): y[m][.] depends on x[m][.] and W only, never on m, on the rows beside
+ * it, on how panels were split between threads. That is what makes batches, chunks and threads
+ * reproduce each other. Error against `ref` (double accumulation): <= 2e-6 * sum_k |x W|; where all
+ * products are equal, rounding does not average out and the bound of theory holds: k * 2^-24 *
+ * sum_k |x W|. x rows: any stride >= k; NaN and inf propagate as in C. k >= 1; any n (a last panel
+ * is padded with zero weights). No alignment is needed for x, y, bias, residual; w is 64-byte
+ * aligned. y may equal residual, not x. */
 #ifndef EW_KERNELS_LINEAR_H
 #define EW_KERNELS_LINEAR_H
 
@@ -21,37 +22,40 @@
 #include "edgewise/base.h"
 
 struct ew_linear_args {
-    const float *x;        /* [m][x_stride] */
+    const float *x; /* [m][x_stride] */
     size_t x_stride;
     const void *w;         /* packed */
     const float *bias;     /* [n] in the order of W's rows, or NULL */
     const float *residual; /* [m][residual_stride], or NULL */
     size_t residual_stride;
-    float *y;              /* [m][y_stride] */
+    float *y; /* [m][y_stride] */
     size_t y_stride;
     size_t m, n, k;
-    int act;               /* enum ew_act (op/attrs.h) */
+    int act; /* enum ew_act (op/attrs.h) */
     bool glu;
-    float scale, softcap;  /* 1 and 0 for none */
+    float scale, softcap; /* 1 and 0 for none */
 };
 
 /* Where the rows of an unpacked weight lie: rows [row_begin, row_begin+n_rows) of W. */
 struct ew_weight_part {
     const void *data;
     size_t n_rows;
-    ptrdiff_t row_stride, col_stride; /* in elements: a checkpoint's [N,K] has K,1; ONNX's [K,N] has 1,N */
+    ptrdiff_t row_stride,
+        col_stride; /* in elements: a checkpoint's [N,K] has K,1; ONNX's [K,N] has 1,N */
 };
 
-/* One way to run one weight dtype. Units are what a range splits: a panel, or a gate/up pair of panels. */
+/* One way to run one weight dtype. Units are what a range splits: a panel, or a gate/up pair of
+ * panels. */
 struct ew_linear_kernel {
-    const char *name;     /* "linear_bf16__avx2_p16" */
-    uint32_t cpu_need;    /* enum ew_cpu_flags */
+    const char *name;      /* "linear_bf16__avx2_p16" */
+    uint32_t cpu_need;     /* enum ew_cpu_flags */
     ew_dtype weight_dtype; /* as stored: f32, f16, bf16 (quantised ones come with their issue) */
-    unsigned panel;       /* outputs a panel */
+    unsigned panel;        /* outputs a panel */
     size_t (*packed_bytes)(size_t n, size_t k, bool glu);
-    /* Packs units [begin, end) into dst (the place of the whole packed weight). parts: in row order. */
-    void (*pack)(void *dst, const struct ew_weight_part *parts, size_t n_parts, size_t n, size_t k, bool glu,
-                 size_t begin, size_t end);
+    /* Packs units [begin, end) into dst (the place of the whole packed weight). parts: in row
+     * order. */
+    void (*pack)(void *dst, const struct ew_weight_part *parts, size_t n_parts, size_t n, size_t k,
+                 bool glu, size_t begin, size_t end);
     /* Row n of the unpacked weight as f32 (embedding lookup in a tied head, tests). Not for glu. */
     void (*unpack_row)(float *dst, const void *packed, size_t n, size_t k, size_t row);
     size_t (*n_units)(size_t n, bool glu);

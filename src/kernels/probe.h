@@ -7,9 +7,10 @@
 
 #include "base/pool.h"
 
-/* Bytes/s of reading `bytes` (default 512 MiB when 0) with the widest loads the CPU flags allow, best of several passes.
- * 0 when memory could not be had. */
-double ew_probe_read_bandwidth(struct ew_pool *pool, uint32_t cpu_flags, uint64_t bytes, double seconds);
+/* Bytes/s of reading `bytes` (default 512 MiB when 0) with the widest loads the CPU flags allow,
+ * best of several passes. 0 when memory could not be had. */
+double ew_probe_read_bandwidth(struct ew_pool *pool, uint32_t cpu_flags, uint64_t bytes,
+                               double seconds);
 /* f32 FLOP/s of register-only FMA. */
 double ew_probe_f32_flops(struct ew_pool *pool, uint32_t cpu_flags, double seconds);
 

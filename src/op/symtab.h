@@ -2,7 +2,8 @@
  * expression of dims ("2*seq", "past_len+seq"), or an unknown ("?3"). Entries are interned: equal
  * expressions have equal dims, so == compares them.
  *
- * With table NULL every function works on numbers alone and returns EW_DIM_BAD if given a symbol. */
+ * With table NULL every function works on numbers alone and returns EW_DIM_BAD if given a symbol.
+ */
 #ifndef EW_OP_SYMTAB_H
 #define EW_OP_SYMTAB_H
 
@@ -13,9 +14,9 @@
 
 #define EW_DIM_BAD INT64_MIN /* overflow, or a symbol where none may be */
 
-/* Symbols lie far below zero, so that contents of integer tensors (`known`, ew_infer_ints) can hold small
- * negative numbers (the -1 of a Reshape, a negative Slice start) beside symbols. In a type every dim < 0 is a symbol;
- * in contents, ask ew_dim_is_symbol(). */
+/* Symbols lie far below zero, so that contents of integer tensors (`known`, ew_infer_ints) can hold
+ * small negative numbers (the -1 of a Reshape, a negative Slice start) beside symbols. In a type
+ * every dim < 0 is a symbol; in contents, ask ew_dim_is_symbol(). */
 #define EW_DIM_FIRST_SYMBOL (-((int64_t)1 << 40))
 static inline bool ew_dim_is_symbol(int64_t d)
 {
@@ -26,7 +27,8 @@ struct ew_symtab;
 
 struct ew_symtab *ew_symtab_create(void); /* NULL: no memory */
 void ew_symtab_destroy(struct ew_symtab *t);
-/* The dim of a named symbol, created on first use. Names: [A-Za-z_][A-Za-z0-9_.]*; other characters become '_'. */
+/* The dim of a named symbol, created on first use. Names: [A-Za-z_][A-Za-z0-9_.]*; other characters
+ * become '_'. */
 int64_t ew_dim_symbol(struct ew_symtab *t, const char *name);
 /* A fresh unknown. */
 int64_t ew_dim_unknown(struct ew_symtab *t);
@@ -36,7 +38,7 @@ int64_t ew_dim_unknown(struct ew_symtab *t);
 int64_t ew_dim_add(struct ew_symtab *t, int64_t a, int64_t b);
 int64_t ew_dim_sub(struct ew_symtab *t, int64_t a, int64_t b);
 int64_t ew_dim_mul(struct ew_symtab *t, int64_t a, int64_t b);
-int64_t ew_dim_div(struct ew_symtab *t, int64_t a, int64_t b);      /* floor; exact if it can */
+int64_t ew_dim_div(struct ew_symtab *t, int64_t a, int64_t b); /* floor; exact if it can */
 int64_t ew_dim_div_ceil(struct ew_symtab *t, int64_t a, int64_t b);
 int64_t ew_dim_max(struct ew_symtab *t, int64_t a, int64_t b);
 int64_t ew_dim_min(struct ew_symtab *t, int64_t a, int64_t b);

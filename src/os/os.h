@@ -30,8 +30,8 @@ ew_status ew_file_map_open_beneath(struct ew_file_map *map, const char *dir, con
 /* Whole file into fresh memory (ew_mem_free), NUL-terminated; refuses more than max_bytes. */
 ew_status ew_file_read(const char *path, size_t max_bytes, char **out, size_t *len, ew_error *err);
 
-/* Writes to `<path>.tmp.<pid>.<n>`, then commit = fsync + rename; abort (or a killed process) never leaves
- * a file under the final name. */
+/* Writes to `<path>.tmp.<pid>.<n>`, then commit = fsync + rename; abort (or a killed process) never
+ * leaves a file under the final name. */
 struct ew_file_writer;
 ew_status ew_file_writer_open(struct ew_file_writer **out, const char *path, ew_error *err);
 ew_status ew_file_writer_write(struct ew_file_writer *w, const void *bytes, size_t len,
@@ -82,7 +82,7 @@ void ew_mutex_unlock(struct ew_mutex *m);
 void ew_wait_word(const uint32_t *word, uint32_t expect);
 void ew_wake_word(const uint32_t *word);
 void ew_thread_yield(void);
-unsigned ew_os_cores(void); /* cores this process may use, >= 1 */
+unsigned ew_os_cores(void);        /* cores this process may use, >= 1 */
 bool ew_thread_pin(unsigned core); /* current thread; false when refused */
 uint32_t ew_os_pid(void);
 

@@ -1,7 +1,7 @@
 /* pass/pass.h - rewrites of a graph, in their fixed order.
  *
- * A pass leaves a graph that verifies, computes the same numbers (one rounding less where two ops become one, none
- * more) and finds nothing to do when run again. Nothing here knows a device. */
+ * A pass leaves a graph that verifies, computes the same numbers (one rounding less where two ops
+ * become one, none more) and finds nothing to do when run again. Nothing here knows a device. */
 #ifndef EW_PASS_H
 #define EW_PASS_H
 
@@ -13,7 +13,8 @@ enum ew_passes_flags {
 
 /* Every pass in order, then a verification. On failure the graph must not be used again. */
 ew_status ew_passes_run(struct ew_graph *g, uint32_t flags, const ew_logger *log, ew_error *err);
-/* Type of the inputs past_key_values_* (and with them of the outputs that alias them): f32, f16 or bf16. */
+/* Type of the inputs past_key_values_* (and with them of the outputs that alias them): f32, f16 or
+ * bf16. */
 ew_status ew_pass_set_kv_dtype(struct ew_graph *g, ew_dtype dtype, ew_error *err);
 
 /* Whether a graph input is a KV cache, by its name. */
@@ -30,7 +31,7 @@ ew_pass_fn ew_pass_recognise_act;    /* x * Sigmoid(x) -> Swish; erf and tanh fo
 ew_pass_fn ew_pass_fuse_qk_norm;     /* norms of q and k -> attributes of KvAttention */
 ew_pass_fn ew_pass_fuse_qkv;         /* three Linears -> one, packed */
 ew_pass_fn ew_pass_fuse_glu;         /* act(gate) * up -> Linear glu */
-ew_pass_fn ew_pass_fuse_epilogue;    /* scale, softcap, activation, residual -> Linear, FusedRmsNorm */
-ew_pass_fn ew_pass_fuse_pointwise;   /* what is left of elementwise chains -> Pointwise */
+ew_pass_fn ew_pass_fuse_epilogue; /* scale, softcap, activation, residual -> Linear, FusedRmsNorm */
+ew_pass_fn ew_pass_fuse_pointwise; /* what is left of elementwise chains -> Pointwise */
 
 #endif
