@@ -52,6 +52,7 @@ static const char *const common_keys[] = {
     "partial_rotary_factor",
     "original_max_position_embeddings",
     "layer_types",
+    "is_causal", /* check_causal() */
 };
 
 /* Training, generation, bookkeeping: nothing that changes logits. */
@@ -156,12 +157,25 @@ static bool is_off(const json_t *v)
            (json_is_object(v) && json_object_size(v) == 0);
 }
 
+/* The one key of every family whose "false" is not "off": every token would see those after it. */
+static ew_status check_causal(const struct ew_config *c, ew_error *err)
+{
+    bool causal;
+
+    EW_TRY(ew_config_get_bool(c, "is_causal", true, &causal, err));
+    if (!causal)
+        return ew_fail(err, EW_STATUS_UNSUPPORTED, "%s: \"is_causal\" false is not supported",
+                       c->what);
+    return EW_STATUS_OK;
+}
+
 ew_status ew_config_check_keys(const struct ew_config *c, const char *const *handled, ew_error *err)
 {
     const char *key;
     json_t *value;
     size_t n = 0;
 
+    EW_TRY(check_causal(c, err));
     while (handled[n])
         n++;
     json_object_foreach((json_t *)(uintptr_t)c->text, key, value)

@@ -429,7 +429,7 @@ static ew_status add_head(struct builder *b)
     ew_op_attrs_init(EW_OP_GATHER_ND, &attrs);
     attrs.gather_nd.batch_dims = 1;
     EW_TRY(add_op(b, EW_OP_GATHER_ND, "model.selected", &attrs, in, 2, &in[0]));
-    if (!s->tied_head)
+    if (!s->tied_head || ew_weights_head_differs(&b->w))
         EW_TRY(ew_weights_head(&b->w, s->vocab, s->hidden, &weight, b->err));
     in[1] = weight;
     EW_TRY(add_op(b, EW_OP_LINEAR, "lm_head", NULL, in, 2, &y));

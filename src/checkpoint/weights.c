@@ -162,6 +162,21 @@ ew_status ew_weights_vector(struct ew_weights *w, const char *rel, int64_t n, fl
     return *out ? EW_STATUS_OK : no_memory(name, err);
 }
 
+bool ew_weights_head_differs(const struct ew_weights *w)
+{
+    const struct ew_st_tensor *head = NULL, *embed;
+    char name[NAME_CAP];
+
+    for (size_t i = 0; i < EW_COUNT(head_names) && !head; i++)
+        head = ew_safetensors_find(w->st, head_names[i]);
+    snprintf(name, sizeof(name), "%sembed_tokens.weight", w->prefix);
+    embed = ew_safetensors_find(w->st, name);
+    if (!head || !embed)
+        return false;
+    return !ew_type_equal(&head->type, &embed->type) || head->bytes != embed->bytes ||
+           memcmp(head->data, embed->data, head->bytes) != 0;
+}
+
 ew_status ew_weights_head(struct ew_weights *w, int64_t n, int64_t k, struct ew_value **out,
                           ew_error *err)
 {

@@ -30,6 +30,9 @@ ew_status ew_weights_rows(struct ew_weights *w, const char *rel, int64_t total, 
 /* Vector [n] as f32, with `plus` added. */
 ew_status ew_weights_vector(struct ew_weights *w, const char *rel, int64_t n, float plus,
                             struct ew_value **out, ew_error *err);
+/* Whether the files have a head that is not the embedding again: then it is the head, even if the
+ * config says "tied" (as transformers 5 does; copies are common, others are not). */
+bool ew_weights_head_differs(const struct ew_weights *w);
 /* The head: `lm_head.weight` beside the prefix. */
 ew_status ew_weights_head(struct ew_weights *w, int64_t n, int64_t k, struct ew_value **out,
                           ew_error *err);

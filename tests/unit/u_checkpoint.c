@@ -126,6 +126,9 @@ static void no_key_is_ignored(void **state)
            EW_STATUS_UNSUPPORTED, "use_bidirectional_attention");
     expect("{\"model_type\": \"smollm3\", \"no_rope_layers\": [1]}", EW_STATUS_MALFORMED,
            "no_rope_layers");
+    expect("{\"model_type\": \"smollm3\", \"no_rope_layers\": [1, 0, 1]}", EW_STATUS_OK, NULL);
+    expect("{\"is_causal\": false}", EW_STATUS_UNSUPPORTED, "is_causal");
+    expect("{\"is_causal\": true}", EW_STATUS_OK, NULL);
     expect("{\"model_type\": \"phi3\", \"num_key_value_heads\": 2, \"full_attn_mod\": 2}",
            EW_STATUS_LIMIT, "full_attn_mod");
     expect("{\"text_config\": {\"model_type\": \"llama\"}, \"model_type\": \"idefics3\"}",
@@ -181,6 +184,61 @@ static void text_halves(void **state)
     assert_true(s.qkv_bias && !s.o_bias && s.tied_head && c.multimodal);
     assert_int_equal(s.rope[0].type, EW_ROPE_DEFAULT);
     assert_float_equal(s.rope[0].theta, 1e6, 0);
+    ew_decoder_spec_deinit(&s);
+    ew_config_deinit(&c);
+}
+
+/* What transformers makes of keys that are null, absent, or there twice. */
+static void nulls_and_wrappers(void **state)
+{
+    struct ew_decoder_spec s;
+    struct ew_config c;
+    char *text = patched("{\"model_type\": \"qwen2\", \"num_key_value_heads\": null}");
+
+    (void)state;
+    init_spec(text, &c, &s);
+    assert_int_equal(s.n_kv_heads, 2);
+    ew_decoder_spec_deinit(&s);
+    ew_config_deinit(&c);
+    free(text);
+
+    init_spec("{\"model_type\": \"gemma3\", \"text_config\": {\"model_type\": \"gemma3_text\","
+              " \"num_hidden_layers\": 1, \"final_logit_softcapping\": 30.0}}",
+              &c, &s);
+    assert_float_equal(s.logits_softcap, 0, 0);
+    ew_decoder_spec_deinit(&s);
+    ew_config_deinit(&c);
+    init_spec("{\"model_type\": \"gemma3_text\", \"num_hidden_layers\": 1,"
+              " \"final_logit_softcapping\": 30.0}",
+              &c, &s);
+    assert_float_equal(s.logits_softcap, 30, 0);
+    ew_decoder_spec_deinit(&s);
+    ew_config_deinit(&c);
+
+    text = patched("{\"model_type\": \"mistral\", \"sliding_window\": 5, \"layer_types\":"
+                   " [\"full_attention\", \"sliding_attention\"]}");
+    init_spec(text, &c, &s);
+    assert_int_equal(s.layers[0].window, -1);
+    assert_int_equal(s.layers[1].window, 5);
+    ew_decoder_spec_deinit(&s);
+    ew_config_deinit(&c);
+    free(text);
+
+    text = patched("{\"model_type\": \"smollm3\", \"sliding_window\": 5, \"layer_types\":"
+                   " [\"full_attention\", \"sliding_attention\"]}");
+    init_spec(text, &c, &s);
+    assert_int_equal(s.layers[0].window, -1);
+    assert_int_equal(s.layers[1].window, 5);
+    ew_decoder_spec_deinit(&s);
+    ew_config_deinit(&c);
+    free(text);
+
+    init_spec("{\"model_type\": \"qwen2_5_vl\", \"tie_word_embeddings\": false,"
+              " \"text_config\": {\"model_type\": \"qwen2_5_vl_text\", \"hidden_size\": 64,"
+              " \"intermediate_size\": 64, \"num_hidden_layers\": 1, \"num_attention_heads\": 2,"
+              " \"num_key_value_heads\": 1, \"vocab_size\": 9, \"tie_word_embeddings\": true}}",
+              &c, &s);
+    assert_true(s.tied_head);
     ew_decoder_spec_deinit(&s);
     ew_config_deinit(&c);
 }
@@ -345,6 +403,7 @@ int main(void)
         cmocka_unit_test(text_halves),        cmocka_unit_test(truncated_configs),
         cmocka_unit_test(tensors_must_fit),   cmocka_unit_test(random_checkpoints_of_all_shapes),
         cmocka_unit_test(no_memory_anywhere), cmocka_unit_test(cancelled_synth_leaves_no_model),
+        cmocka_unit_test(nulls_and_wrappers),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -53,9 +53,12 @@ static ew_status read_heads(const struct ew_config *c, const struct ew_family_de
                             struct ew_decoder_spec *s, ew_error *err)
 {
     const int64_t even = s->hidden / s->n_heads;
+    int64_t kv = d->n_kv_heads;
 
-    EW_TRY(ew_config_get_count(c, "num_key_value_heads", d->n_kv_heads ? d->n_kv_heads : s->n_heads,
-                               1, MAX_HEADS, &s->n_kv_heads, err));
+    /* A null is "as many as heads", whatever an absent key means. */
+    if (!kv || json_is_null(json_object_get(c->text, "num_key_value_heads")))
+        kv = s->n_heads;
+    EW_TRY(ew_config_get_count(c, "num_key_value_heads", kv, 1, MAX_HEADS, &s->n_kv_heads, err));
     if (s->n_heads % s->n_kv_heads)
         return ew_fail(err, EW_STATUS_MALFORMED,
                        "%s: \"num_attention_heads\" %" PRId64 " is not a multiple of "
@@ -111,9 +114,14 @@ static ew_status check_uniform(const struct ew_config *c, ew_error *err)
 
 static ew_status read_tied(const struct ew_config *c, bool fallback, bool *out, ew_error *err)
 {
+    bool named;
+
     EW_TRY(ew_config_get_bool(c, "tie_word_embeddings", fallback, out, err));
-    /* The head belongs to the wrapper, whose key wins. */
-    return ew_json_get_bool_or(c->root, "tie_word_embeddings", c->what, *out, out, err);
+    named = *out && ew_config_has(c, "tie_word_embeddings");
+    /* The head belongs to the wrapper, whose key wins, but for a text half that says "tied". */
+    EW_TRY(ew_json_get_bool_or(c->root, "tie_word_embeddings", c->what, *out, out, err));
+    *out = *out || named;
+    return EW_STATUS_OK;
 }
 
 ew_status ew_family_read_shape(const struct ew_config *c, const struct ew_family_defaults *d,
@@ -222,11 +230,11 @@ ew_status ew_family_read_ints(const struct ew_config *c, const char *key, int64_
     *found = list && !json_is_null(list);
     if (!*found)
         return EW_STATUS_OK;
-    if (!json_is_array(list) || (n >= 0 && json_array_size(list) != (size_t)n))
+    if (!json_is_array(list) || (n >= 0 && json_array_size(list) < (size_t)n))
         return ew_fail(err, EW_STATUS_MALFORMED,
                        "%s: \"%s\" is not a list of %" PRId64 " numbers (it has %zu)", c->what, key,
                        n, json_array_size(list));
-    for (size_t i = 0; i < json_array_size(list); i++) {
+    for (size_t i = 0; i < (n >= 0 ? (size_t)n : json_array_size(list)); i++) {
         const json_t *v = json_array_get(list, i);
 
         if (!json_is_integer(v))
@@ -268,7 +276,7 @@ ew_status ew_decoder_spec_init(struct ew_decoder_spec *out, const struct ew_conf
     EW_TRY(ew_config_check_keys(c, f->keys, err));
     st = f->read(c, &s, err);
     if (!st && f != &ew_family_qwen2 && f != &ew_family_qwen3 && f != &ew_family_gemma3 &&
-        f != &ew_family_smollm3)
+        f != &ew_family_smollm3 && (f != &ew_family_mistral || c->multimodal))
         st = check_uniform(c, err);
     if (!st)
         st = check_spec(&s, c, err);
@@ -279,6 +287,11 @@ ew_status ew_decoder_spec_init(struct ew_decoder_spec *out, const struct ew_conf
     if (f == &ew_family_gemma3 && ew_config_has(c, "attn_logit_softcapping"))
         ew_log(logger, EW_LOG_WARN,
                "%s: \"attn_logit_softcapping\" has no effect in gemma3, as in transformers",
+               c->what);
+    if (f == &ew_family_gemma3 && c->multimodal && ew_config_has(c, "final_logit_softcapping"))
+        ew_log(logger, EW_LOG_WARN,
+               "%s: \"final_logit_softcapping\" has no effect below model_type \"gemma3\", as in "
+               "transformers",
                c->what);
     *out = s;
     return EW_STATUS_OK;

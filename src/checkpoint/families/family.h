@@ -43,8 +43,8 @@ ew_status ew_family_read_layer_types(const struct ew_config *c, int64_t window,
 /* num_experts (or num_local_experts), num_experts_per_tok. */
 ew_status ew_family_read_experts(const struct ew_config *c, int64_t n_fallback,
                                  int64_t top_k_fallback, struct ew_decoder_spec *s, ew_error *err);
-/* An integer list of n entries, or any number of them when n < 0; absent: *found false. Each is
- * given to `use`. */
+/* An integer list of at least n entries (the rest is not read, as in transformers), or of any
+ * number when n < 0; absent: *found false. Each is given to `use`. */
 ew_status ew_family_read_ints(const struct ew_config *c, const char *key, int64_t n,
                               void (*use)(struct ew_decoder_spec *s, size_t i, int64_t v),
                               struct ew_decoder_spec *s, bool *found, ew_error *err);

@@ -47,14 +47,13 @@ static ew_status read_ropes(const struct ew_config *c, struct ew_decoder_spec *s
 
 static ew_status read_layers(const struct ew_config *c, struct ew_decoder_spec *s, ew_error *err)
 {
-    const char *key = ew_config_has(c, "sliding_window_pattern") ? "sliding_window_pattern"
-                                                                 : "_sliding_window_pattern";
     int64_t window, pattern;
     bool typed;
 
     EW_TRY(ew_family_read_window(c, 4096, &window, err));
     EW_TRY(ew_family_read_layer_types(c, window, s, &typed, err));
-    EW_TRY(ew_config_get_count(c, key, 6, 1, INT64_MAX, &pattern, err));
+    /* "_sliding_window_pattern" is what saving leaves behind; no one reads it back. */
+    EW_TRY(ew_config_get_count(c, "sliding_window_pattern", 6, 1, INT64_MAX, &pattern, err));
     s->n_rope = 1;
     for (int64_t i = 0; i < s->n_layers; i++) {
         if (!typed && (i + 1) % pattern != 0) {
@@ -100,6 +99,8 @@ static ew_status read_spec(const struct ew_config *c, struct ew_decoder_spec *s,
     s->norm_place = EW_NORM_SANDWICH;
     s->qk_norm = EW_QK_NORM_HEAD;
     EW_TRY(ew_config_get_number(c, "final_logit_softcapping", 0, &s->logits_softcap, err));
+    if (c->multimodal) /* the wrapper's head has no soft-cap */
+        s->logits_softcap = 0;
     EW_TRY(read_ropes(c, s, err));
     return read_layers(c, s, err);
 }

@@ -30,8 +30,9 @@ static ew_status read_spec(const struct ew_config *c, struct ew_decoder_spec *s,
         set_rope(s, (size_t)i, (i + 1) % interval != 0);
     EW_TRY(ew_config_get_bool(c, "use_sliding_window", false, &windowed, err));
     EW_TRY(ew_family_read_window(c, -1, &window, err));
-    window = windowed ? window : -1;
+    /* Masks follow layer_types alone; use_sliding_window only says what the types are if absent. */
     EW_TRY(ew_family_read_layer_types(c, window, s, &typed, err));
+    window = windowed ? window : -1;
     for (int64_t i = 0; !typed && i < s->n_layers; i++)
         if (s->layers[i].rope_set < 0)
             s->layers[i].window = window;

@@ -8,7 +8,7 @@ import sys
 
 import torch
 import transformers
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -35,6 +35,15 @@ def old_style(cfg):
     cfg["transformers_version"] = "4.40.0"
 
 
+def with_types(cfg):
+    """transformers reads a mistral with layer_types as a ministral."""
+    cfg["layer_types"] = ["full_attention", "sliding_attention"]
+
+
+def no_edit(cfg):
+    """Only read the checkpoint again."""
+
+
 def half_factors(n, begin, step):
     return [round(begin + step * i, 4) for i in range(n)]
 
@@ -42,6 +51,8 @@ def half_factors(n, begin, step):
 CASES = {
     "mistral-window": ("Mistral", dict(BASE, sliding_window=8,
         rope_parameters=dict(rope_type="default", rope_theta=10000.0)), None, True),
+    "mistral-typed": ("Mistral", dict(BASE, sliding_window=5), with_types, True),
+    "llama-tied-other-head": ("Llama", dict(BASE, tie_word_embeddings=True), no_edit, True),
     "mistral-old": ("Mistral", dict(BASE, sliding_window=None, tie_word_embeddings=True,
         rope_parameters=dict(rope_type="default", rope_theta=1000.0)), old_style, True),
     "llama-bias-linear": ("Llama", dict(BASE, attention_bias=True, mlp_bias=True,
@@ -129,6 +140,11 @@ def generate(name):
     model.to(torch.bfloat16).save_pretrained(out)
     model = AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32,
                                                  attn_implementation="eager").eval()
+    if name == "llama-tied-other-head":  # the file's head wins over the config's "tied"
+        path = os.path.join(out, "model.safetensors")
+        tensors = load_file(path)
+        tensors["lm_head.weight"] = (torch.randn(96, 48) / 7).to(torch.bfloat16)
+        save_file(tensors, path, metadata={"format": "pt"})
     path = os.path.join(out, "config.json")
     if edit:
         cfg = json.load(open(path))
