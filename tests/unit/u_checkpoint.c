@@ -127,6 +127,8 @@ static void no_key_is_ignored(void **state)
     expect("{\"model_type\": \"smollm3\", \"no_rope_layers\": [1]}", EW_STATUS_MALFORMED,
            "no_rope_layers");
     expect("{\"model_type\": \"smollm3\", \"no_rope_layers\": [1, 0, 1]}", EW_STATUS_OK, NULL);
+    expect("{\"model_type\": \"gemma3_text\", \"partial_rotary_factor\": 0.5}",
+           EW_STATUS_UNSUPPORTED, "partial_rotary_factor");
     expect("{\"is_causal\": false}", EW_STATUS_UNSUPPORTED, "is_causal");
     expect("{\"is_causal\": true}", EW_STATUS_OK, NULL);
     expect("{\"model_type\": \"phi3\", \"num_key_value_heads\": 2, \"full_attn_mod\": 2}",

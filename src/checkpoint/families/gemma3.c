@@ -20,9 +20,7 @@ static ew_status read_ropes(const struct ew_config *c, struct ew_decoder_spec *s
     const json_t *full = json_object_get(dicts, "full_attention");
     const json_t *sliding = json_object_get(dicts, "sliding_attention");
     const json_t *scaling = json_object_get(c->text, "rope_scaling");
-    struct ew_rope_context ctx = { .head_dim = s->head_dim,
-                                   .max_position = s->max_position,
-                                   .partial = 1 };
+    struct ew_rope_context ctx = { .head_dim = s->head_dim, .max_position = s->max_position };
 
     if (json_object_size(dicts) != (full ? 1u : 0u) + (sliding ? 1u : 0u))
         return ew_fail(err, EW_STATUS_UNSUPPORTED,
@@ -34,6 +32,7 @@ static ew_status read_ropes(const struct ew_config *c, struct ew_decoder_spec *s
                        "%s: both \"rope_scaling\" and \"rope_parameters\" are given", c->what);
     if (json_object_size(scaling))
         full = scaling;
+    EW_TRY(ew_config_get_number(c, "partial_rotary_factor", 1, &ctx.partial, err));
     EW_TRY(ew_config_get_number(c, "rope_theta", 1e6, &ctx.theta, err));
     EW_TRY(ew_rope_parse(full, &ctx, c->what, &s->rope[0], err));
     EW_TRY(ew_config_get_number(c, "rope_local_base_freq", 10000, &ctx.theta, err));
