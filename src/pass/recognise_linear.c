@@ -41,10 +41,9 @@ static struct ew_value *make_weight(struct ew_graph *g, const struct ew_value *b
     const int64_t n = base->type.dim[is_kn ? 1 : 0], k = base->type.dim[is_kn ? 0 : 1];
     const int64_t dims[2] = { n, k };
     const struct ew_type t = ew_type_make(base->type.dtype, 2, dims);
-    const struct ew_weight_part part = { .data = base->con.data,
-                                         .n_rows = (size_t)n,
-                                         .row_stride = 1,
-                                         .col_stride = (ptrdiff_t)n };
+    const struct ew_weight_part part = {
+        .data = base->con.data, .n_rows = (size_t)n, .row_stride = 1, .col_stride = (ptrdiff_t)n
+    };
 
     if (!is_kn)
         return ew_graph_add_const(g, base->name, &t, base->con.data, false);

@@ -276,6 +276,23 @@ static ew_status check_found(struct ew_lane *lane, const struct found *f, ew_err
     return EW_STATUS_OK;
 }
 
+/* The lookup is outside the graph: without a table no token can be fed. */
+static ew_status check_embedding(const struct ew_lane *lane, ew_error *err)
+{
+    float *row = ew_mem_calloc(EW_MEM_RUNTIME, lane->hidden, sizeof(*row));
+    ew_status st;
+
+    if (!row)
+        return ew_fail(err, EW_STATUS_NO_MEMORY, "runtime");
+    st = ew_engine_embed(lane->engine, 0, row);
+    ew_mem_free(row);
+    if (st)
+        return ew_fail(err, EW_STATUS_MISMATCH,
+                       "engine has no embedding table (embedding.safetensors was not beside the "
+                       "graph when it was built)");
+    return EW_STATUS_OK;
+}
+
 static ew_status scan(struct ew_lane *lane, struct found *f, ew_error *err)
 {
     for (uint32_t i = 0; i < ew_engine_n_tensors(lane->engine); i++) {
@@ -285,6 +302,7 @@ static ew_status scan(struct ew_lane *lane, struct found *f, ew_error *err)
         EW_TRY(t.is_input ? take_input(lane, f, &t, err) : take_output(lane, f, &t, err));
     }
     EW_TRY(check_found(lane, f, err));
+    EW_TRY(check_embedding(lane, err));
     EW_TRY(ew_kv_create(f->n_kv, f->heads, f->dims, lane->max_batch, lane->cap, f->kv_dtype,
                         &lane->kv, err));
     return ew_rope_tables_create(lane->cap, f->rope, f->n_rope, lane->max_batch, &lane->rope, err);

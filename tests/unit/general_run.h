@@ -59,7 +59,7 @@ static inline void run_in(struct run *r, ew_dtype dtype, int rank, const int64_t
     {                                                                                              \
         __VA_ARGS__                                                                                \
     }
-#define RUN_RANK(...) (int)(sizeof(__VA_ARGS__) / sizeof(int64_t))
+#define RUN_RANK(...)             (int)(sizeof(__VA_ARGS__) / sizeof(int64_t))
 #define IN(r, dtype, dims, ...)   run_in(r, EW_DTYPE_##dtype, RUN_RANK(dims), dims, __VA_ARGS__)
 #define IN_SCALAR(r, dtype, data) run_in(r, EW_DTYPE_##dtype, 0, NULL, data)
 #define IN_ABSENT(r)              run_in(r, EW_DTYPE_F32, -1, NULL, NULL)

@@ -25,7 +25,7 @@ struct tensor {
 struct run {
     struct ew_graph *g;
     size_t n_batch, n_tokens;
-    size_t n_compare; /* rows; the text before the first image of a multimodal reference */
+    size_t n_compare;    /* rows; the text before the first image of a multimodal reference */
     struct tensor *vals; /* by value id */
     struct ew_rope_spec rope[2];
 };
@@ -432,7 +432,8 @@ static void check_dir(const char *dir, const char *name)
     r.n_tokens = (size_t)ids->type.dim[1];
     r.n_compare = r.n_batch * r.n_tokens;
     for (size_t i = 0; ew_safetensors_find(ref, "pixel_values") && i < r.n_compare; i++)
-        if (ew_elem_get_i64(ids->data, ids->type.dtype, i) >= 300) /* image tokens of these models */
+        if (ew_elem_get_i64(ids->data, ids->type.dtype, i) >=
+            300) /* image tokens of these models */
             r.n_compare = i;
     r.vals = ew_mem_calloc(EW_MEM_MISC, r.g->n_values, sizeof(*r.vals));
     feed(&r, ids);
@@ -473,8 +474,9 @@ static void own_fixtures(void **state)
 
 static void shared_fixtures(void **state)
 {
-    static const char *const names[] = { "qwen2", "qwen3", "llama3-rope", "phi3-longrope", "qwen3-moe",
-                                         "gemma3", "qwen3-vl", "qwen2.5-vl", "internvl3" };
+    static const char *const names[] = { "qwen2",         "qwen3",      "llama3-rope",
+                                         "phi3-longrope", "qwen3-moe",  "gemma3",
+                                         "qwen3-vl",      "qwen2.5-vl", "internvl3" };
     const char *dir = EW_SOURCE_DIR "/../shared/reference/architectures";
 
     (void)state;

@@ -159,9 +159,7 @@ static void test_lies(void **state)
             const uint8_t was = c[i];
 
             rng = rng * 1664525u + 1013904223u;
-            c[i] = (uint8_t)(k == 0   ? 0xffu
-                             : k == 1 ? was ^ (1u << (rng >> 29))
-                                      : rng >> 24);
+            c[i] = (uint8_t)(k == 0 ? 0xffu : k == 1 ? was ^ (1u << (rng >> 29)) : rng >> 24);
             ew_plan_rehash(c, len);
             tried++;
             refused += try_load(c, len, &err) != 0;

@@ -286,6 +286,8 @@ static bool size_for_reference(void)
             model_opts.max_input_len = model_opts.max_input_len ? model_opts.max_input_len : room;
         }
     }
+    if (model_opts.max_kv_len && model_opts.max_input_len > model_opts.max_kv_len)
+        model_opts.max_input_len = model_opts.max_kv_len;
     json_decref(root);
     return hidden;
 }

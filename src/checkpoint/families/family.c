@@ -38,6 +38,9 @@ static ew_status read_act(const struct ew_config *c, const char *key, const char
     };
     const char *name;
 
+    if (json_is_null(json_object_get(c->text, key)))
+        return ew_fail(err, EW_STATUS_UNSUPPORTED, "%s: \"%s\" is null, an activation is needed",
+                       c->what, key);
     EW_TRY(ew_json_get_str_or(c->text, key, c->what, fallback, &name, err));
     for (size_t i = 0; i < EW_COUNT(acts); i++) {
         if (strcmp(acts[i].name, name) == 0) {

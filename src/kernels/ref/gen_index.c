@@ -209,7 +209,7 @@ ew_status ew_gen_gather_nd(const struct ew_general_args *a)
 {
     const struct ew_view *const x = a->in[0];
     struct ew_view *const y = a->out[0];
-    struct tuples t;
+    struct tuples t = { 0 };
 
     EW_TRY(tuples_init(a, &x->type, (int)a->attrs->gather_nd.batch_dims, &t));
     for (ptrdiff_t i = 0; i < t.n; i++) {
@@ -224,7 +224,7 @@ ew_status ew_gen_gather_nd(const struct ew_general_args *a)
 ew_status ew_gen_scatter_nd(const struct ew_general_args *a)
 {
     struct ew_view *const y = a->out[0];
-    struct tuples t;
+    struct tuples t = { 0 };
 
     EW_TRY(tuples_init(a, &y->type, 0, &t));
     if ((int64_t)ew_gen_count(&a->in[2]->type) != t.n * t.inner)
