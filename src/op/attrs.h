@@ -288,16 +288,14 @@ struct ew_attr_pointwise {
     struct ew_pw_instr instr[EW_PW_MAX_INSTR];
 };
 
-#define EW_ATTR_KIND_LIST(X)                                                                       \
-    X(none)                                                                                        \
-    X(alpha)                                                                                       \
-    X(alpha_beta)                                                                                  \
-    X(gelu)                                                                                        \
-    X(is_inf) X(cast) X(bit_shift) X(mod) X(arg) X(cumsum) X(reduce) X(axis) X(top_k) X(fill)      \
-        X(depth_space) X(eye) X(gather_nd) X(pad) X(reshape) X(scatter) X(shape) X(split)          \
-            X(tensor_scatter) X(perm) X(trilu) X(attention) X(pool) X(conv) X(norm) X(lp_norm)     \
-                X(quant) X(einsum) X(gemm) X(resize) X(rotary) X(kv_attention) X(linear)           \
-                    X(fused_rms_norm) X(moe) X(pointwise)
+/* clang-format off */
+#define EW_ATTR_KIND_LIST(X) \
+    X(none) X(alpha) X(alpha_beta) X(gelu) X(is_inf) X(cast) X(bit_shift) X(mod) X(arg) \
+    X(cumsum) X(reduce) X(axis) X(top_k) X(fill) X(depth_space) X(eye) X(gather_nd) X(pad) \
+    X(reshape) X(scatter) X(shape) X(split) X(tensor_scatter) X(perm) X(trilu) X(attention) \
+    X(pool) X(conv) X(norm) X(lp_norm) X(quant) X(einsum) X(gemm) X(resize) X(rotary) \
+    X(kv_attention) X(linear) X(fused_rms_norm) X(moe) X(pointwise)
+/* clang-format on */
 
 union ew_attrs {
 #define EW_ATTR_MEMBER(kind) struct ew_attr_##kind kind;

@@ -138,13 +138,12 @@ static void check_file(const char *name)
         (void)state;                                                                               \
         check_file(#name);                                                                         \
     }
-#define FILES(X)                                                                                   \
-    X(fold_shapes)                                                                                 \
-    X(fold_constants)                                                                              \
-    X(simplify)                                                                                    \
-    X(linear)                                                                                      \
-    X(norm) X(act) X(half) X(qk_norm_head) X(qk_norm_full) X(qkv_bias) X(qkv_split) X(glu)         \
-        X(glu_halves) X(epilogue) X(not_fused) X(pointwise) X(decoder)
+/* clang-format off */
+#define FILES(X) \
+    X(fold_shapes) X(fold_constants) X(simplify) X(linear) X(norm) X(act) X(half) \
+    X(qk_norm_head) X(qk_norm_full) X(qkv_bias) X(qkv_split) X(glu) X(glu_halves) \
+    X(epilogue) X(not_fused) X(pointwise) X(decoder)
+/* clang-format on */
 FILES(FILE_TEST)
 
 static void test_kv_dtype(void **state)
