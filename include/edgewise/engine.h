@@ -66,6 +66,10 @@ EW_API ew_status ew_engine_get_tensor(const ew_engine *e, uint32_t i, uint32_t p
  * is out of range. */
 EW_API ew_status ew_engine_embed(const ew_engine *e, int32_t id, float *out);
 
+/* Bytes of weights that one step of one row reads: every constant that a node uses, once; of
+ * experts only the top k. What a decode step's speed is measured against. */
+EW_API uint64_t ew_engine_step_bytes(const ew_engine *e);
+
 enum ew_context_flags {
     EW_CONTEXT_NO_GRAPH =
         1u << 0, /* issue step by step, never capture: a profiler sees every kernel */

@@ -150,7 +150,9 @@ typedef struct ew_model_info {
     uint32_t vocab, hidden, n_layers, n_heads, n_kv_heads, head_dim, max_position, max_batch,
         max_input_len, max_kv_len;
     uint32_t n_hidden_states; /* 0: the engine has no hidden_i outputs */
-    uint64_t weight_bytes, kv_bytes;
+    uint64_t weight_bytes;    /* of the engine file */
+    uint64_t step_bytes;      /* weights that decoding one row reads a step */
+    uint64_t kv_bytes;
     bool has_tokenizer, has_template, all_logits;
 } ew_model_info;
 EW_API void ew_runtime_get_model(const ew_runtime *rt, ew_model_info *out);

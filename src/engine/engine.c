@@ -236,6 +236,29 @@ ew_status ew_engine_get_tensor(const ew_engine *e, uint32_t i, uint32_t profile,
     return EW_STATUS_OK;
 }
 
+/* Experts lie one after the other: a row reads top_k of them. */
+static uint64_t input_bytes(const struct ew_plan *p, const struct ew_plan_node *n, uint32_t i)
+{
+    const struct ew_plan_tensor *t = &p->tensors[n->in[i]];
+
+    if (n->op == EW_OP_MOE && i >= 2 && t->dim[0] > 0 && n->attrs.moe.top_k < t->dim[0])
+        return t->bytes / (uint64_t)t->dim[0] * (uint64_t)n->attrs.moe.top_k;
+    return t->bytes;
+}
+
+uint64_t ew_engine_step_bytes(const ew_engine *e)
+{
+    const struct ew_plan *p = &e->plan;
+    uint64_t sum = 0;
+
+    for (uint32_t n = 0; n < p->n_nodes; n++)
+        for (uint32_t i = 0; i < p->nodes[n].n_in; i++)
+            if (p->nodes[n].in[i] != EW_PLAN_NONE &&
+                p->tensors[p->nodes[n].in[i]].kind == EW_PLAN_CONST)
+                sum += input_bytes(p, &p->nodes[n], i);
+    return sum;
+}
+
 ew_status ew_engine_embed(const ew_engine *e, int32_t id, float *out)
 {
     const struct ew_plan_tensor *t;

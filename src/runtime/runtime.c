@@ -301,6 +301,7 @@ void ew_runtime_get_model(const ew_runtime *rt, ew_model_info *out)
     out->max_kv_len = rt->lane->cap;
     out->n_hidden_states = rt->lane->n_hidden;
     out->weight_bytes = rt->weight_bytes;
+    out->step_bytes = ew_engine_step_bytes(rt->engine);
     out->kv_bytes = rt->lane->kv->total_bytes;
     out->has_tokenizer = rt->tokenizer != NULL;
     out->has_template = rt->chat != NULL;

@@ -106,7 +106,7 @@ static void add_row(struct bench *b, const char *what, uint32_t batch, uint32_t 
 {
     qsort(rates, n_reps, sizeof(*rates), by_value);
     const double best = rates[n_reps - 1], median = rates[n_reps / 2];
-    const double bytes_per_s = steps_per_s * (double)b->model.weight_bytes;
+    const double bytes_per_s = steps_per_s * (double)b->model.step_bytes;
     const double share =
         b->machine.read_bytes_per_s > 0 ? bytes_per_s / b->machine.read_bytes_per_s : 0;
 
