@@ -44,6 +44,18 @@ static void close_to(const float *got, const float *want, size_t n, float tol)
             fail_msg("value %zu is %g, wanted %g", i, (double)got[i], (double)want[i]);
 }
 
+/* The weight (its last panel padded to at most 64 rows), the bias and the addend. */
+static void test_step_bytes(void **state)
+{
+    struct env v;
+
+    (void)state;
+    open_linear(&v, 1);
+    assert_in_range(ew_engine_step_bytes(v.e), 4 * (FIX_N * FIX_K + 2 * FIX_N),
+                    4 * (64 * FIX_K + 2 * FIX_N));
+    close_env(&v);
+}
+
 static void test_values(void **state)
 {
     float y[9 * FIX_N], want[9 * FIX_N], *x = noises(9 * FIX_K, 5);
@@ -414,6 +426,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_values),
+        cmocka_unit_test(test_step_bytes),
         cmocka_unit_test(test_capture),
         cmocka_unit_test(test_cache_is_bounded),
         cmocka_unit_test(test_refusals),
