@@ -94,6 +94,12 @@ ew_status ew_engine_get_tensor(const ew_engine *e, uint32_t i, uint32_t profile,
     memcpy(out->max, mock_io[i].max, sizeof(mock_io[i].max));
     return EW_STATUS_OK;
 }
+uint64_t ew_engine_step_bytes(const ew_engine *e)
+{
+    (void)e;
+    return 0;
+}
+
 ew_status ew_engine_embed(const ew_engine *e, int32_t id, float *out)
 {
     (void)e;
