@@ -4,8 +4,8 @@
 
 parity() { "$ew" eval parity "$1" --reference "$2" $fast; }
 
-works "tiny, all layers" parity models/tiny "$shared/reference/trained/tiny-forward.safetensors" ||
-    have "$shared/reference/trained/tiny-forward.safetensors"
+have "$shared/reference/trained/tiny-forward.safetensors" &&
+    works "tiny, all layers" parity models/tiny "$shared/reference/trained/tiny-forward.safetensors"
 for f in tests/golden/families/*/; do
     f=${f%/}
     works "$f" parity "$f" "$f/reference.safetensors"

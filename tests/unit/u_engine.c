@@ -425,16 +425,11 @@ static void test_single_row_steps(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_values),
-        cmocka_unit_test(test_step_bytes),
-        cmocka_unit_test(test_capture),
-        cmocka_unit_test(test_cache_is_bounded),
-        cmocka_unit_test(test_refusals),
-        cmocka_unit_test(test_threads_and_no_graph_agree),
-        cmocka_unit_test(test_single_row_steps),
-        cmocka_unit_test(test_dynamic),
-        cmocka_unit_test(test_shape_arithmetic),
-        cmocka_unit_test(test_trace_and_describe),
+        cmocka_unit_test(test_values),           cmocka_unit_test(test_step_bytes),
+        cmocka_unit_test(test_capture),          cmocka_unit_test(test_cache_is_bounded),
+        cmocka_unit_test(test_refusals),         cmocka_unit_test(test_threads_and_no_graph_agree),
+        cmocka_unit_test(test_single_row_steps), cmocka_unit_test(test_dynamic),
+        cmocka_unit_test(test_shape_arithmetic), cmocka_unit_test(test_trace_and_describe),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
