@@ -1,10 +1,13 @@
 /* edgewise/engine.h - run a built engine file.
  *
- *   engine file --open (map, check)--> ew_engine (immutable, shared by threads)
+ *   engine file --open (map, check)--> ew_engine   immutable, shared by threads
  *                                          |  create, one per stream of work
  *                                          v
- *                                      ew_context (profile, shapes, addresses, activations; one
- * thread at a time) |  ew_context_run: replay a captured launch list, or resolve and capture
+ *                                      ew_context  profile, shapes, addresses, activations;
+ *                                          |       one thread at a time
+ *                                          v
+ *                                      ew_context_run: replay a captured launch list, or
+ *                                                      resolve and capture
  *
  * The engine maps weights; a context owns activations. Running after the first run with the same
  * shapes and addresses allocates nothing. */
@@ -99,7 +102,8 @@ EW_API ew_status ew_context_set_address(ew_context *c, const char *name, void *a
 /* Shape of an output for the shapes set now (or after the run when it depends on data). */
 EW_API ew_status ew_context_get_shape(ew_context *c, const char *name, int64_t dims[8],
                                       uint32_t *n_dims);
-/* Output the context holds itself (no address was set): borrowed until the next run. */
+/* Where an output lies after a run: at the address that was set, else in memory that the context
+ * holds (borrowed until the next run). INVALID_ARG when anything was set since the run. */
 EW_API ew_status ew_context_get_output(ew_context *c, const char *name, const void **data,
                                        ew_dtype *dtype, int64_t dims[8], uint32_t *n_dims);
 EW_API ew_status ew_context_run(ew_context *c);
@@ -132,8 +136,8 @@ EW_API uint64_t ew_memory_n_allocations(void);
 
 typedef struct ew_machine_info {
     char model[64];
-    char level[16]; /* "avx2" */
-    uint32_t n_cores;
+    char level[16];          /* "avx2" */
+    uint32_t n_cores;        /* of the machine, whatever n_threads was */
     double read_bytes_per_s; /* measured, n_threads threads */
     double f32_flops_per_s;
 } ew_machine_info;

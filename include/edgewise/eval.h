@@ -1,8 +1,7 @@
-/* edgewise/eval.h - how right a model is: perplexity, exact-match questions, parity with a
- * reference.
+/* edgewise/eval.h - how right a model is: perplexity, parity with a reference, ONNX test folders.
  *
- * All work on an opened runtime built with EW_BUILD_ALL_LOGITS (parity also with hidden states).
- * One thread at a time. */
+ * Perplexity and parity work on an opened runtime whose engine was built with EW_BUILD_ALL_LOGITS
+ * (to compare hidden states, with those too). One thread at a time per runtime. */
 #ifndef EW_EVAL_H
 #define EW_EVAL_H
 

@@ -1,4 +1,5 @@
-/* edgewise/onnx.h - ONNX in and out (opset 17 to 24, external data, IR version <= 14).
+/* edgewise/onnx.h - ONNX in and out, with external data: opset 7 to 24, and other opsets where an
+ * op means the same there.
  *
  * Importing maps every node to the op table or refuses it by node name before any work is done.
  * Plugin ops (AttentionPlugin, ...) are matched by op type, whatever the domain. */

@@ -1,8 +1,7 @@
 /* edgewise/runtime.h - what an application calls: conversations in, text out.
  *
  *   engine directory --open--> ew_runtime (engine, tokenizer, template, KV cache, sampler)
- *   ew_request[n]    --ew_runtime_handle_request--> ew_response[n]   (one batch; rows of any
- * length)
+ *   ew_request[n] --ew_runtime_handle_request--> ew_response[n]   (rows of any length)
  *
  * One handle_request at a time per runtime (BUSY otherwise); cancel may come from any thread. */
 #ifndef EW_RUNTIME_H
@@ -134,7 +133,8 @@ EW_API ew_status ew_runtime_profile_json(const ew_runtime *rt, char **json,
 /* Raw forward passes for benchmarks and evaluation: feeds n ids to cache row `row` (0 <= row <
  * max_batch), logits of the last n_logits of them ([n_logits][vocab], may be NULL with 0).
  * hint_len: final length of the sequence (0: unknown), which RoPE variants that look at it use.
- * row_len tokens are in the row before; ew_runtime_rewind sets it. */
+ * They go behind what the row holds; ew_runtime_rewind cuts that to `len` tokens. BUSY while a
+ * request is handled; rewind does not check that. */
 EW_API ew_status ew_runtime_forward(ew_runtime *rt, uint32_t row, const int32_t *ids, uint32_t n,
                                     uint32_t hint_len, float *logits, uint32_t n_logits,
                                     ew_error *err) EW_MUST_USE;
@@ -174,7 +174,7 @@ typedef struct ew_prepare_opts {
         sizeof(ew_prepare_opts), 0, 0, 0, 0, { 0, 0 }, 0                                           \
     }
 
-/* What a path holds: "checkpoint", "onnx", "engine", "unknown". */
+/* What a path holds: "checkpoint", "onnx" (a folder or a .onnx file), "engine", "unknown". */
 EW_API const char *ew_model_kind(const char *path);
 /* Makes sure that there is an engine directory for `model` (checkpoint, ONNX or engine directory):
  * builds into cache_dir under a name that hashes the model's files (path, length, time), options,

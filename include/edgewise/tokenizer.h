@@ -1,8 +1,8 @@
 /* edgewise/tokenizer.h - text to ids and back, and conversations to text.
  *
- *   tokenizer.json (+ tokenizer_config.json, chat_template.jinja) --load--> ew_tokenizer
- * (immutable, any thread) ids one by one --ew_decoder_push--> text that is always whole UTF-8
- * characters messages as JSON --ew_template_render--> prompt text
+ *   tokenizer.json (+ tokenizer_config.json) --load--> ew_tokenizer    immutable, any thread
+ *   ids one by one   --ew_decoder_push-->    text, always whole UTF-8 characters
+ *   messages as JSON --ew_template_render--> prompt text
  *
  * Follows Hugging Face tokenizers (BPE models) and transformers' chat templates (Jinja2,
  * trim_blocks and lstrip_blocks on). */

@@ -231,7 +231,7 @@ ew_status ew_inspect(const char *path, char **json, ew_error *err)
     if (ew_path_is_dir(path))
         return inspect_dir(path, json, err);
     if (!ew_path_is_file(path))
-        return ew_fail(err, EW_STATUS_NOT_FOUND, "%s: no such file", path);
+        return ew_fail(err, EW_STATUS_NOT_FOUND, "%s: no such regular file", path);
     if (has_suffix(path, ".safetensors"))
         return inspect_safetensors(path, json, err);
     if (has_suffix(path, ".onnx"))

@@ -54,7 +54,8 @@ static ew_status make_buffer(struct ew_lane_tensor *t, const ew_tensor_info *inf
                        n, width, ew_dtype_text(info->dtype));
     t->data = ew_os_pages_alloc(bytes, true);
     if (!t->data)
-        return ew_fail(err, EW_STATUS_NO_MEMORY, "%zu bytes for '%s'", bytes, info->name);
+        return ew_fail(err, EW_STATUS_NO_MEMORY, "no memory for '%s': %zu bytes", info->name,
+                       bytes);
     t->bytes = bytes;
     return EW_STATUS_OK;
 }

@@ -54,6 +54,21 @@ usage_error "two prompts" "$ew" run models/tiny -p x -f y
 usage_error "an extra argument" "$ew" run models/tiny x -p y
 usage_error "an unknown evaluation" "$ew" eval beauty models/tiny
 usage_error "an unknown KV type" "$ew" run models/tiny -p x --kv i8
+usage_error "a temperature below 0, before anything is built" "$ew" run "$tmp/none" -p x --temperature -1
+usage_error "a batch of no rows" "$ew" bench models/tiny --batch 1,0
+usage_error "more rows than the engine takes" "$ew" bench models/tiny --batch 9 --max-batch 4
+: >"$tmp/empty"
+refused "a file of no questions" "no questions" "$ew" eval qa models/tiny $fast --file "$tmp/empty"
+refused "profiles that are not there" "No such file" "$ew" build models/tiny "$tmp/e" --profiles "$tmp/none"
+refused "a prompt that is not UTF-8" "UTF-8" "$ew" run models/tiny $fast -p "$(printf '\377')"
+"$ew" run models/tiny $fast -p "Hello!" -n 2 --logprobs 3 --json >"$tmp/lp.json" 2>"$tmp/err"
+equal "log-probabilities: steps" "$("$tool" json "$tmp/lp.json" logprobs.#)" 2
+equal "log-probabilities: the chosen one and 3" "$("$tool" json "$tmp/lp.json" logprobs.0.#)" 4
+if [ -w /dev/full ]; then
+    "$ew" tokenize models/tiny x >/dev/full 2>"$tmp/err"
+    equal "a full standard output: exit code" $? 1
+    has "a full standard output" "$(cat "$tmp/err")" "standard output"
+fi
 refused "an unknown processor level" "sse9" "$ew" run models/tiny $fast -p x --cpu sse9
 refused "no such model" "" "$ew" run "$tmp/none" $fast -p x
 finish

@@ -4,6 +4,7 @@
 #include <ctype.h>
 #include <errno.h>
 #include <math.h>
+#include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,6 +13,7 @@
 
 static struct {
     bool quiet, verbose, line_open;
+    bool error_logged;
     char stage[64];
     double last_percent;
 } ui;
@@ -67,7 +69,7 @@ static void print_help(const struct command *cmd, const char *text, const struct
         printf("\nOptions:\n");
     for (; tables && *tables; tables++)
         print_table(*tables);
-    printf("      --help                     this text\n");
+    printf("  -h, --help                     this text\n");
 }
 
 static const struct opt *find_opt(const struct opt *const *tables, const char *name, size_t len,
@@ -88,7 +90,7 @@ static bool parse_u64(const char *text, uint64_t max, uint64_t *out)
     errno = 0;
     if (!isdigit((unsigned char)text[0]))
         return false;
-    *out = strtoull(text, &end, 0);
+    *out = strtoull(text, &end, text[0] == '0' && (text[1] | 32) == 'x' ? 16 : 10);
     return *end == '\0' && errno == 0 && *out <= max;
 }
 
@@ -139,6 +141,21 @@ static bool store(const struct opt *o, const char *value)
 }
 
 /* Handles argv[*i], an option; advances *i past its value. */
+static const char *what_it_takes(enum opt_kind kind)
+{
+    switch (kind) {
+    case OPT_U32:
+    case OPT_U64:
+        return kind == OPT_U32 ? "a whole number of 0 to 4294967295" : "a whole number of 64 bits";
+    case OPT_I32:
+        return "a whole number of 32 bits";
+    case OPT_F64:
+        return "a finite number";
+    default:
+        return "accepted, 64 of them are the most";
+    }
+}
+
 static bool parse_one(const struct opt *const *tables, int argc, char **argv, int *i)
 {
     const char *const arg = argv[*i];
@@ -166,7 +183,7 @@ static bool parse_one(const struct opt *const *tables, int argc, char **argv, in
         value = argv[++*i];
     }
     if (!store(o, value)) {
-        cli_usage("--%s: '%s' is not %s", o->name, value, o->value);
+        cli_usage("--%s: '%s' is not %s", o->name, value, what_it_takes(o->kind));
         return false;
     }
     return true;
@@ -182,7 +199,7 @@ int cli_parse(const struct command *cmd, const char *text, const struct opt *con
         const char *const arg = argv[i];
         if (!only_positional && strcmp(arg, "--") == 0) {
             only_positional = true;
-        } else if (!only_positional && strcmp(arg, "--help") == 0) {
+        } else if (!only_positional && (strcmp(arg, "--help") == 0 || strcmp(arg, "-h") == 0)) {
             print_help(cmd, text, tables);
             return -1;
         } else if (!only_positional && arg[0] == '-' && arg[1] != '\0') {
@@ -214,6 +231,22 @@ void cli_quiet(bool quiet)
 void cli_verbose(bool verbose)
 {
     ui.verbose = verbose;
+}
+
+int cli_finish(int code)
+{
+    struct pollfd out = { STDOUT_FILENO, 0, 0 };
+
+    errno = 0;
+    if (fflush(stdout) != 0 || ferror(stdout)) {
+        const int why = errno;
+        clearerr(stdout); /* said once */
+        if (poll(&out, 1, 0) == 1 && (out.revents & POLLERR))
+            return EXIT_FAILED; /* a pipe whose reader left, and knows that */
+        return cli_fail_text("standard output: cannot write%s%s", why ? ": " : "",
+                             why ? strerror(why) : "");
+    }
+    return code == EXIT_FINE && ui.error_logged ? EXIT_FAILED : code;
 }
 
 void cli_progress_end(void)
@@ -266,7 +299,12 @@ static void log_line(void *ctx, ew_log_level level, const char *line)
     if (ui.quiet && level > EW_LOG_ERROR)
         return;
     cli_progress_end();
-    fprintf(stderr, "%s%s\n", level == EW_LOG_WARN ? "warning: " : "", line);
+    ui.error_logged = ui.error_logged || level == EW_LOG_ERROR;
+    fprintf(stderr, "%s%s\n",
+            level == EW_LOG_WARN    ? "warning: "
+            : level == EW_LOG_ERROR ? "edgewise: "
+                                    : "",
+            line);
 }
 
 const ew_logger *cli_logger(void)
@@ -320,8 +358,10 @@ bool cli_write_file(const char *path, const char *text, size_t len)
 {
     FILE *f;
 
-    if (!path || strcmp(path, "-") == 0)
-        return fwrite(text, 1, len, stdout) == len && fflush(stdout) == 0;
+    if (!path || strcmp(path, "-") == 0) {
+        fwrite(text, 1, len, stdout);
+        return cli_finish(EXIT_FINE) == EXIT_FINE;
+    }
     char temp[4096];
     snprintf(temp, sizeof(temp), "%s.tmp.%ld", path, (long)getpid());
     f = fopen(temp, "wb");
@@ -377,8 +417,8 @@ bool cli_parse_u32_list(const char *text, uint32_t *out, uint32_t cap, uint32_t 
         }
         memcpy(item, text, len);
         item[len] = '\0';
-        if (!parse_u64(item, UINT32_MAX, &v)) {
-            cli_usage("'%s' is not a number", item);
+        if (!parse_u64(item, UINT32_MAX, &v) || v == 0) {
+            cli_usage("'%s' is not a whole number above 0", item);
             return false;
         }
         out[(*n)++] = (uint32_t)v;

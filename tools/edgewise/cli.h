@@ -86,10 +86,13 @@ void cli_verbose(bool verbose);
 char *cli_read_file(const char *path, size_t *len);
 /* Writes text to path ("-" or NULL: stdout); false after a message. */
 bool cli_write_file(const char *path, const char *text, size_t len);
+/* Flushes standard output. `code`, or EXIT_FAILED when output was lost (said here) or the library
+ * logged an error. */
+int cli_finish(int code);
 /* Dumps with indent 4 and a newline to path or stdout, and releases v. */
 int cli_print_json(json_t *v, const char *path);
 void cli_bytes_text(double bytes, char *out, size_t cap); /* "1.2 GB" */
-/* "512,1024" -> numbers; false after a message. */
+/* "512,1024" -> numbers above 0; false after a message. */
 bool cli_parse_u32_list(const char *text, uint32_t *out, uint32_t cap, uint32_t *n);
 
 /* ---- options of every command that runs a model (model.c) ---- */
@@ -107,6 +110,9 @@ bool model_build_opts(ew_build_opts *out);
  * ew_build_flags to add. EXIT_FINE or an exit code after a message. load_seconds may be NULL. */
 int model_open(const char *model, uint32_t flags, bool hidden_states, ew_runtime **out,
                double *load_seconds);
+/* After the work, with --profile: its figures on stderr. `code`, or an exit code after a message.
+ */
+int model_finish(ew_runtime *rt, int code);
 /* The engine directory alone. */
 int model_engine_dir(const char *model, uint32_t flags, bool hidden_states, char *dir, size_t cap);
 

@@ -16,7 +16,7 @@ static bool json_out, no_ceilings;
 static const struct opt bench_table[] = {
     { "prefill", 0, OPT_TEXT, &prefill_text, "N,N", "prompt lengths to read (default 512)" },
     { "decode", 0, OPT_TEXT, &decode_text, "N,N", "context lengths to decode at (default 128)" },
-    { "batch", 0, OPT_TEXT, &batch_text, "N,N", "rows decoded together (default 1)" },
+    { "batch", 0, OPT_TEXT, &batch_text, "N,N", "rows decoded together (default 1); raises --max-batch" },
     { "gen", 0, OPT_U32, &n_gen, "N", "tokens to decode per run (default 64)" },
     { "reps", 0, OPT_U32, &n_reps, "N", "runs of each, the best and the median are shown (default 3)" },
     { "no-ceilings", 0, OPT_FLAG, &no_ceilings, NULL, "do not measure the machine" },
@@ -31,7 +31,13 @@ struct bench {
     ew_machine_info machine;
     double load_s;
     json_t *rows;
+    uint32_t prefill[16], decode[16], batch[16], n_prefill, n_decode, n_batch;
 };
+
+static uint32_t n_threads(const struct bench *b)
+{
+    return model_opts.threads ? model_opts.threads : b->machine.n_cores;
+}
 
 static int by_value(const void *a, const void *b)
 {
@@ -111,15 +117,15 @@ static void add_row(struct bench *b, const char *what, uint32_t batch, uint32_t 
         b->machine.read_bytes_per_s > 0 ? bytes_per_s / b->machine.read_bytes_per_s : 0;
 
     json_array_append_new(b->rows,
-                          json_pack("{s:s, s:I, s:I, s:f, s:f, s:f}", "what", what, "batch",
+                          json_pack("{s:s, s:I, s:I, s:f, s:f, s:o}", "what", what, "batch",
                                     (json_int_t)batch, "length", (json_int_t)len, "tokens_per_s",
                                     best, "median_tokens_per_s", median, "share_of_read_bandwidth",
-                                    steps_per_s > 0 ? share : 0.0));
+                                    share > 0 ? json_real(share) : json_null()));
     if (json_out)
         return;
     printf("%-8s batch %-3u length %-6u %10.1f tok/s  (median %.1f)", what, batch, len, best,
            median);
-    if (steps_per_s > 0)
+    if (share > 0)
         printf("  %.1f %% of read bandwidth", 100 * share);
     printf("\n");
     fflush(stdout);
@@ -157,21 +163,45 @@ static int bench_decode(struct bench *b, uint32_t batch, uint32_t len)
     return EXIT_FINE;
 }
 
+/* The lists of the command line, and a batch that holds the largest of them: rows that waited for
+ * others would be measured as what they are not. */
+static int read_lists(struct bench *b)
+{
+    uint32_t most = 0;
+
+    if (!cli_parse_u32_list(prefill_text, b->prefill, 16, &b->n_prefill) ||
+        !cli_parse_u32_list(decode_text, b->decode, 16, &b->n_decode) ||
+        !cli_parse_u32_list(batch_text, b->batch, 16, &b->n_batch))
+        return EXIT_USAGE;
+    for (uint32_t i = 0; i < b->n_batch; i++)
+        most = b->batch[i] > most ? b->batch[i] : most;
+    if (model_opts.max_batch && most > model_opts.max_batch)
+        return cli_usage("--batch %u is more than --max-batch %u", most, model_opts.max_batch);
+    if (!model_opts.max_batch && most > 8)
+        model_opts.max_batch = most;
+    return EXIT_FINE;
+}
+
 static int run_all(struct bench *b)
 {
-    uint32_t prefill[16], decode[16], batch[16], n_prefill, n_decode, n_batch;
     int code = EXIT_FINE;
 
-    if (!cli_parse_u32_list(prefill_text, prefill, 16, &n_prefill) ||
-        !cli_parse_u32_list(decode_text, decode, 16, &n_decode) ||
-        !cli_parse_u32_list(batch_text, batch, 16, &n_batch))
-        return EXIT_USAGE;
-    for (uint32_t i = 0; i < n_prefill && !code; i++)
-        code = bench_prefill(b, prefill[i]);
-    for (uint32_t j = 0; j < n_batch && !code; j++)
-        for (uint32_t i = 0; i < n_decode && !code; i++)
-            code = bench_decode(b, batch[j], decode[i]);
+    for (uint32_t i = 0; i < b->n_prefill && !code; i++)
+        code = bench_prefill(b, b->prefill[i]);
+    for (uint32_t j = 0; j < b->n_batch && !code; j++)
+        for (uint32_t i = 0; i < b->n_decode && !code; i++)
+            code = bench_decode(b, b->batch[j], b->decode[i]);
     return code;
+}
+
+/* null: not measured. */
+static json_t *machine_json(const struct bench *b)
+{
+    if (no_ceilings)
+        return json_null();
+    return json_pack("{s:s, s:s, s:I, s:f, s:f}", "model", b->machine.model, "level",
+                     b->machine.level, "threads", (json_int_t)n_threads(b), "read_bytes_per_s",
+                     b->machine.read_bytes_per_s, "f32_flops_per_s", b->machine.f32_flops_per_s);
 }
 
 static int print_memory(struct bench *b, double ttft_ms)
@@ -190,14 +220,12 @@ static int print_memory(struct bench *b, double ttft_ms)
                         json_integer((json_int_t)b->model.weight_bytes));
     json_object_set_new(memory, "kv cache (reserved)", json_integer((json_int_t)b->model.kv_bytes));
     if (json_out)
-        return cli_print_json(
-            json_pack("{s:{s:s, s:s, s:I, s:f, s:f}, s:f, s:f, s:O, s:o}", "machine", "model",
-                      b->machine.model, "level", b->machine.level, "threads",
-                      (json_int_t)b->machine.n_cores, "read_bytes_per_s",
-                      b->machine.read_bytes_per_s, "f32_flops_per_s", b->machine.f32_flops_per_s,
-                      "load_ms", 1e3 * b->load_s, "load_to_first_token_ms",
-                      1e3 * b->load_s + ttft_ms, "rows", b->rows, "memory", memory),
-            NULL);
+        return cli_print_json(json_pack("{s:o, s:s, s:I, s:f, s:f, s:O, s:o}", "machine",
+                                        machine_json(b), "family", b->model.family, "step_bytes",
+                                        (json_int_t)b->model.step_bytes, "load_ms", 1e3 * b->load_s,
+                                        "load_to_first_token_ms", 1e3 * b->load_s + ttft_ms, "rows",
+                                        b->rows, "memory_bytes", memory),
+                              NULL);
     printf("load %.0f ms, load to first token %.0f ms (16 token prompt)\n", 1e3 * b->load_s,
            1e3 * b->load_s + ttft_ms);
     const char *key;
@@ -221,7 +249,7 @@ static int measure_machine(struct bench *b)
         return cli_fail(&err);
     if (!json_out)
         printf("machine  %s, %s, %u threads: reads %.1f GB/s, %.1f GFLOP/s f32\n", b->machine.model,
-               b->machine.level, b->machine.n_cores, b->machine.read_bytes_per_s / 1e9,
+               b->machine.level, n_threads(b), b->machine.read_bytes_per_s / 1e9,
                b->machine.f32_flops_per_s / 1e9);
     return EXIT_FINE;
 }
@@ -241,7 +269,10 @@ int cmd_bench(int argc, char **argv)
         return cli_usage("bench needs a model");
     if (n_reps < 1 || n_reps > 64 || n_gen < 1)
         return cli_usage("--reps must be in 1..64 and --gen at least 1");
-    int code = model_open(model, 0, false, &b.rt, &b.load_s);
+    int code = read_lists(&b);
+    if (code)
+        return code;
+    code = model_open(model, 0, false, &b.rt, &b.load_s);
     if (code)
         return code;
     ew_runtime_get_model(b.rt, &b.model);
@@ -253,7 +284,7 @@ int cmd_bench(int argc, char **argv)
     if (!code)
         code = run_all(&b);
     if (!code)
-        code = print_memory(&b, ttft);
+        code = model_finish(b.rt, print_memory(&b, ttft));
     json_decref(b.rows);
     ew_runtime_destroy(b.rt);
     return code;

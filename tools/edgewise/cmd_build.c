@@ -157,6 +157,8 @@ static int profiles_read(struct profile_set *set, ew_build_opts *opts)
         set->n = 1;
     } else {
         set->root = json_load_file(profiles_path, JSON_REJECT_DUPLICATES, &jerr);
+        if (!set->root)
+            return cli_fail_text("%s: %s", profiles_path, jerr.text);
         if (!json_is_array(set->root) || json_array_size(set->root) > MAX_PROFILES)
             return cli_fail_text("%s: not a list of up to %d profiles", profiles_path,
                                  MAX_PROFILES);
@@ -217,6 +219,10 @@ int cmd_export(int argc, char **argv)
     if (n != 2)
         return cli_usage("export needs a checkpoint and a folder to write");
     cli_quiet(model_opts.quiet);
+    const char *const kind = ew_model_kind(args[0]);
+    if (strcmp(kind, "onnx") == 0 || strcmp(kind, "engine") == 0)
+        return cli_fail_text("%s: export needs a checkpoint, this is of the kind '%s'", args[0],
+                             kind);
     read.hidden_states = hidden_states;
     read.logger = cli_logger();
     if (ew_graph_from_checkpoint(args[0], &read, &g, &err))

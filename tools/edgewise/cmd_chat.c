@@ -18,7 +18,7 @@ static const struct opt chat_table[] = {
 /* clang-format on */
 
 static const char help_text[] =
-    "/reset starts over, /think and /no-think switch thinking, /stats shows speed, /quit ends.\n";
+    "/reset starts over, /think and /no-think switch thinking, /stats shows speed, /quit ends.";
 
 static ew_runtime *interrupted;
 
@@ -107,7 +107,7 @@ static bool handle_line(ew_runtime *rt, json_t **conversation, const char *line)
     } else if (strcmp(line, "/stats") == 0) {
         print_stats(rt);
     } else if (line[0] == '/') {
-        fputs(help_text, stdout);
+        puts(help_text);
     } else {
         say(rt, *conversation, line);
     }
@@ -176,6 +176,8 @@ int cmd_chat(int argc, char **argv)
         return cli_usage("chat needs a model");
     if (sampling_opts.raw)
         return cli_usage("chat uses the model's template; --raw is for run");
+    if (!sampling_fill(&(ew_request)EW_REQUEST_INIT)) /* before anything is built */
+        return EXIT_USAGE;
     const int code = model_open(model, 0, false, &rt, NULL);
     if (code)
         return code;
@@ -186,6 +188,7 @@ int cmd_chat(int argc, char **argv)
     else
         chat_pipe(rt, &conversation);
     json_decref(conversation);
+    const int finished = model_finish(rt, EXIT_FINE);
     ew_runtime_destroy(rt);
-    return EXIT_FINE;
+    return finished;
 }

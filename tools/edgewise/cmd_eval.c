@@ -17,7 +17,7 @@ static bool json_out, show_wrong;
 /* clang-format off */
 static const struct opt eval_table[] = {
     { "text", 0, OPT_TEXT, &text_path, "FILE", "ppl: the text" },
-    { "window", 0, OPT_U32, &window, "N", "ppl: tokens a window (default 1024)" },
+    { "window", 0, OPT_U32, &window, "N", "ppl: tokens a window (default 1024, or --max-kv-len if less)" },
     { "stride", 0, OPT_U32, &stride, "N", "ppl: tokens between windows (default: the window)" },
     { "max-chars", 0, OPT_U64, &max_chars, "N", "ppl: only the first N characters" },
     { "file", 0, OPT_TEXT, &qa_path, "FILE", "qa: lines {\"question\" or \"messages\", \"answer\", \"kind\"}" },
@@ -68,6 +68,7 @@ static int eval_ppl(const char *model)
             printf("perplexity %.6f +- %.4f over %llu tokens (%llu in the text, %.1f s)\n",
                    r.perplexity, r.perplexity_stderr, (unsigned long long)r.n_scored,
                    (unsigned long long)r.n_tokens, r.seconds);
+        code = model_finish(rt, code);
         ew_runtime_destroy(rt);
     }
     free(text);
@@ -158,9 +159,9 @@ static struct question *load_questions(size_t *n)
         }
         line += line_len + (line[line_len] == '\n');
     }
-    free(text);
-    if (qs && *n == 0)
+    if (text && *n == 0)
         cli_fail_text("%s: no questions", qa_path);
+    free(text);
     return qs;
 }
 
@@ -208,11 +209,13 @@ static int print_kinds(const struct question *qs, size_t n)
 
     for (size_t i = 0; i < n; i++) {
         if (!json_object_get(kinds, qs[i].kind))
-            json_object_set_new(kinds, qs[i].kind, json_pack("[i, i]", 0, 0));
+            json_object_set_new(kinds, qs[i].kind,
+                                json_pack("{s:i, s:i}", "right", 0, "questions", 0));
         row = json_object_get(kinds, qs[i].kind);
-        json_integer_set(json_array_get(row, 0),
-                         json_integer_value(json_array_get(row, 0)) + qs[i].right);
-        json_integer_set(json_array_get(row, 1), json_integer_value(json_array_get(row, 1)) + 1);
+        json_t *const right = json_object_get(row, "right");
+        json_t *const all = json_object_get(row, "questions");
+        json_integer_set(right, json_integer_value(right) + qs[i].right);
+        json_integer_set(all, json_integer_value(all) + 1);
         total += qs[i].right;
     }
     if (json_out)
@@ -222,8 +225,8 @@ static int print_kinds(const struct question *qs, size_t n)
                               NULL);
     json_object_foreach(kinds, kind, row)
     {
-        const double right = json_number_value(json_array_get(row, 0));
-        const double all = json_number_value(json_array_get(row, 1));
+        const double right = json_number_value(json_object_get(row, "right"));
+        const double all = json_number_value(json_object_get(row, "questions"));
         printf("%-24s %5.0f of %5.0f  %5.1f %%\n", kind, right, all, 100 * right / all);
     }
     printf("%-24s %5zu of %5zu  %5.1f %%\n", "total", total, n, 100.0 * (double)total / (double)n);
@@ -249,7 +252,7 @@ static int eval_qa(const char *model)
     if (!code) {
         code = ask(rt, qs, n);
         if (!code)
-            code = print_kinds(qs, n);
+            code = model_finish(rt, print_kinds(qs, n));
         ew_runtime_destroy(rt);
     }
     questions_free(qs, n);
@@ -348,7 +351,7 @@ static int eval_parity(const char *model)
     if (st) {
         code = cli_fail(&err);
     } else {
-        code = print_parity(&r);
+        code = model_finish(rt, print_parity(&r));
         ew_parity_release(&r);
     }
     ew_runtime_destroy(rt);

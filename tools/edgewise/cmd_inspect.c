@@ -93,7 +93,11 @@ static int inspect_graph(const char *path)
     ew_error err = { EW_STATUS_OK, "" };
     ew_graph *g;
     char *text;
-    const bool onnx = strcmp(ew_model_kind(path), "onnx") == 0;
+    const char *const kind = ew_model_kind(path);
+    const bool onnx = strcmp(kind, "onnx") == 0;
+
+    if (strcmp(kind, "engine") == 0)
+        return cli_fail_text("%s: --graph needs a checkpoint or ONNX, this is an engine", path);
     ew_status st =
         onnx ? ew_graph_from_onnx(path, &g, &err) : ew_graph_from_checkpoint(path, &opts, &g, &err);
 

@@ -94,6 +94,7 @@ int cmd_onnx_check(int argc, char **argv)
         return CLI_PARSE_EXIT(n);
     if (n == 0)
         return cli_usage("onnx-check needs folders");
+    int code = EXIT_FINE;
     t.rows = json_array();
     for (int i = 0; i < n; i++)
         if (!check_dir(dirs[i], &t)) {
@@ -101,13 +102,13 @@ int cmd_onnx_check(int argc, char **argv)
             t.n[EW_ONNX_CASE_FAILED]++;
         }
     if (json_out)
-        cli_print_json(json_pack("{s:O, s:I, s:I, s:I}", "cases", t.rows, "passed",
-                                 (json_int_t)t.n[0], "failed", (json_int_t)t.n[1], "refused",
-                                 (json_int_t)t.n[2]),
-                       NULL);
+        code = cli_print_json(json_pack("{s:O, s:I, s:I, s:I}", "cases", t.rows, "passed",
+                                        (json_int_t)t.n[0], "failed", (json_int_t)t.n[1], "refused",
+                                        (json_int_t)t.n[2]),
+                              NULL);
     else
         printf("%llu passed, %llu failed, %llu refused\n", (unsigned long long)t.n[0],
                (unsigned long long)t.n[1], (unsigned long long)t.n[2]);
     json_decref(t.rows);
-    return t.n[EW_ONNX_CASE_FAILED] ? EXIT_FAILED : EXIT_FINE;
+    return t.n[EW_ONNX_CASE_FAILED] ? EXIT_FAILED : code;
 }

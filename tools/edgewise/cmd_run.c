@@ -16,7 +16,7 @@ static const struct opt run_table[] = {
     { "prompt-file", 'f', OPT_TEXT, &prompt_file, "FILE", "the prompt from a file, - for standard input" },
     { "system", 's', OPT_TEXT, &system_text, "TEXT", "system message" },
     { "requests", 0, OPT_TEXT, &requests_path, "FILE", "requests in the reference JSON format" },
-    { "output", 'o', OPT_TEXT, &output_path, "FILE", "responses as JSON (default: standard output)" },
+    { "output", 'o', OPT_TEXT, &output_path, "FILE", "responses, or with -p the answer, as JSON to this file" },
     { "json", 0, OPT_FLAG, &json_out, NULL, "with -p: the answer as JSON with its token ids and times" },
     OPT_END,
 };
@@ -39,28 +39,30 @@ static bool print_piece(void *ctx, uint32_t i, const char *text, size_t len)
     return fwrite(text, 1, len, stdout) == len && fflush(stdout) == 0;
 }
 
-static int print_profile(ew_runtime *rt)
-{
-    ew_error err = { EW_STATUS_OK, "" };
-    char *text;
-
-    if (ew_runtime_profile_json(rt, &text, &err))
-        return cli_fail(&err);
-    fprintf(stderr, "%s\n", text);
-    ew_text_free(text);
-    return EXIT_FINE;
-}
-
 static json_t *answer_json(const ew_response *p)
 {
-    json_t *const ids = json_array();
+    json_t *const ids = json_array(), *const steps = json_array();
 
     for (uint32_t i = 0; i < p->n_ids; i++)
         json_array_append_new(ids, json_integer(p->ids[i]));
-    return json_pack("{s:s, s:s, s:o, s:I, s:s, s:f}", "text", p->text, "finish_reason",
-                     ew_finish_text(p->finish), "ids", ids, "prompt_tokens",
-                     (json_int_t)p->n_prompt, "prompt", p->prompt_text ? p->prompt_text : "",
-                     "ttft_ms", p->ttft_ms);
+    for (uint32_t i = 0; p->logprobs && i < p->n_ids; i++) {
+        json_t *const step = json_array();
+        for (uint32_t j = 0; j <= p->n_logprobs; j++) {
+            const ew_logprob *const l = &p->logprobs[(size_t)i * (1 + p->n_logprobs) + j];
+            json_array_append_new(step, json_pack("{s:I, s:f}", "token_id", (json_int_t)l->id,
+                                                  "logprob", (double)l->logprob));
+        }
+        json_array_append_new(steps, step);
+    }
+    json_t *const answer =
+        json_pack("{s:s, s:s, s:o, s:I, s:s, s:f}", "text", p->text, "finish_reason",
+                  ew_finish_text(p->finish), "ids", ids, "prompt_tokens", (json_int_t)p->n_prompt,
+                  "prompt", p->prompt_text ? p->prompt_text : "", "ttft_ms", p->ttft_ms);
+    if (p->logprobs)
+        json_object_set_new(answer, "logprobs", steps);
+    else
+        json_decref(steps);
+    return answer;
 }
 
 static char *messages_text(const char *user)
@@ -72,7 +74,8 @@ static char *messages_text(const char *user)
         json_array_append_new(list,
                               json_pack("{s:s, s:s}", "role", "system", "content", system_text));
     json_array_append_new(list, json_pack("{s:s, s:s}", "role", "user", "content", user));
-    text = json_dumps(list, JSON_COMPACT);
+    /* What is not UTF-8 made no message. */
+    text = json_array_size(list) == (system_text ? 2 : 1) ? json_dumps(list, JSON_COMPACT) : NULL;
     json_decref(list);
     return text;
 }
@@ -173,12 +176,14 @@ int cmd_run(int argc, char **argv)
     ew_runtime *rt;
     size_t len;
     int code;
-    const int n =
-        cli_parse(cmd,
-                  "<model> is a Hugging Face checkpoint, an ONNX directory or an engine directory; "
-                  "what is missing\n"
-                  "is built on the fly and cached. Without sampling options the answer is greedy.",
-                  tables, argc, argv, &model, 1);
+    const int n = cli_parse(
+        cmd,
+        "<model> is a Hugging Face checkpoint, an ONNX directory or an engine directory; "
+        "what is missing\n"
+        "is built on the fly and cached. Without sampling options the answer is greedy. A request "
+        "file says\n"
+        "itself how to sample, think and stop: the options for that are for -p and -f.",
+        tables, argc, argv, &model, 1);
 
     if (n < 0)
         return CLI_PARSE_EXIT(n);
@@ -186,6 +191,8 @@ int cmd_run(int argc, char **argv)
         return cli_usage("run needs a model");
     if ((prompt != NULL) + (requests_path != NULL) + (prompt_file != NULL) != 1)
         return cli_usage("run needs one of -p TEXT, -f FILE and --requests FILE");
+    if (!sampling_fill(&(ew_request)EW_REQUEST_INIT)) /* before anything is built */
+        return EXIT_USAGE;
     if (prompt_file) {
         prompt = from_file = cli_read_file(prompt_file, &len);
         if (!prompt)
@@ -198,8 +205,7 @@ int cmd_run(int argc, char **argv)
         interrupted = rt;
         signal(SIGINT, on_interrupt);
         code = requests_path ? run_file(rt, dir) : run_prompt(rt);
-        if (!code && model_opts.profile)
-            code = print_profile(rt);
+        code = model_finish(rt, code);
         interrupted = NULL;
         ew_runtime_destroy(rt);
     }

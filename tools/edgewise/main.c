@@ -49,7 +49,7 @@ int main(int argc, char **argv)
     if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 ||
         strcmp(argv[1], "help") == 0) {
         print_commands(stdout);
-        return EXIT_FINE;
+        return cli_finish(EXIT_FINE);
     }
     if (strcmp(argv[1], "--version") == 0) {
         printf("edgewise %s\n", EW_VERSION_STRING);
@@ -58,5 +58,5 @@ int main(int argc, char **argv)
     c = cli_command(argv[1]);
     if (!c)
         return cli_usage("unknown command '%s'", argv[1]);
-    return c->run(argc - 1, argv + 1);
+    return cli_finish(c->run(argc - 1, argv + 1));
 }

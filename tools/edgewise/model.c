@@ -30,7 +30,7 @@ const struct opt model_opt_table[] = {
     { "cache-dir", 0, OPT_TEXT, &model_opts.cache_dir, "DIR", "where engines made on the fly go (default ~/.cache/edgewise)" },
     { "rebuild", 0, OPT_FLAG, &model_opts.rebuild, NULL, "build again even if the cache has it" },
     { "no-graph", 0, OPT_FLAG, &model_opts.no_graph, NULL, "never replay a captured launch list" },
-    { "profile", 0, OPT_FLAG, &model_opts.profile, NULL, "time every step and print a table" },
+    { "profile", 0, OPT_FLAG, &model_opts.profile, NULL, "time every step; figures as JSON on standard error" },
     { "trace", 0, OPT_TEXT, &model_opts.trace, "FILE", "write a Chrome trace" },
     OPT_END,
 };
@@ -131,5 +131,19 @@ int model_open(const char *model, uint32_t flags, bool hidden_states, ew_runtime
         return cli_fail(&err);
     if (load_seconds)
         *load_seconds = now_s() - start;
+    return EXIT_FINE;
+}
+
+int model_finish(ew_runtime *rt, int code)
+{
+    ew_error err = { EW_STATUS_OK, "" };
+    char *text;
+
+    if (code || !model_opts.profile)
+        return code;
+    if (ew_runtime_profile_json(rt, &text, &err))
+        return cli_fail(&err);
+    fprintf(stderr, "%s\n", text);
+    ew_text_free(text);
     return EXIT_FINE;
 }

@@ -295,7 +295,11 @@ static void read_request(struct reader *r, const json_t *request, const struct d
     const json_t *const lora = json_object_get(request, "lora_name");
 
     *q = (ew_request)EW_REQUEST_INIT;
-    if (json_is_string(lora) && json_string_length(lora)) {
+    if (lora && !json_is_null(lora) && !json_is_string(lora)) {
+        bad(r, "\"lora_name\" must be a string");
+        return;
+    }
+    if (json_string_length(lora)) {
         bad(r, "lora_name \"%.100s\": adapters are not supported yet", json_string_value(lora));
         return;
     }

@@ -22,7 +22,7 @@ const struct opt sampling_opt_table[] = {
     { "max-tokens", 'n', OPT_U32, &sampling_opts.max_tokens, "N", "stop after N tokens (default 256)" },
     { "stop", 0, OPT_LIST, &sampling_opts.stop, "TEXT", "stop before this text; may be repeated" },
     { "ignore-eos", 0, OPT_FLAG, &sampling_opts.ignore_eos, NULL, "go on after an end-of-text token" },
-    { "logprobs", 0, OPT_I32, &sampling_opts.logprobs, "N", "log-probabilities of the N likeliest tokens (with --output)" },
+    { "logprobs", 0, OPT_I32, &sampling_opts.logprobs, "N", "log-probabilities of the chosen and the N likeliest tokens (with --json)" },
     { "think", 0, OPT_FLAG, &sampling_opts.think, NULL, "enable_thinking=true in the template" },
     { "no-think", 0, OPT_FLAG, &sampling_opts.no_think, NULL, "enable_thinking=false (the default)" },
     { "raw", 0, OPT_FLAG, &sampling_opts.raw, NULL, "no chat template; special tokens in the prompt are tokens" },
