@@ -238,6 +238,10 @@ static ew_status forward(struct ew_runtime *rt, uint32_t row, const int32_t *ids
     const uint32_t len = ew_lane_len(rt->lane, row);
 
     EW_TRY(check_forward(rt, row, n, n_logits, err));
+    if (n > rt->lane->cap - len) /* here, not at the chunk that finds out: all or nothing */
+        return ew_fail(err, EW_STATUS_LIMIT,
+                       "row %u holds %u tokens and cannot take %u more: capacity %u", row, len, n,
+                       rt->lane->cap);
     EW_TRY(reserve_hidden(rt, n, err));
     if (len == 0) /* an empty row takes the table of its final length, and keeps it */
         rt->lane->regimes[row] = ew_rope_regime(rt->lane->rope, hint_len > n ? hint_len : n);
@@ -272,7 +276,15 @@ ew_status ew_runtime_forward(ew_runtime *rt, uint32_t row, const int32_t *ids, u
 
 ew_status ew_runtime_rewind(ew_runtime *rt, uint32_t row, uint32_t len, ew_error *err)
 {
-    return ew_kv_rewind(rt->lane->kv, row, len, err);
+    ew_status st;
+
+    if (!rt)
+        return ew_fail(err, EW_STATUS_INVALID_ARG, "rewind: no runtime");
+    if (atomic_exchange(&rt->busy, true))
+        return ew_fail(err, EW_STATUS_BUSY, "the runtime handles a request");
+    st = ew_kv_rewind(rt->lane->kv, row, len, err);
+    atomic_store(&rt->busy, false);
+    return st;
 }
 
 const float *ew_runtime_hidden(const ew_runtime *rt, uint32_t i, uint32_t *n_tokens,

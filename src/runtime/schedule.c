@@ -86,6 +86,22 @@ static void sample_row(struct ew_runtime *rt, uint32_t r, const float *logits)
         restart_row(rt, r);
 }
 
+/* When the cache has all of the row's tokens; a row that needs no second step is kept too. */
+static void save_prefix(struct ew_runtime *rt, uint32_t r)
+{
+    struct ew_row *row = rt->rows[r];
+    ew_error err = { 0 };
+    ew_status st;
+
+    if (row->n_save == 0)
+        return;
+    st = ew_prefix_save(&rt->prefixes, rt->lane->kv, r, rt->lane->regimes[r], row->ids, row->n_save,
+                        &err);
+    if (st)
+        ew_log(rt->logger, EW_LOG_WARN, "request %u: %s", row->index, err.text);
+    row->n_save = 0;
+}
+
 /* One step over rows [r0, r0+n); rows whose cache has caught up get a token. */
 static void run_group(struct ew_runtime *rt, uint32_t r0, uint32_t n, enum ew_stage_idx stage)
 {
@@ -101,8 +117,10 @@ static void run_group(struct ew_runtime *rt, uint32_t r0, uint32_t n, enum ew_st
             rt->stats.prefill_tokens += rt->step_n[i];
         if (st)
             fail_row(rt, r0 + i, st, &err);
-        else if (pending(rt, r0 + i) == 0)
-            sample_row(rt, r0 + i, ew_lane_logits(rt->lane, i, 0));
+        if (st || pending(rt, r0 + i) > 0)
+            continue;
+        save_prefix(rt, r0 + i);
+        sample_row(rt, r0 + i, ew_lane_logits(rt->lane, i, 0));
     }
     if (stage == EW_STAGE_PREFILL) {
         rt->stats.prefill_runs++;
@@ -144,21 +162,6 @@ static uint32_t collect_prefill(struct ew_runtime *rt, uint32_t r0)
     return n;
 }
 
-static void save_prefix(struct ew_runtime *rt, uint32_t r)
-{
-    struct ew_row *row = rt->rows[r];
-    ew_error err = { 0 };
-    ew_status st;
-
-    if (row->n_save == 0 || row->done || pending(rt, r) > 1)
-        return;
-    st = ew_prefix_save(&rt->prefixes, rt->lane->kv, r, rt->lane->regimes[r], row->ids, row->n_save,
-                        &err);
-    if (st)
-        ew_log(rt->logger, EW_LOG_WARN, "request %u: %s", row->index, err.text);
-    row->n_save = 0;
-}
-
 static bool cancelled(const struct ew_runtime *rt)
 {
     return atomic_load_explicit(&rt->cancel, memory_order_relaxed);
@@ -168,11 +171,9 @@ static bool cancelled(const struct ew_runtime *rt)
  * ew_rope_must_restart. */
 static void prefill_rows(struct ew_runtime *rt)
 {
-    for (uint32_t r = 0; r < rt->n_active; r++) {
+    for (uint32_t r = 0; r < rt->n_active; r++)
         while (!rt->rows[r]->done && pending(rt, r) > 1 && !cancelled(rt))
             run_group(rt, r, collect_prefill(rt, r), EW_STAGE_PREFILL);
-        save_prefix(rt, r);
-    }
 }
 
 static void decode_rows(struct ew_runtime *rt)

@@ -21,9 +21,11 @@ static ew_status check_range(const char *name, double v, double lo, double hi, e
 ew_status ew_sample_check(const struct ew_sample_params *p, uint32_t vocab, ew_error *err)
 {
     if (!(p->temperature > 0) || !(p->temperature <= 1e6))
-        return ew_fail(err, EW_STATUS_INVALID_ARG,
-                       "temperature is %g, must be above 0 (greedy asks for the most likely token)",
-                       p->temperature);
+        return ew_fail(
+            err, EW_STATUS_INVALID_ARG,
+            "temperature is %g, must be above 0 and at most 1e6 (greedy asks for the most "
+            "likely token)",
+            p->temperature);
     if (!(p->top_p > 0) || !(p->top_p <= 1))
         return ew_fail(err, EW_STATUS_INVALID_ARG, "top_p is %g, must be above 0 and at most 1",
                        p->top_p);

@@ -21,6 +21,7 @@ static const char *mock_config =
     "\"eos_token_id\":[7,9]}";
 static uint64_t mock_runs, mock_max_rows;
 static int mock_fail_at; /* the run that fails; 0: none */
+static void (*mock_on_run)(void);
 
 struct ew_engine {
     int unused;
@@ -202,6 +203,8 @@ ew_status ew_context_run(ew_context *c)
     const int64_t rows = c->dims[0][0], s = c->dims[0][1];
 
     mock_runs++;
+    if (mock_on_run)
+        mock_on_run();
     if (mock_fail_at > 0 && --mock_fail_at == 0) {
         (void)snprintf(c->error, sizeof(c->error), "the mock was told to fail");
         return EW_STATUS_DEVICE;

@@ -161,6 +161,58 @@ static void test_prefix_reuse(void **state)
     ew_runtime_destroy(rt);
 }
 
+/* A request that ends with its first token leaves its prefix too; so does one that lacks a single
+ * token after reuse. */
+static void test_prefix_of_short_answers(void **state)
+{
+    static const uint32_t lens[] = { 9, 10, 12 }, reused[] = { 0, 9, 10 };
+    ew_runtime *rt = open_mock();
+    ew_request r = make_request(6);
+    int32_t ids[12];
+
+    (void)state;
+    for (int32_t i = 0; i < 12; i++)
+        ids[i] = i * 5 % MOCK_V;
+    r.prompt_ids = ids;
+    r.max_tokens = 1;
+    r.sampling.greedy = true;
+    r.save_prefix = true;
+    for (int i = 0; i < 3; i++) {
+        ew_response out;
+
+        r.n_prompt_ids = lens[i];
+        handle(rt, &r, 1, &out);
+        assert_int_equal(out.n_reused, reused[i]);
+        expect_greedy(&out, &r);
+        ew_response_release(&out);
+    }
+    ew_runtime_destroy(rt);
+}
+
+static ew_runtime *busy_rt;
+static void rewind_while_busy(void)
+{
+    assert_int_equal(ew_runtime_rewind(busy_rt, 0, 0, NULL), EW_STATUS_BUSY);
+}
+
+static void test_rewind_busy(void **state)
+{
+    ew_runtime *rt = open_mock();
+    ew_request r = make_request(6);
+    ew_response out;
+
+    (void)state;
+    r.sampling.greedy = true;
+    busy_rt = rt;
+    mock_on_run = rewind_while_busy;
+    handle(rt, &r, 1, &out);
+    mock_on_run = NULL;
+    expect_greedy(&out, &r);
+    ew_response_release(&out);
+    assert_int_equal(ew_runtime_rewind(rt, 0, 0, NULL), 0);
+    ew_runtime_destroy(rt);
+}
+
 static void test_row_errors(void **state)
 {
     ew_runtime *rt = open_mock();
@@ -268,6 +320,10 @@ static void test_forward(void **state)
     for (int i = 0; i < 11; i++) /* 5 + 55 of 64 */
         assert_int_equal(ew_runtime_forward(rt, 2, ids, 5, 0, NULL, 0, &err), 0);
     assert_int_equal(ew_runtime_forward(rt, 2, ids, 5, 0, NULL, 0, &err), EW_STATUS_LIMIT);
+    /* Two chunks of which the first would fit: the row stays as it was. */
+    assert_int_equal(ew_runtime_rewind(rt, 2, 57, &err), 0);
+    assert_int_equal(ew_runtime_forward(rt, 2, ids, 8, 0, NULL, 0, &err), EW_STATUS_LIMIT);
+    assert_int_equal(ew_runtime_forward(rt, 2, ids, 7, 0, NULL, 0, &err), 0);
     ew_runtime_destroy(rt);
 }
 
@@ -366,6 +422,8 @@ int main(void)
         cmocka_unit_test(test_batch_equals_alone),
         cmocka_unit_test(test_context_limit),
         cmocka_unit_test(test_prefix_reuse),
+        cmocka_unit_test(test_prefix_of_short_answers),
+        cmocka_unit_test(test_rewind_busy),
         cmocka_unit_test(test_row_errors),
         cmocka_unit_test(test_logprobs),
         cmocka_unit_test(test_steps_allocate_nothing),
