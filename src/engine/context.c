@@ -111,10 +111,12 @@ ew_status ew_context_set_profile(ew_context *c, uint32_t profile)
         const struct ew_plan_range *r = &p->profiles[profile].inputs[i];
         const size_t n = (size_t)p->tensors[p->inputs[i]].n_dims * sizeof(int64_t);
 
-        if (!c->in[i].has_shape && memcmp(r->min, r->max, n) == 0) {
+        if (c->in[i].has_shape && !c->in[i].by_profile)
+            continue;
+        c->in[i].by_profile = memcmp(r->min, r->max, n) == 0;
+        c->in[i].has_shape = c->in[i].by_profile;
+        if (c->in[i].has_shape)
             memcpy(c->in[i].dim, r->min, n);
-            c->in[i].has_shape = true;
-        }
     }
     return EW_STATUS_OK;
 }
@@ -132,6 +134,7 @@ ew_status ew_context_set_shape(ew_context *c, const char *name, const int64_t *d
     if (n_dims != (uint32_t)p->tensors[p->inputs[i]].n_dims)
         return ew_fail(&c->err, EW_STATUS_INVALID_ARG, "input '%s': %u dims given, it has %d", name,
                        n_dims, p->tensors[p->inputs[i]].n_dims);
+    c->in[i].by_profile = false;
     if (c->in[i].has_shape && memcmp(c->in[i].dim, dims, n_dims * sizeof(*dims)) == 0)
         return EW_STATUS_OK;
     memcpy(c->in[i].dim, dims, n_dims * sizeof(*dims));

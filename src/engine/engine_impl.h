@@ -38,7 +38,8 @@ struct ew_engine {
 
 struct ew_binding {
     int64_t dim[EW_MAX_DIMS];
-    bool has_shape; /* inputs: every dim is set */
+    bool has_shape;  /* inputs: every dim is set */
+    bool by_profile; /* by the profile, which allows one shape, not by the caller */
     void *address;
 };
 

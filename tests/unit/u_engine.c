@@ -56,6 +56,40 @@ static void test_step_bytes(void **state)
     close_env(&v);
 }
 
+/* Each profile allows one shape: it need not be set, and changes with the profile. */
+static void test_profiles_of_one_shape(void **state)
+{
+    static const ew_profile_input in[2] = {
+        { "x", 2, { 3, FIX_K }, { 3, FIX_K }, { 3, FIX_K } },
+        { "x", 2, { 5, FIX_K }, { 5, FIX_K }, { 5, FIX_K } },
+    };
+    static const ew_profile p[2] = { { "three", &in[0], 1 }, { "five", &in[1], 1 } };
+    static const uint32_t order[] = { 0, 1, 0 };
+    struct env v;
+    ew_context *c;
+    ew_error err = { 0 };
+    float x[5 * FIX_K] = { 0 }, y[5 * FIX_N];
+
+    (void)state;
+    build_bytes(linear_graph(), p, 2, &v.bytes, &v.len);
+    MUST(ew_engine_load(v.bytes, v.len, NULL, &v.e, &err));
+    MUST(ew_context_create(v.e, NULL, &c, &err));
+    assert_int_equal(ew_context_set_address(c, "x", x), 0);
+    assert_int_equal(ew_context_set_address(c, "y", y), 0);
+    for (int i = 0; i < 3; i++) {
+        int64_t dims[8] = { 0 };
+        uint32_t n_dims = 0;
+
+        assert_int_equal(ew_context_set_profile(c, order[i]), 0);
+        if (ew_context_run(c))
+            fail_msg("%s", ew_context_error(c));
+        assert_int_equal(ew_context_get_shape(c, "y", dims, &n_dims), 0);
+        assert_int_equal(dims[0], order[i] ? 5 : 3);
+    }
+    ew_context_destroy(c);
+    close_env(&v);
+}
+
 static void test_values(void **state)
 {
     float y[9 * FIX_N], want[9 * FIX_N], *x = noises(9 * FIX_K, 5);
@@ -425,11 +459,17 @@ static void test_single_row_steps(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_values),           cmocka_unit_test(test_step_bytes),
-        cmocka_unit_test(test_capture),          cmocka_unit_test(test_cache_is_bounded),
-        cmocka_unit_test(test_refusals),         cmocka_unit_test(test_threads_and_no_graph_agree),
-        cmocka_unit_test(test_single_row_steps), cmocka_unit_test(test_dynamic),
-        cmocka_unit_test(test_shape_arithmetic), cmocka_unit_test(test_trace_and_describe),
+        cmocka_unit_test(test_profiles_of_one_shape),
+        cmocka_unit_test(test_values),
+        cmocka_unit_test(test_step_bytes),
+        cmocka_unit_test(test_capture),
+        cmocka_unit_test(test_cache_is_bounded),
+        cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_threads_and_no_graph_agree),
+        cmocka_unit_test(test_single_row_steps),
+        cmocka_unit_test(test_dynamic),
+        cmocka_unit_test(test_shape_arithmetic),
+        cmocka_unit_test(test_trace_and_describe),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
