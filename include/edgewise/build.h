@@ -29,7 +29,7 @@ typedef struct ew_profile {
 enum ew_build_flags {
     EW_BUILD_NO_TIMING =
         1u << 0, /* take the best-ranked tactic without timing it (tests, onnx-check) */
-    EW_BUILD_NO_FUSION = 1u << 1, /* run no pass but folding: to find a pass that is wrong */
+    EW_BUILD_NO_FUSION = 1u << 1, /* only fold and simplify: to find a pass that is wrong */
     EW_BUILD_ALL_LOGITS =
         1u << 2, /* language model: logits of every token of a step may be asked for */
 };

@@ -13,7 +13,7 @@ static bool json_out, list_passed;
 
 /* clang-format off */
 static const struct opt check_table[] = {
-    { "cpu", 0, OPT_TEXT, &model_opts.cpu, "LEVEL", "mask instruction sets: ref, avx2, avx512, native (default)" },
+    { "cpu", 0, OPT_TEXT, &model_opts.cpu, "LEVEL", "use no more than: ref (plain C), avx2, avx512, native (default)" },
     { "passed", 0, OPT_FLAG, &list_passed, NULL, "list what passed too" },
     { "json", 0, OPT_FLAG, &json_out, NULL, "results as JSON" },
     OPT_END,

@@ -12,7 +12,7 @@ struct model_opts model_opts;
 /* clang-format off */
 const struct opt build_opt_table[] = {
     { "threads", 't', OPT_U32, &model_opts.threads, "N", "threads (default: one per core)" },
-    { "cpu", 0, OPT_TEXT, &model_opts.cpu, "LEVEL", "mask instruction sets: ref, avx2, avx512, native (default)" },
+    { "cpu", 0, OPT_TEXT, &model_opts.cpu, "LEVEL", "use no more than: ref (plain C), avx2, avx512, native (default)" },
     { "max-batch", 0, OPT_U32, &model_opts.max_batch, "N", "requests decoded together (default 8)" },
     { "max-input-len", 0, OPT_U32, &model_opts.max_input_len, "N", "longest prefill step; longer prompts run in chunks (default 512)" },
     { "max-kv-len", 0, OPT_U32, &model_opts.max_kv_len, "N", "tokens a conversation may hold (default: 4096 or the model's limit)" },
@@ -20,7 +20,7 @@ const struct opt build_opt_table[] = {
     { "tactic", 0, OPT_TEXT, &model_opts.tactic, "NAME", "force a kernel where it applies (names: inspect)" },
     { "timing-cache", 0, OPT_TEXT, &model_opts.timing_cache, "FILE", "reuse and keep measured tactic times" },
     { "no-timing", 0, OPT_FLAG, &model_opts.no_timing, NULL, "take the best-ranked kernels without timing them" },
-    { "no-fusion", 0, OPT_FLAG, &model_opts.no_fusion, NULL, "only fold constants: to find a pass that is wrong" },
+    { "no-fusion", 0, OPT_FLAG, &model_opts.no_fusion, NULL, "only fold constants and simplify: to find a pass that is wrong" },
     { "quiet", 'q', OPT_FLAG, &model_opts.quiet, NULL, "no progress" },
     { "verbose", 'v', OPT_FLAG, &model_opts.verbose, NULL, "say what happens" },
     OPT_END,
