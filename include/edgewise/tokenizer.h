@@ -47,8 +47,8 @@ EW_API ew_status ew_tokenizer_encode_spans(const ew_tokenizer *t, const char *te
                                            size_t n_spans, int32_t **ids, size_t *n_ids,
                                            ew_error *err) EW_MUST_USE;
 EW_API void ew_tokens_free(int32_t *ids);
-/* Whole text of ids; skip_special drops special tokens. *text is fresh, NUL-terminated, valid UTF-8
- * (ew_string_free). */
+/* Whole text of ids; skip_special drops special tokens; ids out of range give nothing. *text is
+ * fresh, NUL-terminated, valid UTF-8 (ew_string_free). */
 EW_API ew_status ew_tokenizer_decode(const ew_tokenizer *t, const int32_t *ids, size_t n_ids,
                                      bool skip_special, char **text, size_t *len,
                                      ew_error *err) EW_MUST_USE;
