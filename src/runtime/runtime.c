@@ -107,11 +107,19 @@ static ew_status make_buffers(struct ew_runtime *rt, ew_error *err)
 
 static ew_status start_trace(struct ew_runtime *rt, const char *path, ew_error *err)
 {
+    ew_status st;
+
     if (!path)
         return EW_STATUS_OK;
-    EW_TRY(ew_trace_start(TRACE_MAX_EVENTS, err));
     rt->trace_path = ew_mem_strdup(EW_MEM_RUNTIME, path);
-    return rt->trace_path ? EW_STATUS_OK : ew_fail(err, EW_STATUS_NO_MEMORY, "trace path");
+    if (!rt->trace_path)
+        return ew_fail(err, EW_STATUS_NO_MEMORY, "trace path");
+    st = ew_trace_start(TRACE_MAX_EVENTS, err);
+    if (st) { /* the trace of another: destroy must not write it */
+        ew_mem_free(rt->trace_path);
+        rt->trace_path = NULL;
+    }
+    return st;
 }
 
 ew_status ew_runtime_open(const char *dir, const ew_runtime_opts *opts, ew_runtime **out,
