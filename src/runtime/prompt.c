@@ -178,6 +178,11 @@ static ew_status parse_chat(struct ew_runtime *rt, const ew_request *req, struct
                          err));
     if (!json_is_array(c->messages) || json_array_size(c->messages) == 0)
         return ew_fail(err, EW_STATUS_INVALID_ARG, "messages: not a list with at least one entry");
+    /* Templates pass over what they do not know. */
+    for (size_t i = 0; i < json_array_size(c->messages); i++)
+        if (!json_is_string(json_object_get(json_array_get(c->messages, i), "role")))
+            return ew_fail(err, EW_STATUS_INVALID_ARG,
+                           "messages[%zu]: not an object with a role that is a string", i);
     if (req->extra_json) {
         EW_TRY(ew_json_parse(req->extra_json, strlen(req->extra_json), "template variables",
                              &c->extra, err));

@@ -365,6 +365,31 @@ static void test_special_tokens_in_messages(void **state)
     ew_runtime_destroy(rt);
 }
 
+/* A template would pass over these in silence and answer something else. */
+static void test_messages_without_role(void **state)
+{
+    static const char *const bad[] = { "[1]", "[{}]", "[{\"role\":1,\"content\":\"x\"}]",
+                                       "[{\"role\":\"user\",\"content\":\"x\"},\"y\"]" };
+    enum { N = sizeof(bad) / sizeof(bad[0]) };
+    ew_runtime *rt = open_model(TINY, 64, 0, false, 1);
+    ew_request r[N];
+    ew_response out[N];
+
+    (void)state;
+    for (int i = 0; i < N; i++) {
+        r[i] = (ew_request)EW_REQUEST_INIT;
+        r[i].messages_json = bad[i];
+        r[i].max_tokens = 1;
+    }
+    assert_int_equal(ew_runtime_handle_request(rt, r, N, out, NULL), 0);
+    for (int i = 0; i < N; i++) {
+        assert_int_equal(out[i].status, EW_STATUS_INVALID_ARG);
+        assert_non_null(strstr(out[i].error, i < 3 ? "messages[0]" : "messages[1]"));
+        ew_response_release(&out[i]);
+    }
+    ew_runtime_destroy(rt);
+}
+
 static void test_model_directories(void **state)
 {
     ew_prepare_opts opts = EW_PREPARE_OPTS_INIT;
@@ -615,6 +640,7 @@ int main(void)
         cmocka_unit_test(test_step_allocates_nothing),
         cmocka_unit_test(test_saved_system_prompt),
         cmocka_unit_test(test_special_tokens_in_messages),
+        cmocka_unit_test(test_messages_without_role),
         cmocka_unit_test(test_model_directories),
         cmocka_unit_test(test_tiny_parity),
         cmocka_unit_test(test_architectures),
