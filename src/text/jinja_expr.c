@@ -139,6 +139,7 @@ static ew_status parse_primary(struct jinja_parser *p, struct jinja_node **out)
 
 static ew_status parse_args(struct jinja_parser *p, struct jinja_node *n)
 {
+    struct jinja_arg *a;
     size_t cap = 0;
 
     while (!jinja_accept(p, JINJA_TOK_OP, ")")) {
@@ -146,17 +147,7 @@ static ew_status parse_args(struct jinja_parser *p, struct jinja_node *n)
             EW_TRY(jinja_expect(p, JINJA_TOK_OP, ","));
         if (jinja_accept(p, JINJA_TOK_OP, ")"))
             break;
-        if (n->n_args == cap) {
-            struct jinja_arg *const more =
-                ew_arena_new(p->arena, struct jinja_arg, cap ? cap * 2 : 4);
-            if (!more)
-                return ew_fail(p->err, EW_STATUS_NO_MEMORY, "%s: template tree", p->name);
-            if (cap)
-                memcpy(more, n->args, cap * sizeof(*more));
-            n->args = more;
-            cap = cap ? cap * 2 : 4;
-        }
-        struct jinja_arg *const a = &n->args[n->n_args++];
+        EW_TRY(jinja_arg_add(p, n, &cap, &a));
         const struct jinja_token *const next = jinja_peek(p) + 1;
         a->stars = jinja_accept(p, JINJA_TOK_OP, "**")  ? 2
                    : jinja_accept(p, JINJA_TOK_OP, "*") ? 1

@@ -72,6 +72,23 @@ ew_status jinja_append(struct jinja_parser *p, struct jinja_node ***list, size_t
     return EW_STATUS_OK;
 }
 
+ew_status jinja_arg_add(struct jinja_parser *p, struct jinja_node *n, size_t *cap,
+                        struct jinja_arg **out)
+{
+    if (n->n_args == *cap) {
+        const size_t next = *cap ? *cap * 2 : 4;
+        struct jinja_arg *const more = ew_arena_new(p->arena, struct jinja_arg, next);
+        if (!more)
+            return ew_fail(p->err, EW_STATUS_NO_MEMORY, "%s: template tree", p->name);
+        if (*cap)
+            memcpy(more, n->args, *cap * sizeof(*more));
+        n->args = more;
+        *cap = next;
+    }
+    *out = &n->args[n->n_args++];
+    return EW_STATUS_OK;
+}
+
 ew_status jinja_enter(struct jinja_parser *p)
 {
     if (++p->depth > JINJA_MAX_NESTING)
@@ -171,6 +188,7 @@ static ew_status parse_set(struct jinja_parser *p, struct jinja_node **out)
 
 static ew_status parse_params(struct jinja_parser *p, struct jinja_node *n)
 {
+    struct jinja_arg *a;
     size_t cap = 0;
 
     while (!jinja_accept(p, JINJA_TOK_OP, ")")) {
@@ -178,17 +196,7 @@ static ew_status parse_params(struct jinja_parser *p, struct jinja_node *n)
             EW_TRY(jinja_expect(p, JINJA_TOK_OP, ","));
         if (!jinja_at(p, JINJA_TOK_NAME, NULL))
             return jinja_unexpected(p, "a parameter name");
-        if (n->n_args == cap) {
-            struct jinja_arg *const more =
-                ew_arena_new(p->arena, struct jinja_arg, cap ? cap * 2 : 4);
-            if (!more)
-                return ew_fail(p->err, EW_STATUS_NO_MEMORY, "%s: template tree", p->name);
-            if (cap)
-                memcpy(more, n->args, cap * sizeof(*more));
-            n->args = more;
-            cap = cap ? cap * 2 : 4;
-        }
-        struct jinja_arg *const a = &n->args[n->n_args++];
+        EW_TRY(jinja_arg_add(p, n, &cap, &a));
         a->name = ew_arena_strndup(p->arena, jinja_peek(p)->at, jinja_peek(p)->len);
         a->name_len = jinja_peek(p)->len;
         p->at++;

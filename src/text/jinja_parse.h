@@ -28,6 +28,9 @@ ew_status jinja_node_text(struct jinja_parser *p, struct jinja_node *n,
                           const struct jinja_token *t);
 ew_status jinja_append(struct jinja_parser *p, struct jinja_node ***list, size_t *n,
                        struct jinja_node *item);
+/* A zeroed argument at the end of n->args, whose room is *cap (0 at first). */
+ew_status jinja_arg_add(struct jinja_parser *p, struct jinja_node *n, size_t *cap,
+                        struct jinja_arg **out);
 /* Counts nesting; the caller lowers p->depth again on success. */
 ew_status jinja_enter(struct jinja_parser *p);
 

@@ -305,3 +305,19 @@ void ew_decoder_spec_deinit(struct ew_decoder_spec *s)
     ew_mem_free(s->layers);
     s->layers = NULL;
 }
+
+ew_status ew_family_read_qwen_windows(const struct ew_config *c, struct ew_decoder_spec *s,
+                                      ew_error *err)
+{
+    bool windowed, typed;
+    int64_t window, first;
+
+    EW_TRY(ew_config_get_bool(c, "use_sliding_window", false, &windowed, err));
+    EW_TRY(ew_family_read_window(c, 4096, &window, err));
+    EW_TRY(ew_config_get_count(c, "max_window_layers", 28, 0, INT64_MAX, &first, err));
+    window = windowed ? window : -1;
+    EW_TRY(ew_family_read_layer_types(c, window, s, &typed, err));
+    for (int64_t i = first; !typed && i < s->n_layers; i++)
+        s->layers[i].window = window;
+    return EW_STATUS_OK;
+}

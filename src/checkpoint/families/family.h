@@ -53,4 +53,9 @@ extern const struct ew_family ew_family_qwen2, ew_family_qwen3, ew_family_qwen3_
     ew_family_llama, ew_family_mistral, ew_family_mixtral, ew_family_phi3, ew_family_gemma3,
     ew_family_smollm3, ew_family_olmo2, ew_family_granite;
 
+/* Windows as Qwen2 and Qwen3 spell them: use_sliding_window, sliding_window, and max_window_layers
+ * (the first layer that has one) unless layer_types says which. */
+ew_status ew_family_read_qwen_windows(const struct ew_config *c, struct ew_decoder_spec *s,
+                                      ew_error *err);
+
 #endif

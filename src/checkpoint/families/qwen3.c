@@ -11,20 +11,11 @@ static ew_status read_spec(const struct ew_config *c, struct ew_decoder_spec *s,
                                           .max_position = 32768,
                                           .norm_eps = 1e-6,
                                           .rope_theta = 10000 };
-    bool windowed, typed;
-    int64_t window, first;
 
     EW_TRY(ew_family_read_shape(c, &d, s, err));
     EW_TRY(ew_family_read_biases(c, false, s, err));
     s->qk_norm = EW_QK_NORM_HEAD;
-    EW_TRY(ew_config_get_bool(c, "use_sliding_window", false, &windowed, err));
-    EW_TRY(ew_family_read_window(c, 4096, &window, err));
-    EW_TRY(ew_config_get_count(c, "max_window_layers", 28, 0, INT64_MAX, &first, err));
-    window = windowed ? window : -1;
-    EW_TRY(ew_family_read_layer_types(c, window, s, &typed, err));
-    for (int64_t i = first; !typed && i < s->n_layers; i++)
-        s->layers[i].window = window;
-    return EW_STATUS_OK;
+    return ew_family_read_qwen_windows(c, s, err);
 }
 
 const struct ew_family ew_family_qwen3 = { "qwen3", keys, read_spec };
