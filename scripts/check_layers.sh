@@ -5,7 +5,7 @@ set -eu
 cd "$(dirname "$0")/.."
 git ls-files 'src/*.[ch]' 'tools/*.[ch]' | xargs grep -Hn '^#include "' | awk -F: '
 BEGIN {
-    n = split("base os cpu tensor op kernels graph onnx checkpoint pass plan backend build engine kv text sample runtime eval", order, " ")
+    n = split("base os cpu tensor op kernels graph onnx checkpoint pass plan backend build engine kv text sample quant runtime eval", order, " ")
     for (i = 1; i <= n; i++) rank[order[i]] = i
     rank["os"] = rank["base"]
 }

@@ -62,4 +62,10 @@ ew_status ew_decoder_build(const struct ew_decoder_spec *s, const struct ew_conf
                            struct ew_safetensors *st, bool hidden_states, ew_graph **out,
                            ew_error *err);
 
+/* The graph of layer i alone, over a borrowed st that must outlive it, for one sequence of seq_len
+ * tokens from position 0. Inputs as in the whole graph with batch 1 and a cache of seq_len tokens;
+ * output "hidden" is the residual stream after the layer. Nodes have their usual names. */
+ew_status ew_decoder_build_layer(const struct ew_decoder_spec *s, const struct ew_safetensors *st,
+                                 int64_t i, int64_t seq_len, ew_graph **out, ew_error *err);
+
 #endif

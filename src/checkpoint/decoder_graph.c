@@ -503,3 +503,50 @@ ew_status ew_decoder_build(const struct ew_decoder_spec *s, const struct ew_conf
     *out = b.g;
     return EW_STATUS_OK;
 }
+
+static ew_status add_layer_inputs(struct builder *b, int64_t i, int64_t seq_len)
+{
+    const struct ew_decoder_spec *s = b->s;
+    const int64_t hidden[3] = { 1, seq_len, s->hidden }, one = 1;
+    const int64_t kv[5] = { 1, 2, s->n_kv_heads, seq_len, s->head_dim };
+    struct ew_value *past;
+    char name[64];
+
+    EW_TRY(add_input(b, "inputs_embeds", EW_DTYPE_F32, 3, hidden, &b->x));
+    snprintf(name, sizeof(name), "past_key_values_%" PRId64, i);
+    EW_TRY(add_input(b, name, EW_DTYPE_F32, 5, kv, &past));
+    for (int r = 0; r < s->n_rope; r++) {
+        const int64_t table[3] = { 1, seq_len, s->rope[r].rotary_dim };
+
+        EW_TRY(add_input(b, ew_decoder_rope_input(r), EW_DTYPE_F32, 3, table, &b->rope[r]));
+    }
+    EW_TRY(add_input(b, "context_lengths", EW_DTYPE_I32, 1, &one, &b->context_lengths));
+    return add_input(b, "kvcache_start_index", EW_DTYPE_I32, 1, &one, &b->start_index);
+}
+
+ew_status ew_decoder_build_layer(const struct ew_decoder_spec *s, const struct ew_safetensors *st,
+                                 int64_t i, int64_t seq_len, ew_graph **out, ew_error *err)
+{
+    struct builder b = { .s = s, .err = err };
+    ew_status status;
+
+    EW_TRY(ew_graph_create(s->family, &b.g, err));
+    status = ew_weights_init(&b.w, st, b.g, err);
+    if (!status)
+        status = add_layer_inputs(&b, i, seq_len);
+    if (!status && s->residual_scale != 1)
+        status = add_scalar(&b, "residual_scale", s->residual_scale, &b.residual_scale);
+    if (!status)
+        status = add_half(&b, i, true);
+    if (!status)
+        status = add_half(&b, i, false);
+    if (!status)
+        status = ew_graph_add_output(b.g, b.x, "hidden", err);
+    ew_weights_deinit(&b.w);
+    if (status) {
+        ew_graph_destroy(b.g);
+        return status;
+    }
+    *out = b.g;
+    return EW_STATUS_OK;
+}

@@ -407,6 +407,29 @@ no_memory:
     return ew_fail(err, EW_STATUS_NO_MEMORY, "%s: folder listing", path);
 }
 
+ew_status ew_path_rename(const char *from, const char *to, ew_error *err)
+{
+    return rename(from, to) == 0 ? EW_STATUS_OK : io_error(to, "rename into place", err);
+}
+
+void ew_dir_remove(const char *path)
+{
+    char **names;
+    size_t n;
+
+    if (ew_dir_list(path, &names, &n, NULL))
+        return;
+    for (size_t i = 0; i < n; i++) {
+        char file[PATH_MAX];
+
+        if (ew_path_join(file, sizeof(file), path, names[i]))
+            unlink(file);
+        ew_mem_free(names[i]);
+    }
+    ew_mem_free(names);
+    rmdir(path);
+}
+
 bool ew_path_join(char *out, size_t cap, const char *dir, const char *name)
 {
     const size_t len = strlen(dir);

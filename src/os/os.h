@@ -49,6 +49,10 @@ bool ew_path_is_file(const char *path);
 bool ew_path_is_dir(const char *path);
 /* mkdir -p. */
 ew_status ew_dir_make(const char *path, ew_error *err);
+/* Moves a file or folder; an empty folder at `to` is replaced. */
+ew_status ew_path_rename(const char *from, const char *to, ew_error *err);
+/* Removes a folder and the plain files in it; silent about what is not there. */
+void ew_dir_remove(const char *path);
 /* Sorted names of a directory without "." and ".."; free each and the array with ew_mem_free. */
 ew_status ew_dir_list(const char *path, char ***names, size_t *n_names, ew_error *err);
 /* `dir`/`name` into out; false when it does not fit. */
