@@ -13,7 +13,16 @@
  * whose mask bit (word j/32, bit j%32 of mask[b][i]) is set; pos_id -1 = padding row Padding rows
  * write nothing to the cache and give zeros. A slot >= cap is never written (the caller checked;
  * the kernel drops it). Sliding window w > 0: of what it sees, only positions > own position - w.
- * Cache dtype f32, f16 or bf16; q, k, v, out and all arithmetic f32. NaN/inf propagate.
+ * q, k, v, out and all arithmetic are f32. NaN/inf propagate.
+ *
+ * The cache holds rows of one token and head, after norm and RoPE (the Bit contract below reads
+ * what was stored, never what was to be stored, so a prompt sees its own keys and values
+ * quantised): f32, f16, bf16  D elements f8e4m3          D codes; code = e4m3(x * (1 / scale)),
+ * nearest even, saturated at +-448; x = code * scale, scale = kv_scale[K or V][kv head], static i8
+ * D codes, then their scale as 4 bytes of a little-endian f32: row of D + 4 bytes; scale = max|x| /
+ * 127, code = x / scale to nearest even (0 where scale is 0); a row that holds NaN or infinity gets
+ * the scale NaN and codes 0 Kernels multiply codes and apply the scales to scores and
+ * probabilities.
  *
  * Bit contract: the output of a query depends on its q and the cache it sees alone: not on S, the
  * batch, the mode or the threads (prefill of a prompt in any chunks gives the same bits as token by
@@ -38,8 +47,9 @@ struct ew_attn_args {
     const float *q, *k,
         *v; /* token t = b*S+i at [t * stride]; packed qkv: three pointers into one */
     size_t q_stride, k_stride, v_stride;
-    void *kv; /* [b][2][hkv][cap][d], kv_dtype */
+    void *kv; /* [b][2][hkv][cap] rows of kv_dtype */
     ew_dtype kv_dtype;
+    const float *kv_scale; /* f8e4m3: [2][hkv], of K and then of V; NULL: 1. Ignored otherwise */
     size_t cap;
     const float *rope;        /* [1|b][rope_rows][rd]: cos[rd/2] sin[rd/2]; NULL: no positions */
     size_t rope_batch_stride; /* floats; 0: shared by all rows */

@@ -3,6 +3,8 @@
 #ifndef EW_KERNELS_ATTN_RULES_H
 #define EW_KERNELS_ATTN_RULES_H
 
+#include <string.h>
+
 #include "kernels/attention.h"
 
 struct attn_row { /* one new token */
@@ -83,10 +85,46 @@ static inline const float *attn_rope_row(const struct ew_attn_args *a, size_t b,
     return a->rope + b * a->rope_batch_stride + row * a->rd;
 }
 
-/* Element index of (batch row, K or V, kv head, slot 0) in the cache. */
-static inline size_t attn_kv_index(const struct ew_attn_args *a, size_t b, size_t is_v, size_t h)
+/* Bytes of one stored row of d elements. */
+static inline size_t attn_row_bytes(ew_dtype t, size_t d)
 {
-    return ((b * 2 + is_v) * a->hkv + h) * a->cap * a->d;
+    if (t == EW_DTYPE_I8)
+        return d + sizeof(float);
+    return d * (t == EW_DTYPE_F32 ? 4 : t == EW_DTYPE_F8E4M3 ? 1 : 2);
+}
+
+/* Byte of (batch row, K or V, kv head, slot) in the cache. */
+static inline size_t attn_kv_at(const struct ew_attn_args *a, size_t b, size_t is_v, size_t h,
+                                size_t slot)
+{
+    return (((b * 2 + is_v) * a->hkv + h) * a->cap + slot) * attn_row_bytes(a->kv_dtype, a->d);
+}
+
+/* Scale of an f8e4m3 head. */
+static inline float attn_kv_scale(const struct ew_attn_args *a, size_t is_v, size_t h)
+{
+    return a->kv_scale ? a->kv_scale[is_v * a->hkv + h] : 1.0f;
+}
+
+/* Scale behind the codes of an i8 row. */
+static inline float attn_row_scale(const unsigned char *row, size_t d)
+{
+    const unsigned char *p = row + d;
+    const uint32_t bits =
+        (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
+    float f;
+
+    memcpy(&f, &bits, sizeof(f));
+    return f;
+}
+
+static inline void attn_row_set_scale(unsigned char *row, size_t d, float scale)
+{
+    uint32_t bits;
+
+    memcpy(&bits, &scale, sizeof(bits));
+    for (size_t i = 0; i < sizeof(bits); i++)
+        row[d + i] = (unsigned char)(bits >> (8 * i));
 }
 
 #endif

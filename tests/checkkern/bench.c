@@ -7,8 +7,9 @@
 #include <time.h>
 
 #include "base/pool.h"
+#include "base/size.h"
 #include "checkkern.h"
-#include "kernels/attention.h"
+#include "kernels/attn_rules.h"
 #include "kernels/linear.h"
 #include "kernels/probe.h"
 #include "kernels/rowops.h"
@@ -139,13 +140,14 @@ static void attn_pass(void *arg, unsigned i, unsigned n)
 static void bench_attention(struct bench *b, const struct ew_attn_kernel *kern, ew_dtype t,
                             size_t s, size_t ctx)
 {
-    const size_t hq = 16, hkv = 8, d = 128, n_kv = 2 * hkv * ctx * d;
+    const size_t hq = 16, hkv = 8, d = 128, n_kv = 2 * hkv * ctx;
+    const size_t kv_bytes = n_kv * attn_row_bytes(t, d);
     const int32_t len = s == 1 ? (int32_t)ctx : (int32_t)s, start = (int32_t)(ctx - s);
     struct attn_job j = { .kern = kern };
-    void *kv = ew_os_pages_alloc(n_kv * ck_elem_bytes(t), true);
+    void *kv = ew_os_pages_alloc(kv_bytes, true);
     float *q = malloc(s * hq * d * 4), *out = malloc(s * hq * d * 4);
 
-    memset(kv, 0x12, n_kv * ck_elem_bytes(t));
+    memset(kv, 0x12, kv_bytes);
     ck_fill(b->c, q, s * hq * d, CK_NORMAL);
     j.a = (struct ew_attn_args){ .mode = s == 1 ? EW_ATTN_DECODE : EW_ATTN_CHUNKED,
                                  .b = 1,
@@ -165,7 +167,7 @@ static void bench_attention(struct bench *b, const struct ew_attn_kernel *kern, 
     j.scratch_bytes = kern->scratch_bytes(&j.a) / 64 * 64 + 64;
     j.scratch = aligned_alloc(64, j.scratch_bytes * ew_pool_threads(b->pool));
     const double sec = best_run(b, attn_pass, &j);
-    const double bytes = (double)(n_kv * ck_elem_bytes(t));
+    const double bytes = (double)kv_bytes;
     const double flops = 4.0 * (double)(hq * d) * ((double)s * ((double)ctx - (double)(s - 1) / 2));
     printf("%-26s kv %-4s s %4zu ctx %5zu %8.3f ms %6.1f GB/s (%3.0f%%) %7.1f GFLOP/s (%3.0f%%)\n",
            kern->name, ew_dtype_text(t), s, ctx, sec * 1e3, bytes / sec * 1e-9,
@@ -173,7 +175,7 @@ static void bench_attention(struct bench *b, const struct ew_attn_kernel *kern, 
     free(j.scratch);
     free(q);
     free(out);
-    ew_os_pages_free(kv, n_kv * ck_elem_bytes(t));
+    ew_os_pages_free(kv, kv_bytes);
 }
 
 struct row_job {
@@ -226,7 +228,8 @@ static void bench_rowops(struct bench *b, const struct ew_rowops *t)
 
 int ck_bench(struct ck *c)
 {
-    static const ew_dtype types[] = { EW_DTYPE_F32, EW_DTYPE_F16, EW_DTYPE_BF16 };
+    static const ew_dtype types[] = { EW_DTYPE_F32, EW_DTYPE_F16, EW_DTYPE_BF16, EW_DTYPE_F8E4M3,
+                                      EW_DTYPE_I8 };
     struct bench b = { .c = c };
     size_t n;
 
@@ -244,7 +247,7 @@ int ck_bench(struct ck *c)
     for (size_t i = 0; i < n; i++) {
         if (!attn[i]->cpu_need || !ck_wants(c, attn[i]->name, attn[i]->cpu_need))
             continue;
-        for (size_t t = 0; t < 3; t++) {
+        for (size_t t = 0; t < EW_COUNT(types); t++) {
             bench_attention(&b, attn[i], types[t], 1, 512);
             bench_attention(&b, attn[i], types[t], 1, 16384);
             bench_attention(&b, attn[i], types[t], 512, 512);

@@ -6,8 +6,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/half.h"
 #include "checkkern.h"
-#include "kernels/attention.h"
+#include "kernels/attn_rules.h"
 
 #define MAX_B 3
 
@@ -23,8 +24,9 @@ struct world {
     float *rope; /* [cap][rd] */
     float *q_norm, *k_norm;
     struct ck_mem kv;
-    float *out;    /* [b][n_tok][hq*d] */
-    float *q_work; /* of the last step */
+    float *kv_scale; /* [2][hkv], or NULL */
+    float *out;      /* [b][n_tok][hq*d] */
+    float *q_work;   /* of the last step */
 };
 
 struct step { /* tokens [from, from + n) of each batch row, in a window of s rows */
@@ -52,7 +54,9 @@ static void world_make(struct ck *c, struct world *w)
     w->rope = malloc(w->cap * w->rd * 4 + 4);
     w->q_norm = malloc(w->hq * w->d * 4);
     w->k_norm = malloc(w->hkv * w->d * 4);
-    w->kv = ck_mem_make(w->b * 2 * w->hkv * w->cap * w->d * ck_elem_bytes(w->kv_dtype));
+    w->kv = ck_mem_make(w->b * 2 * w->hkv * w->cap * attn_row_bytes(w->kv_dtype, w->d));
+    for (size_t i = 0; w->kv_scale && i < 2 * w->hkv; i++)
+        w->kv_scale[i] = 0.004f + (float)ck_range(c, 0, 100) * 0.001f;
     ck_fill(c, w->qkv, n * width(w), w->q_fill == Q_OUTLIERS ? CK_OUTLIERS : CK_NORMAL);
     ck_fill(c, w->q_norm, w->hq * w->d, CK_NORMAL);
     ck_fill(c, w->k_norm, w->hkv * w->d, CK_NORMAL);
@@ -73,6 +77,7 @@ static void world_drop(struct world *w)
     free(w->rope);
     free(w->q_norm);
     free(w->k_norm);
+    free(w->kv_scale);
     ck_mem_drop(&w->kv);
 }
 
@@ -93,6 +98,7 @@ static struct ew_attn_args step_args(const struct world *w, const struct step *s
                                   .v_stride = width(w),
                                   .kv = w->kv.at,
                                   .kv_dtype = w->kv_dtype,
+                                  .kv_scale = w->kv_scale,
                                   .cap = w->cap,
                                   .rope = w->rd ? w->rope : NULL,
                                   .rope_rows = w->cap,
@@ -173,7 +179,8 @@ static void describe(struct ck *c, const char *name, const struct world *w, cons
 static struct world random_world(struct ck *c, size_t i)
 {
     static const size_t ds[] = { 16, 64, 128, 80, 96, 256, 20, 17, 33 };
-    static const ew_dtype types[] = { EW_DTYPE_F32, EW_DTYPE_F16, EW_DTYPE_BF16 };
+    static const ew_dtype types[] = { EW_DTYPE_F32, EW_DTYPE_F16, EW_DTYPE_BF16, EW_DTYPE_F8E4M3,
+                                      EW_DTYPE_I8 };
     static const size_t groups[] = { 1, 2, 3, 4, 7, 8 };
     struct world w = { .b = ck_range(c, 1, MAX_B), .n_tok = ck_range(c, 1, i % 4 ? 40 : 150) };
 
@@ -182,7 +189,9 @@ static struct world random_world(struct ck *c, size_t i)
     w.d = ds[ck_range(c, 0, i % 3 ? 5 : 8)];
     w.rd = ck_rand(c) % 4 ? w.d / 2 * 2 : ck_rand(c) & 1 ? w.d / 4 * 2 : 0;
     w.cap = w.n_tok + ck_range(c, 0, 70);
-    w.kv_dtype = types[ck_range(c, 0, 2)];
+    w.kv_dtype = types[ck_range(c, 0, 4)];
+    if (w.kv_dtype == EW_DTYPE_F8E4M3 && (ck_rand(c) & 1))
+        w.kv_scale = malloc(2 * w.hkv * sizeof(float));
     w.qk_norm = ck_rand(c) & 1;
     w.qk_norm_full = w.qk_norm && (ck_rand(c) & 1);
     w.softcap = ck_rand(c) % 3 ? 0.0f : 5.0f;
@@ -209,6 +218,123 @@ static double out_slack(const struct world *w)
     if (w->q_fill == Q_NORMAL)
         return 1e-5;
     return w->softcap != 0 ? 1.0 : 4000.0 * 4e-6 * (w->qk_norm ? 200.0 : 4000.0 * 4000.0);
+}
+
+/* Element i of a row of the cache, with its scale. */
+static float row_elem(const struct world *w, const unsigned char *row, size_t is_v, size_t h,
+                      size_t i)
+{
+    if (w->kv_dtype == EW_DTYPE_I8)
+        return (float)(int8_t)row[i] * attn_row_scale(row, w->d);
+    if (w->kv_dtype == EW_DTYPE_F8E4M3)
+        return ew_f8e4m3_to_f32(row[i]) * (w->kv_scale ? w->kv_scale[is_v * w->hkv + h] : 1.0f);
+    return ck_to_f32(row, w->kv_dtype, i);
+}
+
+/* How far two roundings of nearly the same number may be apart. */
+static double row_slack(const struct world *w, const unsigned char *row, float x)
+{
+    const double near = w->q_fill == Q_OUTLIERS ? 2e-2 : 4e-5, size = fabs((double)x);
+
+    switch (w->kv_dtype) {
+    case EW_DTYPE_F32:
+        return near;
+    case EW_DTYPE_F16:
+        return 1e-3 * size + near;
+    case EW_DTYPE_BF16:
+        return 8e-3 * size + near;
+    case EW_DTYPE_I8:
+        return 1.001 * (double)attn_row_scale(row, w->d) + near;
+    default:
+        return 0.126 * size + (w->kv_scale ? 0.104 : 1.0) * 0.002 + near;
+    }
+}
+
+/* The cache against what the reference wrote. V is stored as it comes: its codes are the same. */
+static void check_cache(struct ck *c, const struct ew_attn_kernel *kern, const struct world *w,
+                        const unsigned char *kv_ref)
+{
+    const size_t step = attn_row_bytes(w->kv_dtype, w->d), n = w->kv.bytes / step;
+
+    for (size_t r = 0; r < n; r++) {
+        const size_t h = r / w->cap % w->hkv, is_v = r / w->cap / w->hkv % 2;
+        const unsigned char *a = kv_ref + r * step, *b = w->kv.at + r * step;
+        if (is_v && memcmp(a, b, step) != 0) {
+            describe(c, kern->name, w, "V in the cache", r, 0);
+            return;
+        }
+        for (size_t i = 0; i < w->d; i++) {
+            const float x = row_elem(w, a, is_v, h, i), y = row_elem(w, b, is_v, h, i);
+            if (!ck_same_float(x, y) && !(fabs((double)x - (double)y) <= row_slack(w, a, x))) {
+                describe(c, kern->name, w, "K in the cache", r, fabs((double)x - (double)y));
+                return;
+            }
+        }
+    }
+}
+
+/* One token whose V is `x` [20]: its row in the cache goes to `row`. */
+static void store_v(const struct ew_attn_kernel *kern, ew_dtype t, const float *scale,
+                    const float *x, unsigned char row[24])
+{
+    enum { D = 20 };
+    unsigned char kv[2 * (D + 4)];
+    float zero[D] = { 0 }, q_work[D];
+    const int32_t len = 1;
+    const struct ew_attn_args a = { .mode = EW_ATTN_DECODE,
+                                    .b = 1,
+                                    .s = 1,
+                                    .hq = 1,
+                                    .hkv = 1,
+                                    .d = D,
+                                    .q = zero,
+                                    .k = zero,
+                                    .v = x,
+                                    .kv = kv,
+                                    .kv_dtype = t,
+                                    .kv_scale = scale,
+                                    .cap = 1,
+                                    .context_lengths = &len,
+                                    .q_work = q_work };
+
+    kern->prep(&a, 0, 1);
+    memcpy(row, kv + attn_kv_at(&a, 0, 1, 0, 0), attn_row_bytes(t, D));
+}
+
+/* Codes worked out by hand: ties, saturation, rows of zeros and of NaN. */
+static void check_codes(struct ck *c, const struct ew_attn_kernel *kern)
+{
+    static const float x[20] = { 127, -127, 0.5f, 1.5f, 2.5f, -0.5f, -1.5f, 63.4f, 63.6f, 1e-9f };
+    static const signed char i8[20] = { 127, -127, 0, 2, 2, 0, -2, 63, 64, 0 };
+    static const float y[20] = { 1,        -1,        448, 1e9f, -500,      464, 0x1p-9f,
+                                 0x1p-10f, 0x1.8p-9f, 17,  19,   0x1.fp-7f, NAN, INFINITY };
+    static const unsigned char f8[20] = { 0x38, 0xb8, 0x7e, 0x7e, 0xfe, 0x7e, 0x01,
+                                          0x00, 0x02, 0x58, 0x5a, 0x08, 0x7f, 0x7e };
+    const float half = 0.5f, scales[2] = { 7, 0.5f }, none[20] = { 0 };
+    unsigned char row[24];
+    float bad[20] = { 1, 2 }, halved[20];
+
+    store_v(kern, EW_DTYPE_I8, NULL, x, row);
+    if (memcmp(row, i8, 20) != 0 || attn_row_scale(row, 20) != 1.0f)
+        ck_fail(c, kern->name, "i8 codes, scale %g", (double)attn_row_scale(row, 20));
+    store_v(kern, EW_DTYPE_I8, NULL, none, row);
+    if (memcmp(row, none, 20) != 0 || attn_row_scale(row, 20) != 0.0f)
+        ck_fail(c, kern->name, "i8 row of zeros");
+    for (int i = 0; i < 2; i++) {
+        bad[17] = i ? NAN : -INFINITY;
+        store_v(kern, EW_DTYPE_I8, NULL, bad, row);
+        if (memcmp(row, none, 20) != 0 || !isnan(attn_row_scale(row, 20)))
+            ck_fail(c, kern->name, "i8 row with %g", (double)bad[17]);
+    }
+    store_v(kern, EW_DTYPE_F8E4M3, NULL, y, row);
+    if (memcmp(row, f8, 20) != 0)
+        ck_fail(c, kern->name, "f8e4m3 codes");
+    for (size_t i = 0; i < 20; i++)
+        halved[i] = y[i] * half;
+    store_v(kern, EW_DTYPE_F8E4M3, scales, halved, row);
+    if (memcmp(row, f8, 20) != 0)
+        ck_fail(c, kern->name, "f8e4m3 codes with a scale");
+    c->n_checks += 6;
 }
 
 static void check_values(struct ck *c, const struct ew_attn_kernel *kern,
@@ -245,17 +371,7 @@ static void check_values(struct ck *c, const struct ew_attn_kernel *kern,
             break;
         }
     }
-    const size_t n_kv = w->kv.bytes / ck_elem_bytes(w->kv_dtype);
-    const double ulp = w->kv_dtype == EW_DTYPE_F32 ? 0 : w->kv_dtype == EW_DTYPE_F16 ? 1e-3 : 8e-3;
-    for (size_t i = 0; i < n_kv; i++) {
-        const float a = ck_to_f32(kv_ref, w->kv_dtype, i), b = ck_to_f32(w->kv.at, w->kv_dtype, i);
-        const double error = fabs((double)a - (double)b);
-        if (!ck_same_float(a, b) &&
-            !(error <= ulp * fabs((double)a) + (w->q_fill == Q_OUTLIERS ? 2e-2 : 4e-5))) {
-            describe(c, kern->name, w, "cache", i, error);
-            break;
-        }
-    }
+    check_cache(c, kern, w, kv_ref);
     free(want);
     free(q);
     free(kv_before);
@@ -393,6 +509,7 @@ void ck_attention(struct ck *c)
         if (!ck_wants(c, all[i]->name, all[i]->cpu_need))
             continue;
         const size_t before = c->n_failures;
+        check_codes(c, all[i]);
         for (size_t j = 0; j < (i == 0 ? 12 : 60); j++) {
             struct world w = random_world(c, j);
             world_make(c, &w);

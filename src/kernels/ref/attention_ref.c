@@ -6,22 +6,72 @@
 #include "base/half.h"
 #include "kernels/attn_rules.h"
 
-static float cache_get(const struct ew_attn_args *a, size_t i)
+/* Element i of a stored row, without its scale. */
+static float row_get(ew_dtype t, const unsigned char *row, size_t i)
 {
-    if (a->kv_dtype == EW_DTYPE_F32)
-        return ((const float *)a->kv)[i];
-    const uint16_t h = ((const uint16_t *)a->kv)[i];
-    return a->kv_dtype == EW_DTYPE_BF16 ? ew_bf16_to_f32(h) : ew_f16_to_f32(h);
+    uint16_t h;
+    float f;
+
+    if (t == EW_DTYPE_I8)
+        return row[i] < 128 ? (float)row[i] : (float)row[i] - 256.0f;
+    if (t == EW_DTYPE_F8E4M3)
+        return ew_f8e4m3_to_f32(row[i]);
+    if (t == EW_DTYPE_F32) {
+        memcpy(&f, row + i * sizeof(f), sizeof(f));
+        return f;
+    }
+    memcpy(&h, row + i * sizeof(h), sizeof(h));
+    return t == EW_DTYPE_BF16 ? ew_bf16_to_f32(h) : ew_f16_to_f32(h);
 }
 
-static void cache_put(const struct ew_attn_args *a, size_t i, float v)
+/* What the stored elements of (b, K or V, h, slot) are to be multiplied with. */
+static float row_scale(const struct ew_attn_args *a, size_t b, size_t is_v, size_t h, size_t slot)
 {
-    if (a->kv_dtype == EW_DTYPE_F32)
-        ((float *)a->kv)[i] = v;
-    else if (a->kv_dtype == EW_DTYPE_BF16)
-        ((uint16_t *)a->kv)[i] = ew_f32_to_bf16(v);
-    else
-        ((uint16_t *)a->kv)[i] = ew_f32_to_f16(v);
+    if (a->kv_dtype == EW_DTYPE_I8)
+        return attn_row_scale((const unsigned char *)a->kv + attn_kv_at(a, b, is_v, h, slot), a->d);
+    return a->kv_dtype == EW_DTYPE_F8E4M3 ? attn_kv_scale(a, is_v, h) : 1.0f;
+}
+
+static void row_put_i8(unsigned char *row, const float *x, size_t d)
+{
+    float amax = 0, scale;
+    bool is_finite = true;
+
+    for (size_t i = 0; i < d; i++) {
+        is_finite = is_finite && isfinite(x[i]);
+        amax = fabsf(x[i]) > amax ? fabsf(x[i]) : amax;
+    }
+    scale = is_finite ? amax / 127.0f : NAN;
+    for (size_t i = 0; i < d; i++) {
+        const float code = scale > 0 ? rintf(x[i] / scale) : 0.0f;
+        row[i] = (unsigned char)(int)(code > 127.0f ? 127.0f : code < -127.0f ? -127.0f : code);
+    }
+    attn_row_set_scale(row, d, scale);
+}
+
+/* x [d] is stored as the row of (b, K or V, h, slot). */
+static void row_put(const struct ew_attn_args *a, size_t b, size_t is_v, size_t h, size_t slot,
+                    const float *x)
+{
+    unsigned char *row = (unsigned char *)a->kv + attn_kv_at(a, b, is_v, h, slot);
+    const float inv = 1.0f / attn_kv_scale(a, is_v, h);
+
+    if (a->kv_dtype == EW_DTYPE_I8) {
+        row_put_i8(row, x, a->d);
+        return;
+    }
+    if (a->kv_dtype == EW_DTYPE_F32) {
+        memcpy(row, x, a->d * sizeof(float));
+        return;
+    }
+    for (size_t i = 0; i < a->d; i++) {
+        const uint16_t s =
+            a->kv_dtype == EW_DTYPE_BF16 ? ew_f32_to_bf16(x[i]) : ew_f32_to_f16(x[i]);
+        if (a->kv_dtype == EW_DTYPE_F8E4M3)
+            row[i] = ew_f32_to_f8e4m3(x[i] * inv, 1);
+        else
+            memcpy(row + i * sizeof(s), &s, sizeof(s));
+    }
 }
 
 /* 1 / rms of n elements, or 1 without a norm. */
@@ -65,22 +115,22 @@ static void prep_token(const struct ew_attn_args *a, size_t t)
     const float *rope = attn_rope_row(a, b, row.pos);
     const double q_full = a->qk_norm_full ? inv_rms(q, a->hq * d, a->q_norm, a->qk_norm_eps) : 0;
     const double k_full = a->qk_norm_full ? inv_rms(k, a->hkv * d, a->k_norm, a->qk_norm_eps) : 0;
+    /* K goes first: `out` is room for one of its heads until q comes. */
+    for (size_t h = 0; h < a->hkv; h++) {
+        const float *x = k + h * d;
+        const float *w = a->k_norm && a->qk_norm_full ? a->k_norm + h * d : a->k_norm;
+        const double inv = a->qk_norm_full ? k_full : inv_rms(x, d, w, a->qk_norm_eps);
+        for (size_t i = 0; i < d; i++)
+            out[i] = head_elem(x, w, inv, rope, a->rd, i);
+        row_put(a, b, 0, h, row.slot, out);
+        row_put(a, b, 1, h, row.slot, v + h * d);
+    }
     for (size_t h = 0; h < a->hq; h++) {
         const float *x = q + h * d;
         const float *w = a->q_norm && a->qk_norm_full ? a->q_norm + h * d : a->q_norm;
         const double inv = a->qk_norm_full ? q_full : inv_rms(x, d, w, a->qk_norm_eps);
         for (size_t i = 0; i < d; i++)
             out[h * d + i] = head_elem(x, w, inv, rope, a->rd, i);
-    }
-    for (size_t h = 0; h < a->hkv; h++) {
-        const float *x = k + h * d;
-        const float *w = a->k_norm && a->qk_norm_full ? a->k_norm + h * d : a->k_norm;
-        const double inv = a->qk_norm_full ? k_full : inv_rms(x, d, w, a->qk_norm_eps);
-        for (size_t i = 0; i < d; i++) {
-            cache_put(a, attn_kv_index(a, b, 0, h) + row.slot * d + i,
-                      head_elem(x, w, inv, rope, a->rd, i));
-            cache_put(a, attn_kv_index(a, b, 1, h) + row.slot * d + i, v[h * d + i]);
-        }
     }
 }
 
@@ -106,7 +156,7 @@ static void attend(const struct ew_attn_args *a, size_t b, size_t i, size_t h, d
     const struct attn_row row = attn_row_find(a, b, i);
     const size_t d = a->d, t = b * a->s + i, hk = h / (a->hq / a->hkv);
     const float *q = a->q_work + (t * a->hq + h) * d;
-    const size_t k0 = attn_kv_index(a, b, 0, hk), v0 = attn_kv_index(a, b, 1, hk);
+    const unsigned char *kv = a->kv;
     const size_t end = row.is_real ? attn_row_end(a, &row) : 0;
     float *out = a->out + t * a->out_stride + h * d;
     double max = -INFINITY, sum = 0;
@@ -115,10 +165,11 @@ static void attend(const struct ew_attn_args *a, size_t b, size_t i, size_t h, d
     for (size_t p = 0; p < end; p++) {
         if (!attn_row_sees(a, &row, b, i, p))
             continue;
+        const unsigned char *k = kv + attn_kv_at(a, b, 0, hk, p);
         double s = 0;
         for (size_t j = 0; j < d; j++)
-            s += (double)q[j] * (double)cache_get(a, k0 + p * d + j);
-        s *= (double)a->scale;
+            s += (double)q[j] * (double)row_get(a->kv_dtype, k, j);
+        s *= (double)row_scale(a, b, 0, hk, p) * (double)a->scale;
         if (a->softcap != 0.0f)
             s = (double)a->softcap * tanh(s / (double)a->softcap);
         score[p] = s;
@@ -132,7 +183,8 @@ static void attend(const struct ew_attn_args *a, size_t b, size_t i, size_t h, d
         double o = 0;
         for (size_t p = 0; p < end; p++)
             if (attn_row_sees(a, &row, b, i, p))
-                o += exp(score[p] - max) * (double)cache_get(a, v0 + p * d + j);
+                o += exp(score[p] - max) * (double)row_scale(a, b, 1, hk, p) *
+                     (double)row_get(a->kv_dtype, kv + attn_kv_at(a, b, 1, hk, p), j);
         out[j] = sees_any ? (float)(o / sum) : 0.0f;
     }
 }
