@@ -18,6 +18,8 @@
 struct ew_build_const {         /* beside tensor t of the plan */
     const struct ew_value *src; /* where its contents are; NULL: tensor.data has them */
     bool pack;                  /* a weight of Linear or Moe */
+    bool used;                  /* by a node */
+    bool lookup;                /* a quantised table that only rows are read of */
 };
 
 struct ew_build {

@@ -46,14 +46,14 @@ static ew_status const_data(struct flat *f, struct ew_plan_tensor *t, const stru
         raw = ew_arena_alloc(&b->plan.arena, bytes ? bytes : 1);
         if (!raw)
             return ew_fail(b->err, EW_STATUS_NO_MEMORY, "constant '%s'", v->name);
-        ew_const_copy(v, raw);
+        if (!ew_const_copy(v, raw))
+            return ew_fail(b->err, EW_STATUS_NO_MEMORY, "constant '%s'", v->name);
         t->data = raw;
         return EW_STATUS_OK;
     }
     wide = ew_arena_calloc(&b->plan.arena, n ? n : 1, sizeof(float));
     raw = ew_mem_alloc(EW_MEM_BUILD, bytes ? bytes : 1);
-    if (wide && raw) {
-        ew_const_copy(v, raw);
+    if (wide && raw && ew_const_copy(v, raw)) {
         ew_convert_floats(wide, EW_DTYPE_F32, raw, v->type.dtype, n);
     }
     ew_mem_free(raw);
@@ -78,6 +78,8 @@ static ew_status packed_shape(struct flat *f, struct ew_plan_tensor *t, const st
     t->packed.k = (uint64_t)v->type.dim[d - 1];
     t->packed.n_experts = d == 3 ? (uint64_t)v->type.dim[0] : 1;
     t->packed.glu = use == USE_PACKED_GLU;
+    if (ew_const_quant(v))
+        t->packed.format = *ew_const_quant(v);
     return EW_STATUS_OK;
 }
 
@@ -104,11 +106,18 @@ static ew_status tensor_of(struct flat *f, const struct ew_value *v, enum use us
     if (t->kind != EW_PLAN_CONST && use == USE_PLAIN)
         return EW_STATUS_OK;
     if (use == USE_PACKED || use == USE_PACKED_GLU) {
-        f->b->consts[*id] = (struct ew_build_const){ v, true };
+        f->b->consts[*id] = (struct ew_build_const){ .src = v, .pack = true };
         return packed_shape(f, t, v, use);
     }
     f->b->consts[*id].src = use == USE_PLAIN ? v : NULL;
     return const_data(f, t, v, use);
+}
+
+/* Users that round x differently share the weight by a kernel that rounds nothing. */
+static void note_x_quant(struct ew_build_const *c, struct ew_packed *w, int x_quant)
+{
+    w->x_quant = !c->used || w->x_quant == x_quant ? x_quant : EW_XQ_NONE;
+    c->used = true;
 }
 
 static ew_status flatten_node(struct flat *f, const struct ew_node *n)
@@ -127,8 +136,16 @@ static ew_status flatten_node(struct flat *f, const struct ew_node *n)
         return ew_fail(f->b->err, EW_STATUS_NO_MEMORY, "plan tables");
     for (int k = 0; k < n->n_in; k++) {
         o->in[k] = EW_PLAN_NONE;
-        if (n->in[k])
-            EW_TRY(tensor_of(f, n->in[k], use_of(n, k), &o->in[k]));
+        if (!n->in[k])
+            continue;
+        EW_TRY(tensor_of(f, n->in[k], use_of(n, k), &o->in[k]));
+        if (ew_const_quant(n->in[k]) && !f->b->consts[o->in[k]].pack)
+            return ew_fail(f->b->err, EW_STATUS_UNSUPPORTED,
+                           "node '%s' (%s): input '%s' is quantised, only Linear and Moe take that",
+                           n->name, ew_op_get(n->op)->name, n->in[k]->name);
+        if (f->b->consts[o->in[k]].pack)
+            note_x_quant(&f->b->consts[o->in[k]], &p->tensors[o->in[k]].packed,
+                         n->op == EW_OP_LINEAR ? n->attrs.linear.x_quant : n->attrs.moe.x_quant);
     }
     for (int k = 0; k < n->n_out; k++) {
         o->out[k] = EW_PLAN_NONE;
@@ -165,9 +182,18 @@ static ew_status flatten_io(struct flat *f)
     return EW_STATUS_OK;
 }
 
-static const void *first_bytes(const struct ew_value *v)
+/* Both are one block of the same bytes, or the same rows of the same source. */
+static bool same_contents(const struct ew_value *a, const struct ew_value *b)
 {
-    return v->con.n_parts ? v->con.parts[0].data : v->con.data;
+    const struct ew_weight_part *pa = a->con.parts, *pb = b->con.parts;
+
+    if (a->con.n_parts > 1 || b->con.n_parts > 1 || !ew_type_equal(&a->type, &b->type))
+        return false;
+    if (!ew_const_quant(a) != !ew_const_quant(b))
+        return false;
+    if (ew_const_quant(a))
+        return pa->quant == pb->quant && pa->quant_row == pb->quant_row;
+    return (a->con.n_parts ? pa->data : a->con.data) == (b->con.n_parts ? pb->data : b->con.data);
 }
 
 /* A tied head has packed the table already: the engine reads rows back out of it. */
@@ -182,13 +208,14 @@ static ew_status flatten_embedding(struct flat *f)
         const struct ew_build_const *c = &f->b->consts[t];
 
         if (c->pack && !p->tensors[t].packed.glu && p->tensors[t].packed.n_experts == 1 &&
-            ew_type_equal(&c->src->type, &v->type) && c->src->con.n_parts <= 1 &&
-            v->con.n_parts <= 1 && first_bytes(c->src) == first_bytes(v)) {
+            same_contents(c->src, v)) {
             p->embedding = t;
             return EW_STATUS_OK;
         }
     }
-    return tensor_of(f, v, USE_PLAIN, &p->embedding);
+    EW_TRY(tensor_of(f, v, ew_const_quant(v) ? USE_PACKED : USE_PLAIN, &p->embedding));
+    f->b->consts[p->embedding].lookup = ew_const_quant(v) != NULL;
+    return EW_STATUS_OK;
 }
 
 ew_status ew_build_flatten(struct ew_build *b)

@@ -49,13 +49,17 @@ static struct ew_plan_tactic *tactic_of(struct ew_build *b, const struct ew_plan
     for (uint32_t i = 0; i < p->n_tactics; i++) {
         k = &p->tactics[i];
         if (k->dtype == t->dtype && k->n == t->packed.n && k->k == t->packed.k &&
-            k->glu == t->packed.glu)
+            k->glu == t->packed.glu && k->x_quant == t->packed.x_quant &&
+            ew_quant_format_equal(&k->format, &t->packed.format))
             return k;
     }
     k = &p->tactics[p->n_tactics++];
-    *k = (struct ew_plan_tactic){
-        .dtype = t->dtype, .n = t->packed.n, .k = t->packed.k, .glu = t->packed.glu
-    };
+    *k = (struct ew_plan_tactic){ .dtype = t->dtype,
+                                  .format = t->packed.format,
+                                  .x_quant = t->packed.x_quant,
+                                  .n = t->packed.n,
+                                  .k = t->packed.k,
+                                  .glu = t->packed.glu };
     k->m = ew_arena_new(&p->arena, uint64_t, p->n_profiles);
     return k->m ? k : NULL;
 }
@@ -88,9 +92,11 @@ static ew_status collect(struct ew_build *b, const uint64_t *m_of)
     return EW_STATUS_OK;
 }
 
-static bool usable(const struct ew_build *b, const struct ew_linear_kernel *k, ew_dtype dtype)
+static bool usable(const struct ew_build *b, const struct ew_linear_kernel *k,
+                   const struct ew_plan_tactic *t)
 {
-    return k->weight_dtype == dtype && (k->cpu_need & ~b->cpu_flags) == 0;
+    return (k->cpu_need & ~b->cpu_flags) == 0 &&
+           ew_linear_kernel_runs(k, t->dtype, &t->format, (size_t)t->k, t->x_quant);
 }
 
 static ew_status candidates(struct ew_build *b, struct ew_plan_tactic *t)
@@ -104,12 +110,12 @@ static ew_status candidates(struct ew_build *b, struct ew_plan_tactic *t)
     if (!t->candidates)
         return ew_fail(b->err, EW_STATUS_NO_MEMORY, "tactics");
     for (size_t i = 0; i < n; i++)
-        fast = fast || (usable(b, all[i], t->dtype) && all[i]->cpu_need);
+        fast = fast || (usable(b, all[i], t) && all[i]->cpu_need);
     for (size_t i = 0; i < n; i++) {
         const bool forced = b->opts.tactic && strcmp(all[i]->name, b->opts.tactic) == 0;
 
         /* The reference is never the fastest, and timing it at prefill sizes takes seconds. */
-        if (!usable(b, all[i], t->dtype) || (fast && !all[i]->cpu_need && !forced))
+        if (!usable(b, all[i], t) || (fast && !all[i]->cpu_need && !forced))
             continue;
         if (forced)
             t->chosen = t->n_candidates;
@@ -122,12 +128,16 @@ static ew_status candidates(struct ew_build *b, struct ew_plan_tactic *t)
         if (!t->candidates[t->n_candidates++].ns)
             return ew_fail(b->err, EW_STATUS_NO_MEMORY, "tactics");
     }
-    if (!t->n_candidates)
-        return ew_fail(b->err, EW_STATUS_UNSUPPORTED,
-                       "Linear [%llu,%llu] of %s: no kernel of CPU level %s runs it",
-                       (unsigned long long)t->n, (unsigned long long)t->k, ew_dtype_text(t->dtype),
-                       ew_cpu_level_text(b->cpu_flags));
-    return EW_STATUS_OK;
+    if (t->n_candidates)
+        return EW_STATUS_OK;
+    char format[64];
+
+    ew_quant_format_text(&t->format, format, sizeof(format));
+    return ew_fail(b->err, EW_STATUS_UNSUPPORTED,
+                   "Linear [%llu,%llu] of %s: no kernel of CPU level %s runs it",
+                   (unsigned long long)t->n, (unsigned long long)t->k,
+                   ew_quant_is(&t->format) ? format : ew_dtype_text(t->dtype),
+                   ew_cpu_level_text(b->cpu_flags));
 }
 
 /* Least time per token: a request decodes about as many tokens as it reads, and a decode step makes
@@ -186,10 +196,14 @@ static ew_status fix_kernels(struct ew_build *b)
 
         if (!b->consts[i].pack)
             continue;
-        tac = tactic_of(b, t);
-        t->packed.kernel = ew_linear_kernel_find(tac->candidates[tac->chosen].kernel);
-        t->packed.expert_bytes =
-            t->packed.kernel->packed_bytes((size_t)t->packed.n, (size_t)t->packed.k, t->packed.glu);
+        if (b->consts[i].lookup) {
+            t->packed.kernel = ew_linear_kernel_find("linear_quant__ref"); /* the compact one */
+        } else {
+            tac = tactic_of(b, t);
+            t->packed.kernel = ew_linear_kernel_find(tac->candidates[tac->chosen].kernel);
+        }
+        t->packed.expert_bytes = t->packed.kernel->packed_bytes(
+            &t->packed.format, (size_t)t->packed.n, (size_t)t->packed.k, t->packed.glu);
         t->bytes = t->packed.expert_bytes * t->packed.n_experts;
         p->cpu_need |= t->packed.kernel->cpu_need;
     }

@@ -69,7 +69,9 @@ struct bench {
     const struct ew_linear_kernel *kernel;
     struct ew_linear_args a;
     struct ew_weight_part part;
-    uint8_t *packed, *scratch;
+    struct ew_quant_strided quant; /* one made-up row for all, when the weight is quantised */
+    uint8_t *packed, *scratch, *pack_scratch;
+    size_t pack_stride;
     float *x, *y;
     uint16_t *row;
     size_t stride, units;
@@ -79,13 +81,20 @@ struct bench {
 static void bench_body(void *arg, unsigned i, unsigned n)
 {
     struct bench *t = arg;
+    const struct ew_pack_args args = { .format = t->a.format,
+                                       .parts = &t->part,
+                                       .n_parts = 1,
+                                       .n = t->a.n,
+                                       .k = t->a.k,
+                                       .glu = t->a.glu,
+                                       .scratch = t->pack_scratch + i * t->pack_stride };
     size_t begin, end;
 
     ew_split_range(t->units, 1, i, n, &begin, &end);
     if (begin >= end)
         return;
     if (t->packing)
-        t->kernel->pack(t->packed, &t->part, 1, t->a.n, t->a.k, t->a.glu, begin, end);
+        t->kernel->pack(t->packed, &args, begin, end);
     else
         t->kernel->run(&t->a, begin, end, t->scratch + i * t->stride);
 }
@@ -94,32 +103,55 @@ static void bench_free(struct bench *t)
 {
     ew_mem_free_aligned(t->packed);
     ew_mem_free_aligned(t->scratch);
+    ew_mem_free_aligned(t->pack_scratch);
     ew_mem_free(t->x);
     ew_mem_free(t->y);
     ew_mem_free(t->row);
 }
 
+/* The row of noise: bytes that are finite codes of any format, under scales of 1. */
+static void bench_row(struct bench *t)
+{
+    const struct ew_quant_format *f = t->a.format;
+    const size_t k = t->a.k, n = t->a.n;
+
+    t->part = (struct ew_weight_part){ .data = t->row, .n_rows = n, .col_stride = 1 };
+    if (!ew_quant_is(f)) {
+        for (size_t i = 0; i < k; i++)
+            ew_elem_set_f64(t->row, t->kernel->weight_dtype, i,
+                            (double)((i * 2654435761u >> 7) % 1000) / 1000.0 - 0.5);
+        return;
+    }
+    for (size_t i = 0; i < k; i++)
+        ((uint8_t *)t->row)[i] = (uint8_t)((i * 2654435761u >> 9) & 0x77u);
+    t->quant = (struct ew_quant_strided){
+        .base = { .format = *f, .name = "timing", .n = n, .k = k }, .codes = t->row, .code_col = 1
+    };
+    ew_quant_strided_init(&t->quant);
+    t->part = (struct ew_weight_part){ .n_rows = n, .quant = &t->quant.base };
+}
+
 static ew_status bench_make(struct ew_build *b, struct bench *t)
 {
-    const size_t esize = ew_dtype_bits(t->kernel->weight_dtype) / 8;
+    const struct ew_quant_format *f = t->a.format;
     const size_t n = t->a.n, k = t->a.k, m = t->a.m;
 
-    t->stride = ew_align_up(t->kernel->scratch_bytes(m, n, k), 128) + 128;
+    t->stride = ew_align_up(t->kernel->scratch_bytes(f, m, n, k), 128) + 128;
+    t->pack_stride =
+        t->kernel->pack_scratch_bytes ? ew_align_up(t->kernel->pack_scratch_bytes(f, k), 64) : 0;
     t->units = t->kernel->n_units(n, t->a.glu);
-    t->packed = ew_mem_alloc_aligned(EW_MEM_BUILD, t->kernel->packed_bytes(n, k, t->a.glu), 64);
+    t->packed = ew_mem_alloc_aligned(EW_MEM_BUILD, t->kernel->packed_bytes(f, n, k, t->a.glu), 64);
+    t->pack_scratch =
+        ew_mem_alloc_aligned(EW_MEM_BUILD, t->pack_stride * ew_pool_threads(b->pool) + 64, 64);
     t->scratch = ew_mem_alloc_aligned(EW_MEM_BUILD, t->stride * ew_pool_threads(b->pool), 128);
     t->x = ew_mem_calloc(EW_MEM_BUILD, m * k, sizeof(float));
     t->y = ew_mem_calloc(EW_MEM_BUILD, m * n, sizeof(float));
     t->row = ew_mem_calloc(EW_MEM_BUILD, k, 8);
-    if (!t->packed || !t->scratch || !t->x || !t->y || !t->row)
+    if (!t->packed || !t->scratch || !t->pack_scratch || !t->x || !t->y || !t->row)
         return ew_fail(b->err, EW_STATUS_NO_MEMORY, "timing of [%zu,%zu] at %zu rows", n, k, m);
-    for (size_t i = 0; i < k; i++)
-        ew_elem_set_f64(t->row, t->kernel->weight_dtype, i,
-                        (double)((i * 2654435761u >> 7) % 1000) / 1000.0 - 0.5);
+    bench_row(t);
     for (size_t i = 0; i < m * k; i++)
         t->x[i] = (float)((i * 40503u >> 3) % 1000) / 1000.0f - 0.5f;
-    (void)esize;
-    t->part = (struct ew_weight_part){ t->row, n, 0, 1 };
     t->a.x = t->x;
     t->a.x_stride = k;
     t->a.w = t->packed;
@@ -136,7 +168,10 @@ static ew_status bench_make(struct ew_build *b, struct bench *t)
 static ew_status measure(struct ew_build *b, const struct ew_linear_kernel *kernel,
                          const struct ew_plan_tactic *t, uint64_t m, uint64_t *ns)
 {
-    const double row_bytes = (double)t->k * (ew_dtype_bits(kernel->weight_dtype) / 8);
+    const double row_bytes =
+        (double)t->k * (ew_quant_is(&t->format)
+                            ? ew_quant_bits(&t->format, (size_t)t->k) / 8.0
+                            : (double)(ew_dtype_bits(kernel->weight_dtype) / 8));
     struct bench bench = { .kernel = kernel };
     uint64_t n = t->n, best = UINT64_MAX, spent = 0;
     ew_status st;
@@ -148,6 +183,7 @@ static ew_status measure(struct ew_build *b, const struct ew_linear_kernel *kern
     n = n < 256 ? (t->n < 256 ? t->n : 256) : n < t->n ? n / 256 * 256 : n;
     bench.a =
         (struct ew_linear_args){ .m = (size_t)m, .n = (size_t)n, .k = (size_t)t->k, .glu = t->glu };
+    bench.a.format = &t->format;
     bench.a.act = t->glu ? EW_ACT_SILU : EW_ACT_NONE;
     st = bench_make(b, &bench);
     for (int run = 0; !st && run < 12 && (run < 3 || spent < 30000000u); run++) {
@@ -170,10 +206,12 @@ ew_status ew_time_linear(struct ew_build *b, struct ew_timing_cache *tc,
                          uint64_t m, uint64_t *ns)
 {
     char key[256];
+    char format[64];
     const json_t *hit;
 
-    snprintf(key, sizeof(key), "%s|%u threads|%s|%llux%llu%s|m%llu", b->cpu.model,
-             ew_pool_threads(b->pool), kernel->name, (unsigned long long)t->n,
+    ew_quant_format_text(&t->format, format, sizeof(format));
+    snprintf(key, sizeof(key), "%s|%u threads|%s|%s|%llux%llu%s|m%llu", b->cpu.model,
+             ew_pool_threads(b->pool), kernel->name, format, (unsigned long long)t->n,
              (unsigned long long)t->k, t->glu ? " glu" : "", (unsigned long long)m);
     hit = json_object_get(tc->entries, key);
     if (json_is_integer(hit) && json_integer_value(hit) > 0) {

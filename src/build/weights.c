@@ -26,8 +26,8 @@ ew_status ew_build_place_weights(struct ew_build *b)
 
 struct pack_job {
     const struct ew_plan_tensor *t;
-    const struct ew_weight_part *parts;
-    size_t n_parts;
+    struct ew_pack_args args; /* scratch: of all threads */
+    size_t scratch_stride;
     uint8_t *dst; /* where unit 0 would be */
     size_t begin, end;
 };
@@ -35,13 +35,13 @@ struct pack_job {
 static void pack_body(void *arg, unsigned i, unsigned n)
 {
     const struct pack_job *j = arg;
-    const struct ew_packed *w = &j->t->packed;
+    struct ew_pack_args args = j->args;
     size_t begin, end;
 
+    args.scratch = j->scratch_stride ? (uint8_t *)j->args.scratch + i * j->scratch_stride : NULL;
     ew_split_range(j->end - j->begin, 1, i, n, &begin, &end);
     if (begin < end)
-        w->kernel->pack(j->dst, j->parts, j->n_parts, (size_t)w->n, (size_t)w->k, w->glu,
-                        j->begin + begin, j->begin + end);
+        j->t->packed.kernel->pack(j->dst, &args, j->begin + begin, j->begin + end);
 }
 
 /* Rows [begin, begin+count) of a constant as parts. `out` has room for n_parts + 1. */
@@ -49,7 +49,9 @@ static size_t slice_rows(const struct ew_value *v, size_t k, size_t begin, size_
                          struct ew_weight_part *out)
 {
     const size_t esize = ew_dtype_bits(v->type.dtype) / 8;
-    const struct ew_weight_part whole = { v->con.data, begin + count, (ptrdiff_t)k, 1 };
+    const struct ew_weight_part whole = {
+        .data = v->con.data, .n_rows = begin + count, .row_stride = (ptrdiff_t)k, .col_stride = 1
+    };
     const struct ew_weight_part *parts = v->con.n_parts ? v->con.parts : &whole;
     const size_t n_parts = v->con.n_parts ? v->con.n_parts : 1;
     size_t at = 0, n = 0;
@@ -61,8 +63,11 @@ static size_t slice_rows(const struct ew_value *v, size_t k, size_t begin, size_
 
         if (lo < hi) {
             out[n] = parts[i];
-            out[n].data = (const uint8_t *)parts[i].data +
-                          (ptrdiff_t)(lo - at) * parts[i].row_stride * (ptrdiff_t)esize;
+            if (parts[i].quant)
+                out[n].quant_row += lo - at;
+            else
+                out[n].data = (const uint8_t *)parts[i].data +
+                              (ptrdiff_t)(lo - at) * parts[i].row_stride * (ptrdiff_t)esize;
             out[n++].n_rows = hi - lo;
         }
         at += parts[i].n_rows;
@@ -92,6 +97,19 @@ static ew_status stream_packed(struct ew_build *b, struct ew_plan_writer *w, str
     return EW_STATUS_OK;
 }
 
+static ew_status pack_scratch(struct ew_build *b, struct pack_job *j)
+{
+    const struct ew_packed *p = &j->t->packed;
+
+    if (!p->kernel->pack_scratch_bytes)
+        return EW_STATUS_OK;
+    j->scratch_stride =
+        ew_align_up(p->kernel->pack_scratch_bytes(&p->format, (size_t)p->k), 64) + 64;
+    j->args.scratch =
+        ew_mem_alloc_aligned(EW_MEM_BUILD, j->scratch_stride * ew_pool_threads(b->pool), 64);
+    return j->args.scratch ? EW_STATUS_OK : EW_STATUS_NO_MEMORY;
+}
+
 static ew_status write_packed(struct ew_build *b, struct ew_plan_writer *w, uint32_t t,
                               uint8_t *buffer)
 {
@@ -104,8 +122,15 @@ static ew_status write_packed(struct ew_build *b, struct ew_plan_writer *w, uint
     struct ew_weight_part *parts = ew_mem_calloc(EW_MEM_BUILD, v->con.n_parts + 1, sizeof(*parts));
     ew_status st = EW_STATUS_OK;
 
-    if (!parts)
+    if (!parts || pack_scratch(b, &j)) {
+        ew_mem_free(parts);
         return ew_fail(b->err, EW_STATUS_NO_MEMORY, "packing '%s'", pt->name);
+    }
+    j.args.format = &p->format;
+    j.args.parts = parts;
+    j.args.n = (size_t)p->n;
+    j.args.k = (size_t)p->k;
+    j.args.glu = p->glu;
     if (units == 0 || p->expert_bytes % units || p->expert_bytes / units > BUFFER_BYTES) {
         whole = ew_mem_alloc_aligned(EW_MEM_BUILD, (size_t)p->expert_bytes, EW_PLAN_ALIGN);
         if (!whole)
@@ -113,8 +138,7 @@ static ew_status write_packed(struct ew_build *b, struct ew_plan_writer *w, uint
                          (unsigned long long)p->expert_bytes);
     }
     for (uint64_t e = 0; e < p->n_experts && !st; e++) {
-        j.parts = parts;
-        j.n_parts = slice_rows(v, (size_t)p->k, (size_t)(e * p->n), (size_t)p->n, parts);
+        j.args.n_parts = slice_rows(v, (size_t)p->k, (size_t)(e * p->n), (size_t)p->n, parts);
         if (!whole) {
             st = stream_packed(b, w, &j, buffer);
             continue;
@@ -126,6 +150,7 @@ static ew_status write_packed(struct ew_build *b, struct ew_plan_writer *w, uint
         st = ew_plan_writer_weights(w, whole, (size_t)p->expert_bytes, b->err);
     }
     ew_mem_free_aligned(whole);
+    ew_mem_free_aligned(j.args.scratch);
     ew_mem_free(parts);
     return st;
 }
@@ -152,9 +177,10 @@ static ew_status write_plain(struct ew_build *b, struct ew_plan_writer *w, uint3
     if (!copy)
         return ew_fail(b->err, EW_STATUS_NO_MEMORY, "constant '%s': %llu bytes", pt->name,
                        (unsigned long long)pt->bytes);
-    if (pt->bytes)
-        ew_const_copy(v, copy);
-    st = ew_plan_writer_weights(w, copy, (size_t)pt->bytes, b->err);
+    if (pt->bytes && !ew_const_copy(v, copy))
+        st = ew_fail(b->err, EW_STATUS_NO_MEMORY, "constant '%s'", pt->name);
+    else
+        st = ew_plan_writer_weights(w, copy, (size_t)pt->bytes, b->err);
     ew_mem_free(copy);
     return st;
 }

@@ -215,8 +215,10 @@ static ew_status collect_experts(struct ew_weights *w, const struct ew_expert_bl
                                "tensor '%s' is %s, the experts before it %s", t->name,
                                ew_dtype_text(t->type.dtype), ew_dtype_text(*dtype));
             *dtype = t->type.dtype;
-            *parts =
-                (struct ew_weight_part){ aligned_data(w, t), (size_t)dims[0], (ptrdiff_t)k, 1 };
+            *parts = (struct ew_weight_part){ .data = aligned_data(w, t),
+                                              .n_rows = (size_t)dims[0],
+                                              .row_stride = (ptrdiff_t)k,
+                                              .col_stride = 1 };
             if (!parts->data)
                 return no_memory(rel, err);
             parts++;

@@ -68,6 +68,9 @@ static json_t *linear_json(const struct ew_plan *p)
     for (uint32_t i = 0; i < p->n_tactics; i++) {
         const struct ew_plan_tactic *t = &p->tactics[i];
         json_t *others = json_array(), *m = json_array(), *o;
+        char format[64];
+
+        ew_quant_format_text(&t->format, format, sizeof(format));
 
         for (uint32_t k = 0; k < p->n_profiles; k++)
             json_array_append_new(m, json_integer((json_int_t)t->m[k]));
@@ -75,8 +78,9 @@ static json_t *linear_json(const struct ew_plan *p)
             if (c != t->chosen)
                 json_array_append_new(others, candidate_json(p, &t->candidates[c]));
         o = json_pack("{s:s,s:s,s:I,s:I,s:b,s:I,s:o,s:o,s:o}", "op", "Linear", "dtype",
-                      ew_dtype_text(t->dtype), "n", (json_int_t)t->n, "k", (json_int_t)t->k, "glu",
-                      (int)t->glu, "uses", (json_int_t)t->n_uses, "m", m, "chosen",
+                      ew_quant_is(&t->format) ? format : ew_dtype_text(t->dtype), "n",
+                      (json_int_t)t->n, "k", (json_int_t)t->k, "glu", (int)t->glu, "uses",
+                      (json_int_t)t->n_uses, "m", m, "chosen",
                       candidate_json(p, &t->candidates[t->chosen]), "runners_up", others);
         json_array_append_new(a, o);
     }

@@ -271,7 +271,8 @@ ew_status ew_engine_embed(const ew_engine *e, int32_t id, float *out)
         return EW_STATUS_INVALID_ARG;
     k = (size_t)t->dim[1];
     if (t->packed.kernel)
-        t->packed.kernel->unpack_row(out, t->data, (size_t)t->packed.n, k, (size_t)id);
+        t->packed.kernel->unpack_row(out, t->data, &t->packed.format, (size_t)t->packed.n, k,
+                                     (size_t)id);
     else
         ew_convert_floats(out, EW_DTYPE_F32,
                           (const uint8_t *)t->data + (size_t)id * k * (ew_dtype_bits(t->dtype) / 8),

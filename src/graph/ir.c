@@ -266,7 +266,48 @@ static void part_copy(const struct ew_weight_part *p, size_t k, size_t elem_byte
     }
 }
 
-void ew_const_copy(const struct ew_value *v, void *dst)
+const struct ew_quant_format *ew_const_quant(const struct ew_value *v)
+{
+    return v && v->is_const && v->con.n_parts && v->con.parts[0].quant
+               ? &v->con.parts[0].quant->format
+               : NULL;
+}
+
+struct ew_value *ew_graph_add_const_quant(struct ew_graph *g, const char *name,
+                                          const struct ew_quant_source *src, size_t row, size_t n)
+{
+    const int64_t dims[2] = { (int64_t)n, (int64_t)src->k };
+    const struct ew_type type = ew_type_make(EW_DTYPE_F32, 2, dims);
+    const struct ew_weight_part part = { .n_rows = n,
+                                         .row_stride = (ptrdiff_t)src->k,
+                                         .col_stride = 1,
+                                         .quant = src,
+                                         .quant_row = row };
+
+    return ew_graph_add_const_parts(g, name, &type, &part, 1);
+}
+
+static bool quant_copy(const struct ew_value *v, size_t k, float *dst)
+{
+    const struct ew_quant_format *f = ew_const_quant(v);
+    void *scratch = ew_mem_alloc(EW_MEM_GRAPH, ew_quant_rows_bytes(f, 1, k));
+
+    if (!scratch)
+        return false;
+    const struct ew_quant_rows rows = ew_quant_rows_carve(f, 1, k, scratch);
+    for (size_t i = 0; i < v->con.n_parts; i++) {
+        const struct ew_weight_part *p = &v->con.parts[i];
+
+        for (size_t r = 0; r < p->n_rows; r++, dst += k) {
+            p->quant->read(p->quant, p->quant_row + r, 1, &rows);
+            ew_quant_decode_row(f, &rows, 0, k, dst);
+        }
+    }
+    ew_mem_free(scratch);
+    return true;
+}
+
+bool ew_const_copy(const struct ew_value *v, void *dst)
 {
     const size_t elem_bytes = ew_dtype_bits(v->type.dtype) / 8;
     const size_t k = v->type.n_dims ? (size_t)v->type.dim[v->type.n_dims - 1] : 1;
@@ -276,12 +317,15 @@ void ew_const_copy(const struct ew_value *v, void *dst)
     if (!v->con.n_parts) {
         if (ew_type_bytes(&v->type, &bytes) && bytes)
             memcpy(dst, v->con.data, bytes);
-        return;
+        return true;
     }
+    if (ew_const_quant(v))
+        return quant_copy(v, k, dst);
     for (size_t i = 0; i < v->con.n_parts; i++) {
         part_copy(&v->con.parts[i], k, elem_bytes, at);
         at += v->con.parts[i].n_rows * k * elem_bytes;
     }
+    return true;
 }
 
 /* ---- public ---- */

@@ -22,7 +22,8 @@ struct ew_node;
 
 /* Contents of a constant. One contiguous block (n_parts 0, data), or a 2-D or 3-D weight put
  * together from row blocks that stay where the checkpoint has them (n_parts > 0, data NULL): rows =
- * product of all dims but the last. */
+ * product of all dims but the last. Parts may be quantised, all in one format: then the type is
+ * f32, what the codes mean, and nothing is unpacked in memory. */
 struct ew_const {
     const void *data;
     struct ew_weight_part *parts;
@@ -155,7 +156,14 @@ ew_status ew_graph_print(const struct ew_graph *g, struct ew_buf *out);
 /* Reads the text form (constants must be printed in full or are zeros of the type when marked so).
  */
 ew_status ew_graph_parse(const char *text, size_t len, struct ew_graph **out, ew_error *err);
-/* Copies a constant's contents (parts gathered) into dst of its byte size. */
-void ew_const_copy(const struct ew_value *v, void *dst);
+/* Copies a constant's contents (parts gathered, quantised ones decoded) into dst of its byte size.
+ * False: out of memory. */
+bool ew_const_copy(const struct ew_value *v, void *dst);
+/* Format of a quantised constant; NULL for any other value. */
+const struct ew_quant_format *ew_const_quant(const struct ew_value *v);
+/* A quantised constant f32[n, k] over rows [row, row + n) of a source (borrowed: the graph must own
+ * it). NULL: out of memory. */
+struct ew_value *ew_graph_add_const_quant(struct ew_graph *g, const char *name,
+                                          const struct ew_quant_source *src, size_t row, size_t n);
 
 #endif

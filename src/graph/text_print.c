@@ -116,7 +116,10 @@ static bool put_contents(struct ew_buf *b, const struct ew_value *v)
     data = ew_mem_calloc(EW_MEM_GRAPH, bytes, 1);
     if (!data)
         return false;
-    ew_const_copy(v, data);
+    if (!ew_const_copy(v, data)) {
+        ew_mem_free(data);
+        return false;
+    }
     if (n <= EW_TEXT_CONST_CAP) {
         put_elements(b, v->type.dtype, data, n);
     } else if (is_all_zero(data, bytes)) {
@@ -137,6 +140,12 @@ static void put_parts(struct ew_buf *b, const struct ew_value *v)
     for (size_t i = 0; i < v->con.n_parts; i++)
         ew_buf_printf(b, " %zu%s", v->con.parts[i].n_rows,
                       v->con.parts[i].col_stride == 1 ? "" : " transposed");
+    if (ew_const_quant(v)) {
+        char format[64];
+
+        ew_quant_format_text(ew_const_quant(v), format, sizeof(format));
+        ew_buf_printf(b, " of %s", format);
+    }
 }
 
 /* ---- attributes ---- */

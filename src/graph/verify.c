@@ -31,6 +31,24 @@ static ew_status bad_type(struct verify *v, const struct ew_value *val)
     return EW_STATUS_OK;
 }
 
+static ew_status check_quant_part(struct verify *v, const struct ew_value *val, size_t i)
+{
+    const struct ew_weight_part *p = &val->con.parts[i];
+    const struct ew_quant_source *q = p->quant, *first = val->con.parts[0].quant;
+    const int64_t k = val->type.dim[val->type.n_dims - 1];
+
+    if (val->type.dtype != EW_DTYPE_F32 || !first || !ew_quant_format_ok(&q->format) ||
+        !ew_quant_format_equal(&q->format, &first->format))
+        return ew_fail(v->err, EW_STATUS_MISMATCH,
+                       "constant '%s': quantised part %zu is not like the parts before it",
+                       val->name, i);
+    if ((int64_t)q->k != k || p->quant_row > q->n || p->n_rows > q->n - p->quant_row)
+        return ew_fail(v->err, EW_STATUS_MISMATCH,
+                       "constant '%s': part %zu takes rows %zu to %zu of [%zu,%zu]", val->name, i,
+                       p->quant_row, p->quant_row + p->n_rows, q->n, q->k);
+    return EW_STATUS_OK;
+}
+
 static ew_status check_parts(struct verify *v, const struct ew_value *val)
 {
     const struct ew_type *t = &val->type;
@@ -46,10 +64,15 @@ static ew_status check_parts(struct verify *v, const struct ew_value *val)
     for (int i = 0; i + 1 < t->n_dims; i++)
         if (!ew_size_mul(rows, (size_t)t->dim[i], &rows))
             return ew_fail(v->err, EW_STATUS_LIMIT, "constant '%s': rows overflow", val->name);
-    for (size_t i = 0; i < val->con.n_parts; i++)
-        if (!val->con.parts[i].data || !ew_size_add(have, val->con.parts[i].n_rows, &have))
+    for (size_t i = 0; i < val->con.n_parts; i++) {
+        const struct ew_weight_part *p = &val->con.parts[i];
+
+        if (!p->data == !p->quant || !ew_size_add(have, p->n_rows, &have))
             return ew_fail(v->err, EW_STATUS_MALFORMED, "constant '%s': part %zu has no data",
                            val->name, i);
+        if (p->quant)
+            EW_TRY(check_quant_part(v, val, i));
+    }
     if (have != rows)
         return ew_fail(v->err, EW_STATUS_MISMATCH,
                        "constant '%s': parts have %zu rows, type has %zu", val->name, have, rows);

@@ -6,6 +6,7 @@
 
 #include "base/size.h"
 #include "kernels/linear_pack.h"
+#include "op/attrs.h"
 
 #define EW_KERNEL(name) extern const struct ew_linear_kernel name;
 #include "kernels/list_linear.inc"
@@ -44,4 +45,45 @@ const unsigned char *ew_weight_parts_row(const struct ew_weight_part *parts, siz
     }
     *col_bytes = 0;
     return NULL;
+}
+
+void ew_weight_parts_read(const struct ew_pack_args *a, size_t row, size_t n_rows,
+                          const struct ew_quant_rows *out)
+{
+    const size_t n_groups = ew_quant_groups(a->format, a->k);
+    size_t done = 0, at = 0;
+
+    for (size_t i = 0; i < a->n_parts && done < n_rows; i++) {
+        const struct ew_weight_part *p = &a->parts[i];
+        const size_t lo = row + done;
+
+        if (lo < at + p->n_rows) {
+            const size_t left = at + p->n_rows - lo;
+            const size_t n = n_rows - done < left ? n_rows - done : left;
+            const struct ew_quant_rows to = { out->codes + done * a->k,
+                                              out->scales + done * n_groups,
+                                              out->zeros + done * n_groups, out->row_scale + done };
+
+            p->quant->read(p->quant, p->quant_row + lo - at, n, &to);
+            done += n;
+        }
+        at += p->n_rows;
+    }
+    memset(out->codes + done * a->k, 0, (n_rows - done) * a->k);
+    for (size_t i = done * n_groups; i < n_rows * n_groups; i++) {
+        out->scales[i] = 0.0f;
+        out->zeros[i] = 0;
+    }
+    for (size_t i = done; i < n_rows; i++)
+        out->row_scale[i] = 0.0f;
+}
+
+bool ew_linear_kernel_runs(const struct ew_linear_kernel *k, ew_dtype dtype,
+                           const struct ew_quant_format *f, size_t n_cols, int x_quant)
+{
+    if (k->x_quant != EW_XQ_NONE && k->x_quant != x_quant)
+        return false;
+    if (!ew_quant_is(f))
+        return !k->takes && k->weight_dtype == dtype;
+    return k->takes && k->takes(f, n_cols);
 }

@@ -19,14 +19,15 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "edgewise/base.h"
+#include "tensor/quant.h"
 
 struct ew_linear_args {
     const float *x; /* [m][x_stride] */
     size_t x_stride;
-    const void *w;         /* packed */
-    const float *bias;     /* [n] in the order of W's rows, or NULL */
-    const float *residual; /* [m][residual_stride], or NULL */
+    const void *w;                        /* packed */
+    const struct ew_quant_format *format; /* of w; NULL or code NONE for plain kernels */
+    const float *bias;                    /* [n] in the order of W's rows, or NULL */
+    const float *residual;                /* [m][residual_stride], or NULL */
     size_t residual_stride;
     float *y; /* [m][y_stride] */
     size_t y_stride;
@@ -38,29 +39,50 @@ struct ew_linear_args {
 
 /* Where the rows of an unpacked weight lie: rows [row_begin, row_begin+n_rows) of W. */
 struct ew_weight_part {
-    const void *data;
+    const void *data; /* NULL with quant */
     size_t n_rows;
     ptrdiff_t row_stride,
         col_stride; /* in elements: a checkpoint's [N,K] has K,1; ONNX's [K,N] has 1,N */
+    const struct ew_quant_source
+        *quant; /* rows [quant_row, quant_row + n_rows) of it; NULL: plain */
+    size_t quant_row;
 };
 
-/* One way to run one weight dtype. Units are what a range splits: a panel, or a gate/up pair of
- * panels. */
+/* What to pack: parts in row order, all plain or all of one quantised format. */
+struct ew_pack_args {
+    const struct ew_quant_format *format; /* NULL or code NONE: plain */
+    const struct ew_weight_part *parts;
+    size_t n_parts, n, k;
+    bool glu;
+    void *scratch; /* pack_scratch_bytes, 64-byte aligned, one a thread */
+};
+
+/* One way to run one kind of weight. Units are what a range splits: a panel, or a gate/up pair of
+ * panels. `f` is the format of a quantised weight, ignored by kernels of plain ones.
+ *
+ * x_quant (enum ew_x_quant, op/attrs.h) says what a kernel does to x: NONE works on x as it is, to
+ * the tolerance above. INT8_ROW rounds each row of x to int8 first (scale = amax / 127, nearest
+ * even; a row of zeros has scale 0) and multiplies integers: then the tolerance is against the
+ * rounded x, and the integer sums are exact. */
 struct ew_linear_kernel {
     const char *name;      /* "linear_bf16__avx2_p16" */
     uint32_t cpu_need;     /* enum ew_cpu_flags */
-    ew_dtype weight_dtype; /* as stored: f32, f16, bf16 (quantised ones come with their issue) */
-    unsigned panel;        /* outputs a panel */
-    size_t (*packed_bytes)(size_t n, size_t k, bool glu);
-    /* Packs units [begin, end) into dst (the place of the whole packed weight). parts: in row
-     * order. */
-    void (*pack)(void *dst, const struct ew_weight_part *parts, size_t n_parts, size_t n, size_t k,
-                 bool glu, size_t begin, size_t end);
-    /* Row n of the unpacked weight as f32 (embedding lookup in a tied head, tests). Not for glu. */
-    void (*unpack_row)(float *dst, const void *packed, size_t n, size_t k, size_t row);
+    ew_dtype weight_dtype; /* f32, f16 or bf16; NONE: a quantised format that `takes` accepts */
+    int x_quant;
+    bool (*takes)(const struct ew_quant_format *f, size_t k); /* NULL for plain weights */
+    unsigned panel;                                           /* outputs a panel */
+    size_t (*packed_bytes)(const struct ew_quant_format *f, size_t n, size_t k, bool glu);
+    /* Working memory of one pack call. NULL: none. */
+    size_t (*pack_scratch_bytes)(const struct ew_quant_format *f, size_t k);
+    /* Packs units [begin, end) into dst (the place of the whole packed weight). */
+    void (*pack)(void *dst, const struct ew_pack_args *a, size_t begin, size_t end);
+    /* Row `row` of the unpacked weight as f32 (embedding lookup in a tied head, tests). Not for
+     * glu. */
+    void (*unpack_row)(float *dst, const void *packed, const struct ew_quant_format *f, size_t n,
+                       size_t k, size_t row);
     size_t (*n_units)(size_t n, bool glu);
     /* Per-thread working memory for up to m rows; may be 0. */
-    size_t (*scratch_bytes)(size_t m, size_t n, size_t k);
+    size_t (*scratch_bytes)(const struct ew_quant_format *f, size_t m, size_t n, size_t k);
     void (*run)(const struct ew_linear_args *a, size_t unit_begin, size_t unit_end, void *scratch);
 };
 
@@ -69,5 +91,9 @@ struct ew_linear_kernel {
 const struct ew_linear_kernel *const *ew_linear_kernels(size_t *n);
 /* By name, NULL if this build has none. */
 const struct ew_linear_kernel *ew_linear_kernel_find(const char *name);
+/* Whether kernel k runs a weight of this dtype and format (NULL or code NONE: plain) with x treated
+ * as x_quant. A kernel that keeps x as it is runs every x_quant: the caller rounds x before. */
+bool ew_linear_kernel_runs(const struct ew_linear_kernel *k, ew_dtype dtype,
+                           const struct ew_quant_format *f, size_t n_cols, int x_quant);
 
 #endif

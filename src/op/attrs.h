@@ -199,7 +199,9 @@ enum ew_act {
  * i32 [B] 5 rope_rotary_cos_sin f32 [1|B, >=cap, rd]; row = cos[rd/2] then sin[rd/2] 6
  * kvcache_start_index i32 [0|B] 7 attention_mask i32 [B,S,words] packed bits (tree)   8
  * attention_pos_id i32 [B,S|1] (tree) 9 q_norm weight [D] (per head) or [Hq*D] (full)   10 k_norm
- * weight [D] or [Hkv*D] 11 sinks [Hq] (reserved) outputs: 0 attention [B,S,Hq*D]   1
+ * weight [D] or [Hkv*D] 11 sinks [Hq] (reserved) 12 kv_scales f32 [2,Hkv] constant: scales of an
+ * f8e4m3 cache, of K and then of V (absent: 1; read by no other cache). Input 3 is f32, f16, bf16 or
+ * f8e4m3 [B,2,Hkv,cap,D], or i8 [B,2,Hkv,cap,D+4], whose rows end with their scale. outputs: 0 attention [B,S,Hq*D]   1
  * present_key_value = input 3 updated in place Modes and the meaning of context_lengths are
  * EDGE-LLM's, section 3.1 (see kernels/attention.h). */
 enum ew_qk_norm { EW_QK_NORM_NONE = 0, EW_QK_NORM_HEAD = 1, EW_QK_NORM_FULL = 2 };
@@ -216,6 +218,24 @@ struct ew_attr_kv_attention {
     int32_t use_rope; /* 0: positions are not encoded (NoPE layer); input 5 is ignored */
 };
 
+/* Last dim of a cache of this dtype; 0: no cache can be of it. */
+int64_t ew_kv_row_width(ew_dtype cache, int64_t head_size);
+
+/* How x is rounded before a quantised product. x' = decode(encode(x / s)) * s, nearest even,
+ * saturating. ROW and BLOCK scales come from x itself: s = amax / (largest code). */
+enum ew_x_quant {
+    EW_XQ_NONE = 0,
+    EW_XQ_INT8,      /* static: s = x_scale */
+    EW_XQ_INT8_ROW,  /* a scale a row (token) */
+    EW_XQ_FP8,       /* e4m3, static: s = x_scale */
+    EW_XQ_FP8_ROW,   /* e4m3, a scale a row */
+    EW_XQ_FP8_BLOCK, /* e4m3, a scale every x_block columns */
+    EW_XQ_NVFP4,     /* e2m1, block scales amax/6 rounded to e4m3 after division by x_scale */
+    EW_XQ_MXFP8,     /* e4m3, blocks of x_block, power-of-two scale: exponent of amax less 8 */
+    EW_XQ_MXFP4,     /* e2m1, the same with exponent of amax less 2 */
+    EW_XQ_COUNT
+};
+
 /* Linear: y = act(x W^T + bias) [* up] [+ residual]
  * inputs: 0 x [..,K]  1 weight [N,K] constant, row-major as in a checkpoint  2 bias [N] (optional)
  *         3 residual [..,N'] (optional), added last
@@ -225,6 +245,9 @@ struct ew_attr_kv_attention {
 struct ew_attr_linear {
     int32_t act, glu;
     float scale, softcap;
+    int32_t x_quant; /* enum ew_x_quant: x is rounded like this first */
+    int32_t x_block; /* columns of a block, where x_quant has blocks */
+    float x_scale;   /* where x_quant is static; NVFP4: the factor on all block scales */
 };
 
 /* FusedRmsNorm: y = x * rsqrt(mean(x^2) + eps) * w [+ residual]; the last axis. */
@@ -239,6 +262,7 @@ struct ew_attr_fused_rms_norm {
 struct ew_attr_moe {
     int64_t top_k;
     int32_t norm_topk, act;
+    int32_t x_quant, x_block; /* of both products of every expert; no static ones */
 };
 
 /* Pointwise program: a chain of elementwise f32 ops, run block by block from L1. Register r0..r7

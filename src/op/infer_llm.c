@@ -74,6 +74,13 @@ static ew_status want_vector(struct ew_infer *f, int input, int64_t n)
 
 /* ---- KvAttention ---- */
 
+int64_t ew_kv_row_width(ew_dtype cache, int64_t head_size)
+{
+    if (cache == EW_DTYPE_I8)
+        return head_size + (int64_t)sizeof(float);
+    return is_plain_float(cache) || cache == EW_DTYPE_F8E4M3 ? head_size : 0;
+}
+
 static ew_status kv_check_attrs(struct ew_infer *f)
 {
     const struct ew_attr_kv_attention *a = &f->attrs->kv_attention;
@@ -126,17 +133,35 @@ static ew_status kv_check_qkv(struct ew_infer *f)
     return EW_STATUS_OK;
 }
 
+/* The cache: rows of an i8 one end with 4 bytes of scale. */
+static ew_status kv_check_cache(struct ew_infer *f)
+{
+    const struct ew_attr_kv_attention *a = &f->attrs->kv_attention;
+    const struct ew_type *kv = in_type(f, 3);
+    const int64_t width = ew_kv_row_width(kv->dtype, a->head_size);
+
+    if (!width)
+        return ew_fail(f->err, EW_STATUS_MISMATCH,
+                       "input 3 is %s, a cache is f32, f16, bf16, f8e4m3 or i8",
+                       ew_dtype_text(kv->dtype));
+    EW_TRY(want_rank(f, 3, 5));
+    EW_TRY(want_dim(f, 3, 0, in_type(f, 0)->dim[0]));
+    EW_TRY(want_dim(f, 3, 1, 2));
+    EW_TRY(want_dim(f, 3, 2, a->num_kv_heads));
+    if (!dims_agree(kv->dim[4], width))
+        return ew_fail(f->err, EW_STATUS_MISMATCH,
+                       "dim 4 of input 3 is %lld, needed of %s with head_size %lld is %lld",
+                       (long long)kv->dim[4], ew_dtype_text(kv->dtype), (long long)a->head_size,
+                       (long long)width);
+    return EW_STATUS_OK;
+}
+
 static ew_status kv_check_state(struct ew_infer *f)
 {
     const struct ew_attr_kv_attention *a = &f->attrs->kv_attention;
     const int64_t batch = in_type(f, 0)->dim[0];
 
-    EW_TRY(want_float(f, 3));
-    EW_TRY(want_rank(f, 3, 5));
-    EW_TRY(want_dim(f, 3, 0, batch));
-    EW_TRY(want_dim(f, 3, 1, 2));
-    EW_TRY(want_dim(f, 3, 2, a->num_kv_heads));
-    EW_TRY(want_dim(f, 3, 4, a->head_size));
+    EW_TRY(kv_check_cache(f));
     EW_TRY(want_dtype(f, 4, EW_DTYPE_I32));
     EW_TRY(want_rank(f, 4, 1));
     EW_TRY(want_dim(f, 4, 0, batch));
@@ -185,7 +210,12 @@ static ew_status kv_check_extras(struct ew_infer *f)
     EW_TRY(want_vector(f, 10, heads_k * a->head_size));
     if (in_type(f, 11))
         return ew_fail(f->err, EW_STATUS_UNSUPPORTED, "input 11 (sinks) is given");
-    return EW_STATUS_OK;
+    if (!in_type(f, 12))
+        return EW_STATUS_OK;
+    EW_TRY(want_dtype(f, 12, EW_DTYPE_F32));
+    EW_TRY(want_rank(f, 12, 2));
+    EW_TRY(want_dim(f, 12, 0, 2));
+    return want_dim(f, 12, 1, a->num_kv_heads);
 }
 
 static ew_status infer_kv_attention(struct ew_infer *f)
@@ -230,6 +260,23 @@ static ew_status check_act(struct ew_infer *f, int32_t act)
                    EW_ACT_NONE, EW_ACT_RELU2);
 }
 
+/* Rounding of x: a known kind, blocks that divide the columns, a scale that can divide. */
+static ew_status check_x_quant(struct ew_infer *f, int32_t kind, int32_t block, float scale)
+{
+    const bool blocks = kind == EW_XQ_FP8_BLOCK || kind == EW_XQ_NVFP4 || kind == EW_XQ_MXFP8 ||
+                        kind == EW_XQ_MXFP4;
+
+    if (kind < EW_XQ_NONE || kind >= EW_XQ_COUNT)
+        return ew_fail(f->err, EW_STATUS_MALFORMED, "x_quant is %d, must be %d to %d", (int)kind,
+                       EW_XQ_NONE, EW_XQ_COUNT - 1);
+    if (blocks && block < 1)
+        return ew_fail(f->err, EW_STATUS_MALFORMED, "x_block is %d, must be 1 or more", (int)block);
+    if (!(scale > 0) || scale > 3.0e38f)
+        return ew_fail(f->err, EW_STATUS_MALFORMED, "x_scale is %g, must be positive",
+                       (double)scale);
+    return EW_STATUS_OK;
+}
+
 static ew_status infer_linear(struct ew_infer *f)
 {
     const struct ew_attr_linear *a = &f->attrs->linear;
@@ -237,6 +284,7 @@ static ew_status infer_linear(struct ew_infer *f)
     struct ew_type *y = &f->out[0];
 
     EW_TRY(check_act(f, a->act));
+    EW_TRY(check_x_quant(f, a->x_quant, a->x_block, a->x_scale));
     EW_TRY(want_float(f, 0));
     EW_TRY(want_some_rank(f, 0));
     EW_TRY(want_float(f, 1));
@@ -269,6 +317,9 @@ static ew_status infer_moe(struct ew_infer *f)
     int64_t e;
 
     EW_TRY(check_act(f, a->act));
+    EW_TRY(check_x_quant(f, a->x_quant, a->x_block, 1.0f));
+    if (a->x_quant == EW_XQ_INT8 || a->x_quant == EW_XQ_FP8)
+        return ew_fail(f->err, EW_STATUS_UNSUPPORTED, "static rounding of x for experts");
     for (int i = 0; i < 4; i++)
         EW_TRY(want_float(f, i));
     EW_TRY(want_some_rank(f, 0));

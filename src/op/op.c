@@ -32,6 +32,8 @@ static const char *const k_nearest_names[] = { "round_prefer_floor", "round_pref
 static const char *const k_policy_names[] = { "stretch", "not_larger", "not_smaller", NULL };
 static const char *const k_act_names[] = { "none", "silu",  "gelu_tanh", "gelu_erf",
                                            "relu", "relu2", NULL };
+static const char *const k_x_quant_names[] = { "none",      "int8",  "int8_row", "fp8",   "fp8_row",
+                                               "fp8_block", "nvfp4", "mxfp8",    "mxfp4", NULL };
 static const char *const k_qk_norm_names[] = { "none", "head", "full", NULL };
 
 /* ---- schemas ---- */
@@ -171,11 +173,15 @@ FIELDS k_kv_attention[] = {
     FIELD(kv_attention, "use_rope", use_rope, I32, 1), FIELD_END };
 FIELDS k_linear[] = {
     FIELD_ENUM(linear, "act", act, k_act_names, EW_ACT_NONE), FIELD(linear, "glu", glu, I32, 0),
-    FIELD(linear, "scale", scale, F32, 1), FIELD(linear, "softcap", softcap, F32, 0), FIELD_END };
+    FIELD(linear, "scale", scale, F32, 1), FIELD(linear, "softcap", softcap, F32, 0),
+    FIELD_ENUM(linear, "x_quant", x_quant, k_x_quant_names, EW_XQ_NONE),
+    FIELD(linear, "x_block", x_block, I32, 0), FIELD(linear, "x_scale", x_scale, F32, 1), FIELD_END };
 FIELDS k_fused_rms_norm[] = { FIELD(fused_rms_norm, "epsilon", epsilon, F32, 1e-5), FIELD_END };
 FIELDS k_moe[] = {
     FIELD(moe, "top_k", top_k, I64, 1), FIELD(moe, "norm_topk", norm_topk, I32, 0),
-    FIELD_ENUM(moe, "act", act, k_act_names, EW_ACT_SILU), FIELD_END };
+    FIELD_ENUM(moe, "act", act, k_act_names, EW_ACT_SILU),
+    FIELD_ENUM(moe, "x_quant", x_quant, k_x_quant_names, EW_XQ_NONE),
+    FIELD(moe, "x_block", x_block, I32, 0), FIELD_END };
 FIELDS k_pointwise[] = { { "program", EW_FIELD_PROGRAM, 0, 0, 0, NULL }, FIELD_END };
 /* clang-format on */
 

@@ -23,13 +23,14 @@ static struct ew_node *match_act_node(const struct ew_value *v, int *act)
     return *act != EW_ACT_NONE ? n : NULL;
 }
 
-static ew_status make_glu(struct ew_graph *g, struct ew_node *at, int act, struct ew_value *x,
-                          struct ew_value *w, struct ew_value *bias, ew_error *err)
+/* gate: the Linear whose x, and rounding of x, it keeps. */
+static ew_status make_glu(struct ew_graph *g, struct ew_node *at, int act,
+                          const struct ew_node *gate, struct ew_value *w, struct ew_value *bias,
+                          ew_error *err)
 {
-    struct ew_value *in[3] = { x, w, bias };
-    union ew_attrs attrs;
+    struct ew_value *in[3] = { gate->in[0], w, bias };
+    union ew_attrs attrs = gate->attrs;
 
-    ew_op_attrs_init(EW_OP_LINEAR, &attrs);
     attrs.linear.act = act;
     attrs.linear.glu = 1;
     return ew_rewrite_node(g, at, EW_OP_LINEAR, &attrs, in, bias ? 3 : 2, NULL, err);
@@ -45,8 +46,8 @@ static ew_status from_two(struct ew_graph *g, struct ew_node *at, int act,
     struct ew_value *w, *bias;
     struct ew_type t;
 
-    if (!part[0] || !part[1] || part[0]->in[0] != part[1]->in[0] || !is_plain(part[0]) ||
-        !is_plain(part[1]) || !ew_match_same_type(part[0]->in[1], part[1]->in[1]))
+    if (!part[0] || !part[1] || !is_plain(part[0]) || !is_plain(part[1]) ||
+        !ew_match_joinable(part[0], part[1]) || !ew_match_same_type(part[0]->in[1], part[1]->in[1]))
         return EW_STATUS_OK;
     t = part[0]->in[1]->type;
     t.dim[0] *= 2;
@@ -57,7 +58,7 @@ static ew_status from_two(struct ew_graph *g, struct ew_node *at, int act,
         return ew_fail(err, EW_STATUS_NO_MEMORY, "weight of node '%s'", at->name);
     EW_TRY(ew_rewrite_biases(g, part, 2, &bias, err));
     *done = true;
-    return make_glu(g, at, act, part[0]->in[0], w, bias, err);
+    return make_glu(g, at, act, part[0], w, bias, err);
 }
 
 static ew_status from_halves(struct ew_graph *g, struct ew_node *at, int act,
@@ -78,8 +79,8 @@ static ew_status from_halves(struct ew_graph *g, struct ew_node *at, int act,
     if (!linear || source->n_uses != n_cuts || source->is_output || !is_plain(linear))
         return EW_STATUS_OK;
     *done = true;
-    return make_glu(g, at, act, linear->in[0], linear->in[1],
-                    linear->n_in > 2 ? linear->in[2] : NULL, err);
+    return make_glu(g, at, act, linear, linear->in[1], linear->n_in > 2 ? linear->in[2] : NULL,
+                    err);
 }
 
 ew_status ew_pass_fuse_glu(struct ew_graph *g, size_t *n_changes, ew_error *err)

@@ -34,8 +34,8 @@ static ew_status join_linears(struct ew_graph *g, struct ew_node *at, struct ew_
     if (!in[1])
         return ew_fail(err, EW_STATUS_NO_MEMORY, "weight of node '%s'", part[0]->name);
     EW_TRY(ew_rewrite_biases(g, part, 3, &in[2], err));
-    EW_TRY(ew_graph_insert_node(g, at, EW_OP_LINEAR, part[0]->name, NULL, in, in[2] ? 3 : 2, 1,
-                                &joined, err));
+    EW_TRY(ew_graph_insert_node(g, at, EW_OP_LINEAR, part[0]->name, &part[0]->attrs, in,
+                                in[2] ? 3 : 2, 1, &joined, err));
     *out = joined->out[0];
     return EW_STATUS_OK;
 }
@@ -71,9 +71,7 @@ static ew_status fuse(struct ew_graph *g, struct ew_node *n, size_t *n_changes, 
     if (!packed) {
         for (int i = 0; i < 3; i++) {
             part[i] = plain_linear(n->in[i]);
-            if (!part[i] || part[i]->in[0] != part[0]->in[0] ||
-                part[i]->in[1]->type.dtype != part[0]->in[1]->type.dtype ||
-                part[i]->in[1]->type.dim[1] != part[0]->in[1]->type.dim[1])
+            if (!part[i] || !ew_match_joinable(part[i], part[0]))
                 return EW_STATUS_OK;
         }
         EW_TRY(join_linears(g, n, part, &packed, err));

@@ -202,6 +202,18 @@ struct ew_value *ew_rewrite_vector(struct ew_graph *g, struct ew_value *v, int64
     return ew_graph_add_const(g, v->name, &t, v->con.data, false);
 }
 
+bool ew_match_joinable(const struct ew_node *a, const struct ew_node *b)
+{
+    const struct ew_attr_linear *x = &a->attrs.linear, *y = &b->attrs.linear;
+    const struct ew_value *w = a->in[1], *v = b->in[1];
+    const struct ew_quant_format *f = ew_const_quant(w), *h = ew_const_quant(v);
+
+    return a->in[0] == b->in[0] && w->type.dtype == v->type.dtype &&
+           w->type.dim[1] == v->type.dim[1] && x->x_quant == y->x_quant &&
+           x->x_block == y->x_block && x->x_scale == y->x_scale && !f == !h &&
+           (!f || ew_quant_format_equal(f, h));
+}
+
 bool ew_rewrite_rows(struct ew_graph *g, const struct ew_value *w, struct ew_weight_list *list)
 {
     const size_t add = w->con.n_parts ? w->con.n_parts : 1;

@@ -44,6 +44,9 @@ struct ew_weight_list {
     struct ew_weight_part *parts;
     size_t n;
 };
+/* Whether the weights of two Linears may become one: same x, columns, dtype and format, and x
+ * rounded alike. */
+bool ew_match_joinable(const struct ew_node *a, const struct ew_node *b);
 bool ew_rewrite_rows(struct ew_graph *g, const struct ew_value *w, struct ew_weight_list *list);
 /* One f32 bias [rows] from the biases (NULL: zeros) of n_w weights; *out NULL when there is none at
  * all. */

@@ -25,6 +25,8 @@ enum ew_plan_kind { EW_PLAN_ACT = 0, EW_PLAN_INPUT = 1, EW_PLAN_CONST = 2 };
 /* A weight in a kernel's own layout. kernel NULL: the tensor is plain row-major. */
 struct ew_packed {
     const struct ew_linear_kernel *kernel;
+    struct ew_quant_format format; /* code NONE: plain */
+    int x_quant;                   /* enum ew_x_quant of the nodes that use it */
     uint64_t n, k;
     uint64_t n_experts; /* 1, or E blocks of expert_bytes (Moe) */
     uint64_t expert_bytes;
@@ -78,6 +80,8 @@ struct ew_plan_candidate {
 /* One distinct Linear problem and how it is run. */
 struct ew_plan_tactic {
     ew_dtype dtype;
+    struct ew_quant_format format; /* code NONE: plain */
+    int x_quant;
     uint64_t n, k;
     bool glu;
     uint32_t n_uses;

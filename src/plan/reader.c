@@ -52,6 +52,18 @@ static ew_status read_meta(struct reader *rd, ew_error *err)
     return st;
 }
 
+/* False: no such format. */
+static bool read_format(struct ew_rd *r, struct ew_quant_format *f)
+{
+    *f = (struct ew_quant_format){ .code = (ew_dtype)ew_rd_u8(r) };
+    if (f->code == EW_DTYPE_NONE)
+        return true;
+    f->scale = (ew_dtype)ew_rd_u8(r);
+    f->group = ew_rd_u32(r);
+    f->zero = ew_rd_u8(r);
+    return ew_quant_format_ok(f);
+}
+
 static ew_status read_packed(struct reader *rd, struct ew_rd *r, struct ew_plan_tensor *t,
                              ew_error *err)
 {
@@ -64,8 +76,9 @@ static ew_status read_packed(struct reader *rd, struct ew_rd *r, struct ew_plan_
     w->n_experts = ew_rd_u64(r);
     w->expert_bytes = ew_rd_u64(r);
     w->glu = ew_rd_u8(r) != 0;
-    if (r->bad || !name)
+    if (!read_format(r, &w->format) || r->bad || !name)
         return bad(err, "packed weight", 0);
+    w->x_quant = ew_rd_u8(r);
     w->kernel = ew_linear_kernel_find(name);
     if (!w->kernel)
         return ew_fail(err, EW_STATUS_MISMATCH,
@@ -74,8 +87,10 @@ static ew_status read_packed(struct reader *rd, struct ew_rd *r, struct ew_plan_
     EW_TRY(need_cpu(rd, name, w->kernel->cpu_need, err));
     rd->p->cpu_need |= w->kernel->cpu_need;
     if (!w->n || !w->k || !w->n_experts || w->n > INT32_MAX || w->k > INT32_MAX ||
-        (w->glu && w->n % 2) ||
-        w->kernel->packed_bytes((size_t)w->n, (size_t)w->k, w->glu) != w->expert_bytes ||
+        (w->glu && w->n % 2) || r->bad ||
+        !ew_linear_kernel_runs(w->kernel, t->dtype, &w->format, (size_t)w->k, w->x_quant) ||
+        w->kernel->packed_bytes(&w->format, (size_t)w->n, (size_t)w->k, w->glu) !=
+            w->expert_bytes ||
         !ew_size_mul((size_t)w->expert_bytes, (size_t)w->n_experts, &bytes) || bytes != t->bytes)
         return ew_fail(err, EW_STATUS_MALFORMED,
                        "weight '%s': %llu x [%llu,%llu] packed in %llu bytes", t->name,
@@ -297,6 +312,9 @@ static ew_status read_tactics(struct reader *rd, ew_error *err)
         struct ew_plan_tactic *t = &p->tactics[i];
         const unsigned dtype = ew_rd_u8(&r);
 
+        if (!read_format(&r, &t->format))
+            return bad(err, "tactic", i);
+        t->x_quant = ew_rd_u8(&r);
         t->n = ew_rd_u64(&r);
         t->k = ew_rd_u64(&r);
         t->glu = ew_rd_u8(&r) != 0;

@@ -1,6 +1,16 @@
 /* plan/sections.c - bodies of GRAPH, MEMORY and TACTICS as bytes; the reading side is reader.c. */
 #include "plan/codec.h"
 
+static void write_format(const struct ew_quant_format *f, struct ew_buf *b)
+{
+    ew_wr_u8(b, (uint8_t)f->code);
+    if (f->code == EW_DTYPE_NONE)
+        return;
+    ew_wr_u8(b, (uint8_t)f->scale);
+    ew_wr_u32(b, f->group);
+    ew_wr_u8(b, (uint8_t)f->zero);
+}
+
 static void write_tensor(const struct ew_plan_tensor *t, struct ew_buf *b)
 {
     ew_wr_str(b, t->name);
@@ -22,6 +32,8 @@ static void write_tensor(const struct ew_plan_tensor *t, struct ew_buf *b)
     ew_wr_u64(b, t->packed.n_experts);
     ew_wr_u64(b, t->packed.expert_bytes);
     ew_wr_u8(b, t->packed.glu);
+    write_format(&t->packed.format, b);
+    ew_wr_u8(b, (uint8_t)t->packed.x_quant);
 }
 
 void ew_plan_write_graph(const struct ew_plan *p, struct ew_buf *b)
@@ -95,6 +107,8 @@ void ew_plan_write_tactics(const struct ew_plan *p, struct ew_buf *b)
         const struct ew_plan_tactic *t = &p->tactics[i];
 
         ew_wr_u8(b, (uint8_t)t->dtype);
+        write_format(&t->format, b);
+        ew_wr_u8(b, (uint8_t)t->x_quant);
         ew_wr_u64(b, t->n);
         ew_wr_u64(b, t->k);
         ew_wr_u8(b, t->glu);

@@ -80,7 +80,7 @@ static double time_linear(struct bench *b, const struct ew_linear_kernel *kern, 
                                    .k = nk[1],
                                    .scale = 1.0f };
     j.n_units = kern->n_units(nk[0], false);
-    j.scratch_bytes = kern->scratch_bytes(m, nk[0], nk[1]) / 64 * 64 + 64;
+    j.scratch_bytes = kern->scratch_bytes(NULL, m, nk[0], nk[1]) / 64 * 64 + 64;
     j.scratch = aligned_alloc(64, j.scratch_bytes * n_threads);
     const double s = best_run(b, linear_pass, &j);
     free(j.scratch);
@@ -97,7 +97,7 @@ static void bench_linear(struct bench *b, const struct ew_linear_kernel *kern)
     static const size_t ms[] = { 1, 2, 4, 6, 8, 12, 16, 32, 64, 128, 512 };
 
     for (size_t i = 0; i < sizeof(shapes) / sizeof(shapes[0]); i++) {
-        const size_t *nk = shapes[i], bytes = kern->packed_bytes(nk[0], nk[1], false);
+        const size_t *nk = shapes[i], bytes = kern->packed_bytes(NULL, nk[0], nk[1], false);
         unsigned char *w = ew_os_pages_alloc(bytes, true);
         double one = 0;
         for (size_t j = 0; j < bytes / 2; j++) { /* small floats of any format */
@@ -241,7 +241,7 @@ int ck_bench(struct ck *c)
            b.bandwidth * 1e-9, b.flops * 1e-9);
     const struct ew_linear_kernel *const *lin = ew_linear_kernels(&n);
     for (size_t i = 0; i < n; i++)
-        if (lin[i]->cpu_need && ck_wants(c, lin[i]->name, lin[i]->cpu_need))
+        if (lin[i]->cpu_need && !lin[i]->takes && ck_wants(c, lin[i]->name, lin[i]->cpu_need))
             bench_linear(&b, lin[i]);
     const struct ew_attn_kernel *const *attn = ew_attn_kernels(&n);
     for (size_t i = 0; i < n; i++) {

@@ -182,7 +182,7 @@ static void run_rows(const struct ew_linear_kernel *kern, const struct problem *
                                 .scale = s->scale,
                                 .softcap = s->softcap };
     const size_t n_units = kern->n_units(s->n, s->glu);
-    void *scratch = aligned_alloc(64, kern->scratch_bytes(a.m, a.n, a.k) / 64 * 64 + 64);
+    void *scratch = aligned_alloc(64, kern->scratch_bytes(NULL, a.m, a.n, a.k) / 64 * 64 + 64);
 
     if (s->in_place && a.residual) {
         for (size_t m = 0; m < a.m; m++)
@@ -238,7 +238,7 @@ static void check_unpack(struct ck *c, const struct ew_linear_kernel *kern, cons
     float *row = malloc(p->s.k * 4);
 
     for (size_t n = 0; n < p->s.n && !p->s.glu; n++) {
-        kern->unpack_row(row, w, p->s.n, p->s.k, n);
+        kern->unpack_row(row, w, NULL, p->s.n, p->s.k, n);
         for (size_t k = 0; k < p->s.k; k++)
             if (!ck_same_float(row[k], p->w[n * p->s.k + k])) {
                 describe(c, kern->name, p, "unpack_row differs", n * p->s.k + k, 0);
@@ -255,7 +255,8 @@ static void check_one(struct ck *c, const struct ew_linear_kernel *kern, const s
 
     problem_make(c, &p, kern->weight_dtype);
     const size_t n_units = kern->n_units(s->n, s->glu), y_stride = p.n_out + s->y_pad;
-    const size_t packed = kern->packed_bytes(s->n, s->k, s->glu), aligned = (packed + 63) / 64 * 64;
+    const size_t packed = kern->packed_bytes(NULL, s->n, s->k, s->glu),
+                 aligned = (packed + 63) / 64 * 64;
     const size_t y_bytes = ((s->m - 1) * y_stride + p.n_out) * 4;
     struct ck_mem w_mem = ck_mem_make(aligned), y_mem = ck_mem_make(y_bytes),
                   o_mem = ck_mem_make(y_bytes);
@@ -263,8 +264,11 @@ static void check_one(struct ck *c, const struct ew_linear_kernel *kern, const s
     const size_t half = n_units / 2, all_rows[2] = { 0, s->m };
 
     ck_canary_set(w_mem.at, aligned);
-    kern->pack(w_mem.at, p.parts, s->n_parts, s->n, s->k, s->glu, half, n_units);
-    kern->pack(w_mem.at, p.parts, s->n_parts, s->n, s->k, s->glu, 0, half);
+    const struct ew_pack_args pack = {
+        .parts = p.parts, .n_parts = s->n_parts, .n = s->n, .k = s->k, .glu = s->glu
+    };
+    kern->pack(w_mem.at, &pack, half, n_units);
+    kern->pack(w_mem.at, &pack, 0, half);
     if (!ck_canary_ok(w_mem.at + packed, aligned - packed))
         describe(c, kern->name, &p, "pack wrote past its bytes", packed, 0);
     ck_canary_set(y, y_bytes);
@@ -321,8 +325,8 @@ void ck_linear(struct ck *c)
     const struct ew_linear_kernel *const *all = ew_linear_kernels(&n);
 
     for (size_t i = 0; i < n; i++) {
-        if (!ck_wants(c, all[i]->name, all[i]->cpu_need))
-            continue;
+        if (all[i]->takes || !ck_wants(c, all[i]->name, all[i]->cpu_need))
+            continue; /* quantised ones: check_quant.c */
         const size_t before = c->n_failures;
         for (size_t j = 0; j < 240; j++) {
             const struct shape s = random_shape(c, j);

@@ -221,7 +221,7 @@ static void test_verifier_refuses(void **state)
 static void test_verifier_checks_parts(void **state)
 {
     static const float w[12];
-    const struct ew_weight_part parts[2] = { { w, 2, 4, 1 }, { w, 1, 1, 3 } };
+    const struct ew_weight_part parts[2] = { { w, 2, 4, 1, NULL, 0 }, { w, 1, 1, 3, NULL, 0 } };
     const int64_t dims[2] = { 3, 4 };
     struct ew_type t = ew_type_make(EW_DTYPE_F32, 2, dims);
     struct ew_graph *g = parse(k_small);
@@ -239,7 +239,7 @@ static void test_parts_are_gathered(void **state)
 {
     static const float kn[6] = { 1, 2, 3, 4, 5, 6 }; /* [K=2, N=3] */
     static const float nk[2] = { 7, 8 };
-    const struct ew_weight_part parts[2] = { { kn, 3, 1, 3 }, { nk, 1, 2, 1 } };
+    const struct ew_weight_part parts[2] = { { kn, 3, 1, 3, NULL, 0 }, { nk, 1, 2, 1, NULL, 0 } };
     const float want[8] = { 1, 4, 2, 5, 3, 6, 7, 8 };
     const int64_t dims[2] = { 4, 2 };
     const struct ew_type t = ew_type_make(EW_DTYPE_F32, 2, dims);

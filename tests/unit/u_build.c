@@ -235,14 +235,17 @@ static void test_streamed_packing(void **state)
     MUST(ew_plan_read(bytes, len, UINT32_MAX, &p, &err));
     for (uint32_t t = 0; t < p.n_tensors; t++) {
         const struct ew_packed *k = &p.tensors[t].packed;
-        const struct ew_weight_part part = { w, 6007, 2048, 1 };
+        const struct ew_weight_part part = {
+            .data = w, .n_rows = 6007, .row_stride = 2048, .col_stride = 1
+        };
+        const struct ew_pack_args args = { .parts = &part, .n_parts = 1, .n = 6007, .k = 2048 };
         void *whole;
 
         if (!k->kernel)
             continue;
         assert_true(p.embedding == t);
         whole = ew_mem_alloc_aligned(EW_MEM_MISC, (size_t)p.tensors[t].bytes, 64);
-        k->kernel->pack(whole, &part, 1, 6007, 2048, false, 0, k->kernel->n_units(6007, false));
+        k->kernel->pack(whole, &args, 0, k->kernel->n_units(6007, false));
         assert_memory_equal(whole, p.tensors[t].data, (size_t)p.tensors[t].bytes);
         ew_mem_free_aligned(whole);
     }

@@ -7,6 +7,8 @@
 
 #include "backend/cpu/steps.h"
 
+#include "kernels/xquant.h"
+
 struct moe_step {
     const struct ew_rowops *ops;
     const struct ew_packed *up, *down; /* in the plan */
@@ -15,6 +17,7 @@ struct moe_step {
     float *y;
     size_t rows, h, inner, e, k;
     int norm_topk, act;
+    struct ew_x_rounding up_round, down_round; /* kind NONE: the kernel sees x itself */
 };
 
 struct moe_work {   /* carved from the run's shared scratch */
@@ -96,6 +99,7 @@ static void expert_linear(const struct moe_step *m, const struct moe_work *w, bo
         a.y = up ? w->mid + at * m->inner : w->out + at * m->h;
         a.y_stride = up ? m->inner : m->h;
         a.glu = up;
+        a.format = &p->format;
         a.act = up ? m->act : EW_ACT_NONE;
         p->kernel->run(&a, (begin > lo ? begin : lo) - lo, (end < hi ? end : hi) - lo, scratch);
     }
@@ -140,12 +144,19 @@ static void moe_run(const struct ew_step *s, struct ew_exec *x, unsigned phase, 
     case 2:
         ew_split_range(m->rows * m->k, 1, i, n, &begin, &end);
         for (size_t r = begin; r < end; r++)
-            memcpy(w.x + r * m->h, m->x + (size_t)w.row[r] * m->h, m->h * sizeof(float));
+            ew_x_round_row(&m->up_round, w.x + r * m->h, m->x + (size_t)w.row[r] * m->h, m->h);
         break;
     case 3:
         expert_linear(m, &w, true, i, n, scratch);
         break;
     case 4:
+        if (m->down_round.kind == EW_XQ_NONE)
+            break;
+        ew_split_range(m->rows * m->k, 1, i, n, &begin, &end);
+        for (size_t r = begin; r < end; r++)
+            ew_x_round_row(&m->down_round, w.mid + r * m->inner, w.mid + r * m->inner, m->inner);
+        break;
+    case 5:
         expert_linear(m, &w, false, i, n, scratch);
         break;
     default:
@@ -196,6 +207,10 @@ ew_status ew_emit_moe(struct ew_step_list *list, const struct ew_emit *e, ew_err
     size_t active;
 
     EW_TRY(moe_sizes(e, &m, err));
+    if (m.up->kernel->x_quant != at->x_quant)
+        m.up_round = (struct ew_x_rounding){ at->x_quant, (size_t)at->x_block, 1.0f };
+    if (m.down->kernel->x_quant != at->x_quant)
+        m.down_round = (struct ew_x_rounding){ at->x_quant, (size_t)at->x_block, 1.0f };
     if (!m.rows)
         return EW_STATUS_OK;
     EW_TRY(ew_emit_f32_in(list, e, 0, &m.x, err));
@@ -207,13 +222,14 @@ ew_status ew_emit_moe(struct ew_step_list *list, const struct ew_emit *e, ew_err
     if (!s)
         return ew_fail(err, EW_STATUS_NO_MEMORY, "launch list");
     *step = m;
-    s->n_phases = 6;
+    s->n_phases = 7;
     s->tactic = m.up->kernel->name;
     list->shared_bytes = ew_max_size(list->shared_bytes, carve(NULL, &m, &unused));
     list->thread_bytes =
-        ew_max_size(list->thread_bytes, m.up->kernel->scratch_bytes(m.rows, (size_t)m.up->n, m.h));
-    list->thread_bytes =
-        ew_max_size(list->thread_bytes, m.down->kernel->scratch_bytes(m.rows, m.h, m.inner));
+        ew_max_size(list->thread_bytes,
+                    m.up->kernel->scratch_bytes(&m.up->format, m.rows, (size_t)m.up->n, m.h));
+    list->thread_bytes = ew_max_size(
+        list->thread_bytes, m.down->kernel->scratch_bytes(&m.down->format, m.rows, m.h, m.inner));
     active = m.rows * m.k < m.e ? m.rows * m.k : m.e;
     s->bytes = active * (m.up->expert_bytes + m.down->expert_bytes);
     s->flops = 2ull * m.rows * m.k * 3 * m.h * m.inner;
