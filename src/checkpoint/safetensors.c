@@ -1,5 +1,7 @@
-/* checkpoint/safetensors.c - the reader: header checks, name table, sharded sets. The writer is in
- * safetensors_write.c. */
+/* checkpoint/safetensors.c - the reader: header checks, name table, sharded sets, and which files
+ * of a directory are the checkpoint. The writer is in safetensors_write.c, what torch.save wrote is
+ * read by torch_tensors.c. */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -8,6 +10,7 @@
 #include "base/json.h"
 #include "base/size.h"
 #include "checkpoint/safetensors.h"
+#include "checkpoint/torch_tensors.h"
 #include "os/os.h"
 
 #define MAX_HEADER_BYTES ((size_t)100 << 20)
@@ -19,7 +22,14 @@ struct st_file {
     const char *name;
 };
 
+/* Of all files of a set. */
+enum st_format {
+    FORMAT_SAFETENSORS,
+    FORMAT_TORCH,
+};
+
 struct ew_safetensors {
+    enum st_format format;
     struct ew_arena arena;
     struct st_file *files;
     size_t n_files;
@@ -265,12 +275,39 @@ out:
     return s;
 }
 
-static ew_status create(size_t n_files, struct ew_safetensors **out, ew_error *err)
+struct torch_file {
+    struct ew_safetensors *st;
+    uint32_t i_file;
+};
+
+static ew_status add_torch_tensor(void *user, const struct ew_st_tensor *t, ew_error *err)
+{
+    const struct torch_file *f = user;
+    struct ew_st_tensor placed = *t;
+
+    placed.i_file = f->i_file;
+    return add_tensor(f->st, &placed, f->st->files[f->i_file].name, err);
+}
+
+static ew_status read_file(struct ew_safetensors *st, uint32_t i_file, ew_error *err)
+{
+    const struct st_file *file = &st->files[i_file];
+    struct torch_file f = { st, i_file };
+
+    if (st->format == FORMAT_TORCH)
+        return ew_torch_read(file->map.bytes, file->map.len, file->name, &st->arena,
+                             add_torch_tensor, &f, err);
+    return read_file_tensors(st, i_file, err);
+}
+
+static ew_status create(enum st_format format, size_t n_files, struct ew_safetensors **out,
+                        ew_error *err)
 {
     struct ew_safetensors *st = ew_mem_calloc(EW_MEM_CHECKPOINT, 1, sizeof(*st));
 
     if (!st)
         return ew_fail(err, EW_STATUS_NO_MEMORY, "no memory for a safetensors reader");
+    st->format = format;
     ew_arena_init(&st->arena, EW_MEM_CHECKPOINT, 0);
     ew_map_init(&st->by_name, EW_MEM_CHECKPOINT);
     st->files = ew_arena_new(&st->arena, struct st_file, n_files);
@@ -294,17 +331,17 @@ void ew_safetensors_close(struct ew_safetensors *st)
     ew_mem_free(st);
 }
 
-ew_status ew_safetensors_parse(const void *bytes, size_t len, const char *what,
-                               struct ew_safetensors **out, ew_error *err)
+static ew_status parse(enum st_format format, const void *bytes, size_t len, const char *what,
+                       struct ew_safetensors **out, ew_error *err)
 {
     struct ew_safetensors *st = NULL;
     ew_status s;
 
-    EW_TRY(create(1, &st, err));
+    EW_TRY(create(format, 1, &st, err));
     st->files[0].map = (struct ew_file_map){ bytes, len };
     st->files[0].name = ew_arena_strdup(&st->arena, what);
     /* n_files stays 0: these bytes are not ours to unmap. */
-    s = st->files[0].name ? read_file_tensors(st, 0, err)
+    s = st->files[0].name ? read_file(st, 0, err)
                           : ew_fail(err, EW_STATUS_NO_MEMORY, "%s: no memory for its name", what);
     if (s) {
         ew_safetensors_close(st);
@@ -312,6 +349,18 @@ ew_status ew_safetensors_parse(const void *bytes, size_t len, const char *what,
     }
     *out = st;
     return EW_STATUS_OK;
+}
+
+ew_status ew_safetensors_parse(const void *bytes, size_t len, const char *what,
+                               struct ew_safetensors **out, ew_error *err)
+{
+    return parse(FORMAT_SAFETENSORS, bytes, len, what, out, err);
+}
+
+ew_status ew_safetensors_parse_torch(const void *bytes, size_t len, const char *what,
+                                     struct ew_safetensors **out, ew_error *err)
+{
+    return parse(FORMAT_TORCH, bytes, len, what, out, err);
 }
 
 static ew_status open_file(struct ew_safetensors *st, const char *path, const char *name,
@@ -324,17 +373,17 @@ static ew_status open_file(struct ew_safetensors *st, const char *path, const ch
         return ew_fail(err, EW_STATUS_NO_MEMORY, "%s: no memory for its name", name);
     EW_TRY(ew_file_map_open(&f->map, path, err));
     st->n_files++;
-    return read_file_tensors(st, (uint32_t)(st->n_files - 1), err);
+    return read_file(st, (uint32_t)(st->n_files - 1), err);
 }
 
 /* `name`: how messages call the file. */
-static ew_status open_one(const char *path, const char *name, struct ew_safetensors **out,
-                          ew_error *err)
+static ew_status open_one(enum st_format format, const char *path, const char *name,
+                          struct ew_safetensors **out, ew_error *err)
 {
     struct ew_safetensors *st = NULL;
     ew_status s;
 
-    EW_TRY(create(1, &st, err));
+    EW_TRY(create(format, 1, &st, err));
     s = open_file(st, path, name, err);
     if (s) {
         ew_safetensors_close(st);
@@ -346,7 +395,7 @@ static ew_status open_one(const char *path, const char *name, struct ew_safetens
 
 ew_status ew_safetensors_open(const char *path, struct ew_safetensors **out, ew_error *err)
 {
-    return open_one(path, path, out, err);
+    return open_one(FORMAT_SAFETENSORS, path, path, out, err);
 }
 
 /* ---- sharded ---- */
@@ -420,8 +469,8 @@ static ew_status open_shards(struct ew_safetensors *st, const char *dir, json_t 
     return check_weight_map(st, weight_map, err);
 }
 
-static ew_status open_index(const char *dir, const char *index_path, struct ew_safetensors **out,
-                            ew_error *err)
+static ew_status open_index(enum st_format format, const char *dir, const char *index_path,
+                            struct ew_safetensors **out, ew_error *err)
 {
     struct ew_safetensors *st = NULL;
     json_t *index = NULL, *weight_map;
@@ -437,7 +486,7 @@ static ew_status open_index(const char *dir, const char *index_path, struct ew_s
     }
     n_max = json_object_size(weight_map);
     ew_map_init(&opened, EW_MEM_CHECKPOINT);
-    s = create(n_max < MAX_FILES ? n_max : MAX_FILES, &st, err);
+    s = create(format, n_max < MAX_FILES ? n_max : MAX_FILES, &st, err);
     if (!s)
         s = open_shards(st, dir, weight_map, &opened, err);
     ew_map_deinit(&opened);
@@ -450,23 +499,42 @@ static ew_status open_index(const char *dir, const char *index_path, struct ew_s
     return EW_STATUS_OK;
 }
 
-ew_status ew_safetensors_open_dir(const char *dir, struct ew_safetensors **out, ew_error *err)
+/* The index or, without one, the file `name` of a directory; *found is false if it has neither. */
+static ew_status open_format(enum st_format format, const char *dir, const char *name, bool *found,
+                             struct ew_safetensors **out, ew_error *err)
 {
     char path[4096], index[4096];
+    ew_status s;
 
-    if (!ew_path_join(path, sizeof(path), dir, "model.safetensors") ||
-        !ew_path_join(index, sizeof(index), dir, "model.safetensors.index.json"))
+    if (!ew_path_join(path, sizeof(path), dir, name) ||
+        snprintf(index, sizeof(index), "%s.index.json", path) >= (int)sizeof(index))
         return ew_fail(err, EW_STATUS_LIMIT, "%s: the path is too long", dir);
-    if (ew_path_is_file(index) || ew_path_is_file(path)) {
-        const ew_status s = ew_path_is_file(index) ? open_index(dir, index, out, err)
-                                                   : open_one(path, "model.safetensors", out, err);
+    *found = ew_path_is_file(index) || ew_path_is_file(path);
+    if (!*found)
+        return EW_STATUS_OK;
+    s = ew_path_is_file(index) ? open_index(format, dir, index, out, err)
+                               : open_one(format, path, name, out, err);
+    if (s)
+        ew_error_within(err, "%s", dir);
+    return s;
+}
 
-        if (s)
-            ew_error_within(err, "%s", dir);
-        return s;
+ew_status ew_safetensors_open_dir(const char *dir, struct ew_safetensors **out, ew_error *err)
+{
+    static const char *const names[] = {
+        [FORMAT_SAFETENSORS] = "model.safetensors", [FORMAT_TORCH] = "pytorch_model.bin"
+    };
+    bool found = false;
+
+    for (size_t i = 0; i < EW_COUNT(names); i++) {
+        EW_TRY(open_format((enum st_format)i, dir, names[i], &found, out, err));
+        if (found)
+            return EW_STATUS_OK;
     }
     return ew_fail(err, EW_STATUS_NOT_FOUND,
-                   "%s: neither model.safetensors nor model.safetensors.index.json is there", dir);
+                   "%s: neither model.safetensors nor pytorch_model.bin is there, nor the index of "
+                   "one (<name>.index.json)",
+                   dir);
 }
 
 size_t ew_safetensors_count(const struct ew_safetensors *st)

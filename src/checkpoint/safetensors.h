@@ -1,13 +1,15 @@
-/* checkpoint/safetensors.h - named tensors in safetensors files: one file, a sharded set with its
- * index, and a writer.
+/* checkpoint/safetensors.h - named tensors in the files of a checkpoint: safetensors, one file or a
+ * sharded set with its index, and a writer; and the same of files that torch.save wrote.
  *
  *   <dir>/model.safetensors             one file
  *   <dir>/model.safetensors.index.json  "weight_map": tensor name -> shard, a plain file name in
  * <dir>
+ *   <dir>/pytorch_model.bin, <dir>/pytorch_model.bin.index.json  the same, without safetensors
  *
- * Reading maps the files and never copies data. The header is untrusted: every range is checked
- * before it is believed, and the tensors must tile the data exactly. Does not know what the
- * tensors mean.
+ * Reading maps the files and copies no data (torch_tensors.h says which tensors of the other format
+ * are an exception). The header is untrusted: every range is checked before it is believed, and the
+ * tensors of a safetensors file must tile the data exactly. A name that comes twice is refused.
+ * Does not know what the tensors mean.
  *
  * An open set is immutable and may be shared by threads. */
 #ifndef EW_CHECKPOINT_SAFETENSORS_H
@@ -26,18 +28,21 @@ struct ew_st_tensor {
 
 struct ew_safetensors;
 
-/* One file. */
+/* One safetensors file. */
 ew_status ew_safetensors_open(const char *path, struct ew_safetensors **out, ew_error *err);
-/* A checkpoint directory: the index if there is one, else model.safetensors. NOT_FOUND if neither.
- */
+/* A checkpoint directory: the index if there is one, else model.safetensors; else the index of
+ * pytorch_model.bin or that file. NOT_FOUND if there is none of the four. */
 ew_status ew_safetensors_open_dir(const char *dir, struct ew_safetensors **out, ew_error *err);
 /* A file's bytes, borrowed for the life of *out. `what` names them in errors. */
 ew_status ew_safetensors_parse(const void *bytes, size_t len, const char *what,
                                struct ew_safetensors **out, ew_error *err);
+/* The same of a file that torch.save wrote. */
+ew_status ew_safetensors_parse_torch(const void *bytes, size_t len, const char *what,
+                                     struct ew_safetensors **out, ew_error *err);
 /* NULL is fine. */
 void ew_safetensors_close(struct ew_safetensors *st);
 
-/* In file order, then in data order. */
+/* In file order, then in data order (of torch's files: in the order of the dict). */
 size_t ew_safetensors_count(const struct ew_safetensors *st);
 const struct ew_st_tensor *ew_safetensors_at(const struct ew_safetensors *st, size_t i);
 /* NULL if there is none. */

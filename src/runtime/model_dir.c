@@ -47,7 +47,7 @@ static void free_names(char **names, size_t n)
     ew_mem_free(names);
 }
 
-static bool has_safetensors(const char *dir)
+static bool has_weights(const char *dir)
 {
     char **names = NULL;
     size_t n = 0;
@@ -56,8 +56,10 @@ static bool has_safetensors(const char *dir)
     if (ew_dir_list(dir, &names, &n, NULL) != EW_STATUS_OK)
         return false;
     for (size_t i = 0; i < n; i++)
-        found |=
-            has_suffix(names[i], ".safetensors") || has_suffix(names[i], ".safetensors.index.json");
+        found |= has_suffix(names[i], ".safetensors") ||
+                 has_suffix(names[i], ".safetensors.index.json") ||
+                 strcmp(names[i], "pytorch_model.bin") == 0 ||
+                 strcmp(names[i], "pytorch_model.bin.index.json") == 0;
     free_names(names, n);
     return found;
 }
@@ -76,7 +78,7 @@ const char *ew_model_kind(const char *path)
         return "onnx";
     if (ew_path_join(sub, sizeof(sub), path, "llm") && has_file(sub, "model.onnx"))
         return "onnx";
-    if (has_file(path, "config.json") && has_safetensors(path))
+    if (has_file(path, "config.json") && has_weights(path))
         return "checkpoint";
     return "unknown";
 }
