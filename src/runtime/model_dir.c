@@ -177,9 +177,10 @@ ew_status ew_model_build(const char *model, const char *dir, const ew_build_opts
     if (!build)
         build = &defaults;
     if (strcmp(kind, "checkpoint") != 0 && strcmp(kind, "onnx") != 0)
-        return ew_fail(
-            err, EW_STATUS_NOT_FOUND,
-            "%s: neither a checkpoint (config.json, *.safetensors) nor ONNX (model.onnx)", model);
+        return ew_fail(err, EW_STATUS_NOT_FOUND,
+                       "%s: neither a checkpoint (config.json, *.safetensors or pytorch_model.bin) "
+                       "nor ONNX (model.onnx)",
+                       model);
     if (strcmp(ew_model_kind(dir), "checkpoint") == 0 || strcmp(ew_model_kind(dir), "onnx") == 0)
         return ew_fail(err, EW_STATUS_INVALID_ARG,
                        "%s: holds a model; an engine's config.json would overwrite its own", dir);
@@ -323,9 +324,10 @@ ew_status ew_model_prepare(const char *model, const ew_prepare_opts *opts, char 
     if (strcmp(kind, "engine") == 0)
         return give_path(model, engine_dir, cap, err);
     if (strcmp(kind, "unknown") == 0)
-        return ew_fail(err, EW_STATUS_NOT_FOUND,
-                       "%s: neither a checkpoint (config.json, *.safetensors), nor ONNX "
-                       "(model.onnx), nor an engine directory (llm.engine)",
-                       model);
+        return ew_fail(
+            err, EW_STATUS_NOT_FOUND,
+            "%s: neither a checkpoint (config.json, *.safetensors or pytorch_model.bin), nor ONNX "
+            "(model.onnx), nor an engine directory (llm.engine)",
+            model);
     return prepare(model, opts, engine_dir, cap, err);
 }
