@@ -59,6 +59,7 @@ int cmd_tokenize(int argc, char **argv);
 int cmd_template(int argc, char **argv);
 int cmd_synth(int argc, char **argv);
 int cmd_onnx_check(int argc, char **argv);
+int cmd_quantize(int argc, char **argv);
 extern const struct command commands[]; /* terminated by name NULL */
 
 /* Parses options anywhere on the line; the others go to positional (at most cap). On --help prints

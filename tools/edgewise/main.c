@@ -12,6 +12,7 @@ const struct command commands[] = {
     { "chat",       "chat <model> [options]", "Talk to a model.", cmd_chat },
     { "export",     "export <checkpoint> <dir> [options]", "Write a checkpoint's graph as ONNX with its weights.", cmd_export },
     { "build",      "build <checkpoint|onnx> <dir> [options]", "Build an engine for this machine.", cmd_build },
+    { "quantize",   "quantize <checkpoint> <dir> --scheme S [options]", "Write a quantised copy of a checkpoint.", cmd_quantize },
     { "inspect",    "inspect <path> [options]", "Say what is in a checkpoint, safetensors, ONNX or engine file.", cmd_inspect },
     { "bench",      "bench <model> [options]", "Measure speed and memory beside the machine's ceilings.", cmd_bench },
     { "eval",       "eval ppl|qa|parity <model> [options]", "Measure how right a model is.", cmd_eval },

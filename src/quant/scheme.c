@@ -1,0 +1,171 @@
+/* quant/scheme.c - options as given to schemes, and which module gets which. */
+#include <stdio.h>
+#include <string.h>
+
+#include "base/size.h"
+#include "quant/quant.h"
+
+bool ew_q_glob(const char *pattern, const char *text)
+{
+    const char *star = NULL, *resume = NULL;
+
+    while (*text) {
+        if (*pattern == '*') {
+            star = pattern++;
+            resume = text;
+        } else if (*pattern == '?' || *pattern == *text) {
+            pattern++;
+            text++;
+        } else if (star) {
+            pattern = star + 1;
+            text = ++resume;
+        } else {
+            return false;
+        }
+    }
+    while (*pattern == '*')
+        pattern++;
+    return *pattern == '\0';
+}
+
+static ew_status parse_int4(const ew_quantize_opts *o, struct ew_q_scheme *s, ew_error *err)
+{
+    const char *method = o->method ? o->method : "awq";
+
+    if (strcmp(method, "awq") != 0 && strcmp(method, "rtn") != 0)
+        return ew_fail(err, EW_STATUS_INVALID_ARG, "method '%s' is not one of awq, rtn", method);
+    s->method = strcmp(method, "awq") == 0 ? EW_Q_AWQ : EW_Q_RTN;
+    return EW_STATUS_OK;
+}
+
+static ew_status parse_group(const ew_quantize_opts *o, struct ew_q_format *f, ew_error *err)
+{
+    const uint32_t group = o->group ? o->group : 128;
+
+    if (group != 32 && group != 64 && group != 128)
+        return ew_fail(err, EW_STATUS_INVALID_ARG, "group %u is not one of 32, 64, 128", group);
+    if (o->bits != 0 && o->bits != 4 && o->bits != 8)
+        return ew_fail(err, EW_STATUS_INVALID_ARG, "%u bits is not one of 4, 8", o->bits);
+    f->group = group;
+    f->asymmetric = o->asymmetric;
+    f->packed = true;
+    return EW_STATUS_OK;
+}
+
+/* `what` is the option the text came from. */
+static ew_status parse_scheme(const ew_quantize_opts *o, const char *text, const char *what,
+                              struct ew_q_scheme *s, ew_error *err)
+{
+    struct ew_q_format *f = &s->format;
+
+    *s = (struct ew_q_scheme){ .method = EW_Q_RTN };
+    if (strcmp(text, "none") == 0)
+        return EW_STATUS_OK;
+    *f = (struct ew_q_format){ .kind = EW_Q_INT, .bits = 4 };
+    s->activations = true;
+    if (strcmp(text, "int8") == 0) {
+        f->bits = 8;
+        s->smooth = true;
+    } else if (strcmp(text, "int4") == 0) {
+        s->activations = false;
+        EW_TRY(parse_group(o, f, err));
+        return parse_int4(o, s, err);
+    } else if (strcmp(text, "gptq") == 0) {
+        s->activations = false;
+        s->method = EW_Q_GPTQ;
+        s->act_order = o->act_order;
+        EW_TRY(parse_group(o, f, err));
+        f->bits = o->bits ? (int)o->bits : 4;
+    } else if (strcmp(text, "fp8") == 0) {
+        f->kind = EW_Q_FP8;
+        f->bits = 8;
+    } else if (strcmp(text, "nvfp4") == 0) {
+        f->kind = EW_Q_NVFP4;
+        f->group = 16;
+    } else if (strcmp(text, "mxfp4") == 0) {
+        f->kind = EW_Q_MXFP4;
+        f->group = 32;
+    } else {
+        return ew_fail(err, EW_STATUS_INVALID_ARG,
+                       "%s '%s' is not one of int8, int4, gptq, fp8, nvfp4, mxfp4, none", what,
+                       text);
+    }
+    return EW_STATUS_OK;
+}
+
+/* Heads and embeddings are wide tables: rounded to nearest, activations left alone. */
+static ew_status parse_end(const ew_quantize_opts *o, const char *text, const char *what,
+                           struct ew_q_scheme *s, ew_error *err)
+{
+    EW_TRY(parse_scheme(o, text ? text : "none", what, s, err));
+    s->method = EW_Q_RTN;
+    s->smooth = s->activations = s->act_order = false;
+    s->format.packed = s->format.kind == EW_Q_INT;
+    return EW_STATUS_OK;
+}
+
+static ew_status parse_overrides(const ew_quantize_opts *o, struct ew_q_options *out, ew_error *err)
+{
+    if (o->n_overrides > EW_COUNT(out->overrides))
+        return ew_fail(err, EW_STATUS_INVALID_ARG, "%u overrides, at most %zu", o->n_overrides,
+                       EW_COUNT(out->overrides));
+    for (uint32_t i = 0; i < o->n_overrides; i++) {
+        const char *equals = strrchr(o->overrides[i], '=');
+
+        if (!equals || equals == o->overrides[i])
+            return ew_fail(err, EW_STATUS_INVALID_ARG, "override '%s' is not PATTERN=SCHEME",
+                           o->overrides[i]);
+        EW_TRY(parse_scheme(o, equals + 1, "override scheme", &out->overrides[i], err));
+    }
+    return EW_STATUS_OK;
+}
+
+static ew_status parse_kv(const char *text, int *out, ew_error *err)
+{
+    *out = EW_Q_NONE;
+    if (!text || strcmp(text, "none") == 0)
+        return EW_STATUS_OK;
+    if (strcmp(text, "int8") == 0)
+        *out = EW_Q_INT;
+    else if (strcmp(text, "fp8") == 0)
+        *out = EW_Q_FP8;
+    else
+        return ew_fail(err, EW_STATUS_INVALID_ARG, "kv '%s' is not one of int8, fp8, none", text);
+    return EW_STATUS_OK;
+}
+
+ew_status ew_q_options_parse(const ew_quantize_opts *raw, struct ew_q_options *out, ew_error *err)
+{
+    *out = (struct ew_q_options){ .raw = raw };
+    if (raw->struct_size != sizeof(*raw))
+        return ew_fail(err, EW_STATUS_INVALID_ARG, "quantize options: struct_size is %u, not %zu",
+                       raw->struct_size, sizeof(*raw));
+    if (!raw->scheme)
+        return ew_fail(err, EW_STATUS_INVALID_ARG, "no scheme is given");
+    EW_TRY(parse_scheme(raw, raw->scheme, "scheme", &out->main, err));
+    if (out->main.format.kind == EW_Q_NONE)
+        return ew_fail(err, EW_STATUS_INVALID_ARG,
+                       "scheme 'none' is not one of int8, int4, gptq, fp8, nvfp4, mxfp4");
+    EW_TRY(parse_end(raw, raw->lm_head, "lm-head", &out->lm_head, err));
+    if (raw->embedding && strcmp(raw->embedding, "none") != 0 &&
+        strcmp(raw->embedding, "int8") != 0)
+        return ew_fail(err, EW_STATUS_INVALID_ARG, "embedding '%s' is not one of int8, none",
+                       raw->embedding);
+    EW_TRY(parse_end(raw, raw->embedding, "embedding", &out->embedding, err));
+    EW_TRY(parse_kv(raw->kv, &out->kv, err));
+    return parse_overrides(raw, out, err);
+}
+
+const struct ew_q_scheme *ew_q_scheme_of(const struct ew_q_options *o, const char *module)
+{
+    for (uint32_t i = o->raw->n_overrides; i-- > 0;) {
+        const char *text = o->raw->overrides[i];
+        const size_t len = (size_t)(strrchr(text, '=') - text);
+        char pattern[256];
+
+        snprintf(pattern, sizeof(pattern), "%.*s", (int)len, text);
+        if (len < sizeof(pattern) && ew_q_glob(pattern, module))
+            return &o->overrides[i];
+    }
+    return &o->main;
+}
