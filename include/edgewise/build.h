@@ -45,7 +45,8 @@ typedef struct ew_build_opts {
     uint32_t max_input_len; /* longest prefill step; 0: 512. Longer prompts run in chunks */
     uint32_t
         max_kv_len; /* tokens a row may hold; 0: min(4096, the model's max_position_embeddings) */
-    ew_dtype kv_dtype; /* NONE: as the graph says (f32 from a checkpoint). f16, bf16 halve it */
+    ew_dtype kv_dtype;          /* F32, F16, BF16, F8E4M3 (scales of the model), I8 (scale a row).
+                                   NONE: as the graph says (a checkpoint: f32, or what it asks for) */
     const ew_profile *profiles; /* explicit profiles (any graph) */
     uint32_t n_profiles;
     const char *timing_cache; /* file read before and written after timing; NULL: none */

@@ -57,11 +57,26 @@ static ew_status start(struct ew_build *b, struct ew_graph *g, const ew_build_op
     return ew_pool_create(b->opts.n_threads, &b->pool, err);
 }
 
+/* An fp8 cache with scales of 1 loses what lies past 448 and below 2^-9. */
+static void warn_no_kv_scales(const struct ew_build *b)
+{
+    for (const struct ew_node *n = b->graph->head; n; n = n->next) {
+        if (n->op != EW_OP_KV_ATTENTION || n->in[3]->type.dtype != EW_DTYPE_F8E4M3 ||
+            (n->n_in > 12 && n->in[12]))
+            continue;
+        ew_log(b->opts.logger, EW_LOG_WARN,
+               "node '%s': an fp8 cache, but the model has no k_scale and v_scale: 1.0 is taken",
+               n->name);
+        return; /* the others will be like it */
+    }
+}
+
 static ew_status prepare(struct ew_build *b)
 {
     EW_TRY(ew_build_step(b, "optimise graph", 0, 1));
     if (b->opts.kv_dtype != EW_DTYPE_NONE)
         EW_TRY(ew_pass_set_kv_dtype(b->graph, b->opts.kv_dtype, b->err));
+    warn_no_kv_scales(b);
     EW_TRY(ew_passes_run(b->graph, b->opts.flags & EW_BUILD_NO_FUSION ? EW_PASSES_NO_FUSION : 0,
                          b->opts.logger, b->err));
     EW_TRY(ew_graph_verify(b->graph, b->err));

@@ -36,6 +36,7 @@ struct ew_decoder_spec {
     bool norm_plus_one;            /* stored norm weights are w - 1: gemma3 */
     enum ew_norm_place norm_place;
     int qk_norm;                                            /* enum ew_qk_norm */
+    ew_dtype kv_dtype;                                      /* of the cache: f32, f8e4m3, i8 */
     double attention_scale;                                 /* 0: 1 / sqrt(head_dim) */
     double attention_softcap, logits_softcap;               /* 0: off */
     double embedding_scale, residual_scale, logits_divisor; /* 1: off */

@@ -6,6 +6,7 @@
 #include "base/json.h"
 #include "base/log.h"
 #include "checkpoint/decoder.h"
+#include "checkpoint/kv_scales.h"
 #include "graph/ir.h"
 
 /* A generation key, from generation_config.json, else the text model, else the file. */
@@ -90,18 +91,24 @@ static json_t *rope_sets(const struct ew_decoder_spec *s)
     return list;
 }
 
+static const char *kv_text(ew_dtype dtype)
+{
+    return dtype == EW_DTYPE_F8E4M3 ? "fp8" : dtype == EW_DTYPE_I8 ? "int8" : "fp32";
+}
+
 static json_t *shape_keys(const struct ew_decoder_spec *s)
 {
     const struct ew_rope_spec *r = &s->rope[0];
-    json_t *o = json_pack(
-        "{s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:f, s:i}", "model",
-        s->family, "spec_decode_type", "none", "engine_role", "llm", "kv_cache_dtype", "fp32",
-        "vocab_size", (json_int_t)s->vocab, "hidden_size", (json_int_t)s->hidden,
-        "intermediate_size", (json_int_t)s->inter, "num_hidden_layers", (json_int_t)s->n_layers,
-        "num_attention_heads", (json_int_t)s->n_heads, "num_key_value_heads",
-        (json_int_t)s->n_kv_heads, "head_dim", (json_int_t)s->head_dim, "max_position_embeddings",
-        (json_int_t)s->max_position, "rope_theta", r->theta, "partial_rotary_factor",
-        (double)r->rotary_dim / (double)s->head_dim, "num_deepstack_features", 0);
+    json_t *o =
+        json_pack("{s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:f, s:i}",
+                  "model", s->family, "spec_decode_type", "none", "engine_role", "llm",
+                  "kv_cache_dtype", kv_text(s->kv_dtype), "vocab_size", (json_int_t)s->vocab,
+                  "hidden_size", (json_int_t)s->hidden, "intermediate_size", (json_int_t)s->inter,
+                  "num_hidden_layers", (json_int_t)s->n_layers, "num_attention_heads",
+                  (json_int_t)s->n_heads, "num_key_value_heads", (json_int_t)s->n_kv_heads,
+                  "head_dim", (json_int_t)s->head_dim, "max_position_embeddings",
+                  (json_int_t)s->max_position, "rope_theta", r->theta, "partial_rotary_factor",
+                  (double)r->rotary_dim / (double)s->head_dim, "num_deepstack_features", 0);
     json_t *scaling = r->type == EW_ROPE_DEFAULT ? json_null() : ew_rope_to_json(r);
 
     json_object_del(scaling, "rotary_dim");
@@ -178,7 +185,9 @@ ew_status ew_graph_from_checkpoint(const char *dir, const ew_checkpoint_opts *op
     EW_TRY(ew_config_load(dir, &config, err));
     s = ew_decoder_spec_init(&spec, &config, opts->logger, err);
     if (!s) {
-        s = build(dir, &config, opts, &spec, out, err);
+        s = ew_kv_dtype_find(dir, &config, opts->logger, &spec.kv_dtype, err);
+        if (!s)
+            s = build(dir, &config, opts, &spec, out, err);
         ew_decoder_spec_deinit(&spec);
     }
     ew_config_deinit(&config);

@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "checkpoint/decoder.h"
+#include "checkpoint/kv_scales.h"
 #include "checkpoint/weights.h"
 #include "graph/ir.h"
 
@@ -197,7 +198,7 @@ static ew_status add_attention(struct builder *b, int64_t i, struct ew_value *x,
 {
     const struct ew_decoder_spec *s = b->s;
     const int rope_set = s->layers[i].rope_set < 0 ? 0 : s->layers[i].rope_set;
-    struct ew_value *in[11] = { 0 };
+    struct ew_value *in[13] = { 0 };
     union ew_attrs attrs;
     struct ew_node *node;
     char name[NAME_CAP];
@@ -209,9 +210,13 @@ static ew_status add_attention(struct builder *b, int64_t i, struct ew_value *x,
     in[5] = b->rope[rope_set];
     in[6] = b->start_index;
     EW_TRY(add_qk_norms(b, i, in));
+    EW_TRY(ew_kv_scales_add(&b->w, i, s->n_kv_heads, &in[12], b->err));
     set_attention_attrs(s, i, &attrs);
     EW_TRY(ew_graph_add_node(b->g, EW_OP_KV_ATTENTION, node_name(name, i, "self_attn"), &attrs, in,
-                             s->qk_norm ? 11 : 7, 2, &node, b->err));
+                             in[12]       ? 13
+                             : s->qk_norm ? 11
+                                          : 7,
+                             2, &node, b->err));
     node->out[1]->alias_of = in[3];
     snprintf(name, sizeof(name), "present_key_values_%" PRId64, i);
     EW_TRY(ew_graph_add_output(b->g, node->out[1], name, b->err));
@@ -392,12 +397,13 @@ static ew_status add_inputs(struct builder *b)
     EW_TRY(add_input(b, "inputs_embeds", EW_DTYPE_F32, 3,
                      (const int64_t[]){ d[DIM_BATCH], d[DIM_SEQ], s->hidden }, &b->x));
     for (int64_t i = 0; i < s->n_layers; i++) {
-        const int64_t kv[5] = { d[DIM_BATCH], 2, s->n_kv_heads, d[DIM_PAST], s->head_dim };
+        const int64_t kv[5] = { d[DIM_BATCH], 2, s->n_kv_heads, d[DIM_PAST],
+                                ew_kv_row_width(s->kv_dtype, s->head_dim) };
         struct ew_value *past;
         char name[64];
 
         snprintf(name, sizeof(name), "past_key_values_%" PRId64, i);
-        EW_TRY(add_input(b, name, EW_DTYPE_F32, 5, kv, &past));
+        EW_TRY(add_input(b, name, s->kv_dtype, 5, kv, &past));
     }
     for (int i = 0; i < s->n_rope; i++) {
         const int64_t table[3] = { d[DIM_ROPE_BATCH], d[DIM_MAX_POS], s->rope[i].rotary_dim };

@@ -37,7 +37,8 @@ ew_status ew_kv_create(uint32_t n_layers, const uint32_t *heads, const uint32_t 
     ew_status st = EW_STATUS_OK;
 
     *out = NULL;
-    if (dtype != EW_DTYPE_F32 && dtype != EW_DTYPE_F16 && dtype != EW_DTYPE_BF16)
+    if (dtype != EW_DTYPE_F32 && dtype != EW_DTYPE_F16 && dtype != EW_DTYPE_BF16 &&
+        dtype != EW_DTYPE_F8E4M3 && dtype != EW_DTYPE_I8)
         return ew_fail(err, EW_STATUS_UNSUPPORTED, "KV cache: dtype %s", ew_dtype_text(dtype));
     if (n_layers == 0 || max_batch == 0 || cap == 0 || cap > INT32_MAX)
         return ew_fail(err, EW_STATUS_INVALID_ARG, "KV cache: %u layers, %u rows, %u tokens",

@@ -31,7 +31,8 @@ struct ew_kv {
     int32_t *lengths; /* [max_batch] tokens held; readable as kvcache_start_index */
 };
 
-/* heads and dims: [n_layers]. dtype: f32, f16 or bf16. */
+/* heads and dims: [n_layers]; dims are elements of a stored row, an i8 one's scale included.
+ * dtype: f32, f16, bf16, f8e4m3 or i8. Rows are moved whole: what is in them does not matter. */
 ew_status ew_kv_create(uint32_t n_layers, const uint32_t *heads, const uint32_t *dims,
                        uint32_t max_batch, uint32_t cap, ew_dtype dtype, struct ew_kv **out,
                        ew_error *err);

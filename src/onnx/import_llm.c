@@ -3,6 +3,7 @@
  * AttentionPlugin in both its forms (one packed qkv, or q, k and v) becomes KvAttention. The other
  * plugins of the reference system are refused by name. Our own `Moe` (domain edgewise) comes back
  * as it left. */
+#include <math.h>
 #include <string.h>
 
 #include "onnx/onnx_int.h"
@@ -11,6 +12,9 @@ struct plugin {
     struct ew_value *x[16]; /* given inputs, empty optional ones stripped */
     int n_x;
     bool is_packed;
+    bool is_fp8;
+    const float *scales; /* of K and V of an fp8 cache; NULL: 1 */
+    float scales_attr[2];
     union ew_attrs attrs;
 };
 
@@ -46,6 +50,25 @@ static ew_status read_own_attrs(struct ew_onnx_node *n, struct ew_attr_kv_attent
     return EW_STATUS_OK;
 }
 
+/* Scales of q, k and v of an fp8 cache. A quantised query there is none. */
+static ew_status read_scales(struct ew_onnx_node *n, struct plugin *p)
+{
+    const Onnx__AttributeProto *a = ew_onnx_attr(n, "qkv_scales");
+
+    if (!a || (!p->is_fp8 && a->n_floats == 0))
+        return EW_STATUS_OK;
+    if (a->n_floats != 3)
+        return ew_onnx_refuse(n, "attribute qkv_scales has %zu floats, not 3", a->n_floats);
+    for (int i = 0; i < 2; i++) {
+        p->scales_attr[i] = a->floats[1 + i];
+        if (!isfinite(p->scales_attr[i]) || p->scales_attr[i] <= 0)
+            return ew_onnx_refuse(n, "attribute qkv_scales holds %g", (double)p->scales_attr[i]);
+    }
+    if (p->is_fp8 || p->scales_attr[0] != 1.0f || p->scales_attr[1] != 1.0f)
+        p->scales = p->scales_attr;
+    return EW_STATUS_OK;
+}
+
 static ew_status read_attrs(struct ew_onnx_node *n, struct plugin *p)
 {
     struct ew_attr_kv_attention *a = &p->attrs.kv_attention;
@@ -58,13 +81,12 @@ static ew_status read_attrs(struct ew_onnx_node *n, struct plugin *p)
     EW_TRY(read_flag(n, "enable_tree_attention", 0, &tree));
     EW_TRY(read_flag(n, "enable_fp8_kv_cache", 0, &fp8));
     EW_TRY(read_flag(n, "enable_vision_block_attention", 0, &vision));
-    if (fp8)
-        return ew_onnx_refuse(n, "attribute enable_fp8_kv_cache = 1 is not supported");
     if (vision)
         return ew_onnx_refuse(n, "attribute enable_vision_block_attention = 1 is not supported");
     a->enable_tree_attention = (int32_t)tree;
-    (void)ew_onnx_attr(n, "_outputs");   /* torch's exporter: how many outputs the node has */
-    (void)ew_onnx_attr(n, "qkv_scales"); /* scales of an fp8 cache: nothing to scale here */
+    p->is_fp8 = fp8 != 0;
+    (void)ew_onnx_attr(n, "_outputs"); /* torch's exporter: how many outputs the node has */
+    EW_TRY(read_scales(n, p));
     EW_TRY(ew_onnx_attr_int(n, "sliding_window_size", -1, &a->sliding_window_size));
     if (a->sliding_window_size < 1 && a->sliding_window_size != -1)
         return ew_onnx_refuse(n, "attribute sliding_window_size = %lld is not supported",
@@ -72,6 +94,39 @@ static ew_status read_attrs(struct ew_onnx_node *n, struct plugin *p)
     EW_TRY(ew_onnx_attr_float(n, "attention_scale", 0, &a->attention_scale));
     EW_TRY(read_own_attrs(n, a));
     return ew_onnx_attrs_all_used(n);
+}
+
+/* k_v_scale_quant_orig f32[2], the last input before 0.7. */
+static ew_status take_scale_input(struct ew_onnx_node *n, struct plugin *p)
+{
+    const struct ew_value *v = p->x[p->n_x - 1];
+
+    if (!p->is_fp8 || v->type.n_dims != 1 || v->type.dtype != EW_DTYPE_F32)
+        return EW_STATUS_OK;
+    if (!v->is_const || !v->con.data || v->type.dim[0] != 2)
+        return ew_onnx_refuse(n, "scales '%s' of the cache are not a constant of 2 floats",
+                              v->name);
+    p->scales = p->scales_attr;
+    memcpy(p->scales_attr, v->con.data, sizeof(p->scales_attr));
+    for (int i = 0; i < 2; i++)
+        if (!isfinite(p->scales[i]) || p->scales[i] <= 0)
+            return ew_onnx_refuse(n, "scales '%s' of the cache hold %g", v->name,
+                                  (double)p->scales[i]);
+    p->n_x--;
+    return EW_STATUS_OK;
+}
+
+/* One scale of K and one of V -> [2, heads]. NULL: out of memory. */
+static struct ew_value *scales_const(const struct ew_onnx_node *n, const struct plugin *p)
+{
+    const int64_t heads = p->attrs.kv_attention.num_kv_heads, dims[2] = { 2, heads };
+    const struct ew_type type = ew_type_make(EW_DTYPE_F32, 2, dims);
+    const char *name = ew_arena_printf(&n->in->g->arena, "%s/kv_scales", n->p->name);
+    float *v = ew_arena_calloc(&n->in->g->arena, 2 * (size_t)heads, sizeof(*v));
+
+    for (int64_t i = 0; v && i < 2 * heads; i++)
+        v[i] = p->scales[i / heads];
+    return name && v ? ew_graph_add_const(n->in->g, name, &type, v, false) : NULL;
 }
 
 static ew_status read_inputs(struct ew_onnx_node *n, struct plugin *p)
@@ -84,6 +139,8 @@ static ew_status read_inputs(struct ew_onnx_node *n, struct plugin *p)
         if (n->x[i])
             p->x[p->n_x++] = n->x[i];
     }
+    if (p->n_x > 0)
+        EW_TRY(take_scale_input(n, p));
     p->is_packed = p->n_x >= 2 && p->x[1]->type.n_dims == 5;
     const int want = (p->is_packed ? 5 : 7) + (a->enable_tree_attention ? 2 : 0);
     if (p->n_x != want)
@@ -92,6 +149,10 @@ static ew_status read_inputs(struct ew_onnx_node *n, struct plugin *p)
                               a->enable_tree_attention ? " with a tree" : "", want);
     if (!p->is_packed && p->x[3]->type.n_dims != 5)
         return ew_onnx_refuse(n, "no past_key_value of 5 dims among inputs 1 and 3");
+    const ew_dtype cache = p->x[p->is_packed ? 1 : 3]->type.dtype;
+    if (p->is_fp8 != (cache == EW_DTYPE_F8E4M3))
+        return ew_onnx_refuse(n, "a cache of %s with enable_fp8_kv_cache = %d",
+                              ew_dtype_text(cache), p->is_fp8);
     return EW_STATUS_OK;
 }
 
@@ -112,7 +173,7 @@ static ew_status emit_heads(struct ew_onnx_node *n, struct ew_value *flat,
 static ew_status import_attention(struct ew_onnx_node *n)
 {
     struct plugin p = { .n_x = 0 };
-    struct ew_value *x[9] = { NULL };
+    struct ew_value *x[13] = { NULL };
     struct ew_node *node;
 
     EW_TRY(read_attrs(n, &p));
@@ -123,12 +184,18 @@ static ew_status import_attention(struct ew_onnx_node *n)
         x[i] = p.x[i];
     for (int i = n_qkv; i < p.n_x; i++)
         x[3 + i - n_qkv] = p.x[i];
+    if (p.scales) {
+        x[12] = scales_const(n, &p);
+        if (!x[12])
+            return ew_onnx_no_memory(n);
+    }
     if (ew_onnx_n_outputs(n) > 2)
         return ew_onnx_refuse(n, "%d outputs, at most 2 are supported", ew_onnx_n_outputs(n));
     /* The norms that qk_norm promises are still nodes of their own: restore.c folds them in. */
     const int32_t norm = p.attrs.kv_attention.qk_norm;
     p.attrs.kv_attention.qk_norm = EW_QK_NORM_NONE;
-    EW_TRY(ew_onnx_emit(n, "", EW_OP_KV_ATTENTION, &p.attrs, x, 3 + p.n_x - n_qkv, 2, &node));
+    EW_TRY(ew_onnx_emit(n, "", EW_OP_KV_ATTENTION, &p.attrs, x, x[12] ? 13 : 3 + p.n_x - n_qkv, 2,
+                        &node));
     node->attrs.kv_attention.qk_norm = norm;
     node->out[1]->alias_of = x[3];
     EW_TRY(ew_onnx_set_output(n, 1, node->out[1]));

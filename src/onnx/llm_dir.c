@@ -51,16 +51,12 @@ static ew_status check_config(struct ew_onnx_in *in, const json_t *config)
     static const char *const required[] = { "vocab_size",          "hidden_size",
                                             "num_hidden_layers",   "num_attention_heads",
                                             "num_key_value_heads", "max_position_embeddings" };
-    const char *version, *role, *kind, *cache;
+    const char *version, *role, *kind;
 
     EW_TRY(ew_json_get_str_or(config, "edgellm_version", "config.json", "", &version, in->err));
     EW_TRY(check_version(version, in->err));
     EW_TRY(ew_json_get_str_or(config, "engine_role", "config.json", "llm", &role, in->err));
     EW_TRY(ew_json_get_str_or(config, "model_type", "config.json", "llm", &kind, in->err));
-    EW_TRY(ew_json_get_str_or(config, "kv_cache_dtype", "config.json", "fp16", &cache, in->err));
-    if (strcmp(cache, "fp8") == 0)
-        return ew_fail(in->err, EW_STATUS_UNSUPPORTED,
-                       "config.json: kv_cache_dtype fp8 is not supported");
     in->any_token = strcmp(role, "llm") == 0 && strncmp(kind, "eagle3", 6) != 0;
     const bool is_draft = strcmp(role, "draft") == 0 || strcmp(kind, "eagle3_draft") == 0;
     for (size_t i = is_draft ? 1 : 0; i < EW_COUNT(required); i++) {

@@ -206,7 +206,7 @@ static ew_status restore_attention(struct restore *r, struct ew_node *n)
 {
     static const char *const steps[2][3] = { { "q_in", "q_norm", "q_out" },
                                              { "k_in", "k_norm", "k_out" } };
-    struct ew_value *in[12] = { NULL };
+    struct ew_value *in[13] = { NULL };
     union ew_attrs attrs = n->attrs;
     struct ew_attr_kv_attention *a = &attrs.kv_attention;
     const int norm = a->qk_norm;
@@ -236,7 +236,7 @@ static ew_status restore_attention(struct restore *r, struct ew_node *n)
         repack(in, a);
     if (!a->use_rope)
         in[5] = NULL;
-    int n_in = 12;
+    int n_in = (int)EW_COUNT(in);
     while (!in[n_in - 1])
         n_in--;
     if (n_in == n->n_in && memcmp(in, n->in, (size_t)n_in * sizeof(in[0])) == 0)

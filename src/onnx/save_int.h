@@ -43,6 +43,8 @@ ew_status ew_onnx_put_simple(struct ew_onnx_out *o, const char *op_type, const c
 bool ew_onnx_put_int(struct ew_onnx_out *o, Onnx__NodeProto *n, const char *name, int64_t v);
 bool ew_onnx_put_float(struct ew_onnx_out *o, Onnx__NodeProto *n, const char *name, float v);
 bool ew_onnx_put_text(struct ew_onnx_out *o, Onnx__NodeProto *n, const char *name, const char *v);
+bool ew_onnx_put_floats(struct ew_onnx_out *o, Onnx__NodeProto *n, const char *name, const float *v,
+                        size_t n_v);
 bool ew_onnx_put_ints(struct ew_onnx_out *o, Onnx__NodeProto *n, const char *name, const int64_t *v,
                       size_t n_v);
 bool ew_onnx_put_tensor_attr(struct ew_onnx_out *o, Onnx__NodeProto *n, const char *name,

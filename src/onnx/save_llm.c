@@ -272,14 +272,51 @@ static const char *rope_name(const struct ew_onnx_out *o, const struct ew_node *
     return NULL;
 }
 
-static ew_status put_plugin_attrs(struct ew_onnx_out *o, Onnx__NodeProto *p,
-                                  const struct ew_attr_kv_attention *a)
+/* Scales of K and V of the cache, where each is the same for all heads. */
+static bool one_scale_each(const struct ew_value *v, int64_t heads, float out[2])
 {
+    if (!v->is_const || !v->con.data)
+        return false;
+    const float *s = v->con.data;
+    for (int64_t i = 0; i < 2 * heads; i++)
+        if (memcmp(&s[i], &s[i / heads * heads], sizeof(*s)) != 0)
+            return false;
+    out[0] = s[0];
+    out[1] = s[heads];
+    return true;
+}
+
+/* Scales of q, k and v; those that no cache reads may be left out. */
+static ew_status put_scales(struct ew_onnx_out *o, Onnx__NodeProto *p, const struct ew_node *n,
+                            bool is_fp8)
+{
+    const struct ew_value *v = n->n_in > 12 ? n->in[12] : NULL;
+    float scales[3] = { 1, 1, 1 };
+
+    if (v && !one_scale_each(v, n->attrs.kv_attention.num_kv_heads, scales + 1)) {
+        if (is_fp8)
+            return ew_fail(o->err, EW_STATUS_UNSUPPORTED,
+                           "node '%s': scales '%s' of the cache differ between heads; the "
+                           "attribute qkv_scales has one for all",
+                           n->name, v->name);
+        return EW_STATUS_OK;
+    }
+    if (!v)
+        return EW_STATUS_OK;
+    return ew_onnx_put_floats(o, p, "qkv_scales", scales, 3) ? EW_STATUS_OK
+                                                             : ew_onnx_out_no_memory(o);
+}
+
+static ew_status put_plugin_attrs(struct ew_onnx_out *o, Onnx__NodeProto *p,
+                                  const struct ew_node *n)
+{
+    const struct ew_attr_kv_attention *a = &n->attrs.kv_attention;
+    const bool is_fp8 = n->in[3]->type.dtype == EW_DTYPE_F8E4M3;
     bool ok = ew_onnx_put_int(o, p, "num_q_heads", a->num_q_heads) &&
               ew_onnx_put_int(o, p, "num_kv_heads", a->num_kv_heads) &&
               ew_onnx_put_int(o, p, "head_size", a->head_size) &&
               ew_onnx_put_int(o, p, "enable_tree_attention", a->enable_tree_attention) &&
-              ew_onnx_put_int(o, p, "enable_fp8_kv_cache", 0);
+              ew_onnx_put_int(o, p, "enable_fp8_kv_cache", is_fp8);
 
     if (ok && a->sliding_window_size != -1)
         ok = ew_onnx_put_int(o, p, "sliding_window_size", a->sliding_window_size);
@@ -291,7 +328,7 @@ static ew_status put_plugin_attrs(struct ew_onnx_out *o, Onnx__NodeProto *p,
         ok = ew_onnx_put_int(o, p, "use_rope", 0);
     if (ok && a->qk_norm != EW_QK_NORM_NONE)
         ok = ew_onnx_put_int(o, p, "qk_norm", a->qk_norm);
-    return ok ? EW_STATUS_OK : ew_onnx_out_no_memory(o);
+    return ok ? put_scales(o, p, n, is_fp8) : ew_onnx_out_no_memory(o);
 }
 
 ew_status ew_onnx_save_attention(struct ew_onnx_out *o, const struct ew_node *n)
@@ -307,6 +344,11 @@ ew_status ew_onnx_save_attention(struct ew_onnx_out *o, const struct ew_node *n)
             "node '%s': attention without rope table or start index, or with sinks, has no "
             "form in the contract",
             n->name);
+    if (n->in[3]->type.dtype == EW_DTYPE_I8)
+        return ew_fail(o->err, EW_STATUS_UNSUPPORTED,
+                       "node '%s': an i8 cache, whose rows carry their scales, has no form in the "
+                       "contract",
+                       n->name);
     EW_TRY(put_qkv(o, n, in, &n_in));
     in[n_in++] = n->in[3]->name;
     in[n_in++] = n->in[4]->name;
@@ -321,7 +363,7 @@ ew_status ew_onnx_save_attention(struct ew_onnx_out *o, const struct ew_node *n)
         return ew_onnx_out_no_memory(o);
     p->domain = (char *)(uintptr_t)EW_ONNX_PLUGIN_DOMAIN;
     o->uses_plugin = true;
-    EW_TRY(put_plugin_attrs(o, p, a));
+    EW_TRY(put_plugin_attrs(o, p, n));
     const char *shape = ew_onnx_step(o, base, "row");
     EW_TRY(ew_onnx_put_i64s(o, shape, flat, 3));
     return ew_onnx_put_simple(o, "Reshape", out[0], shape, base);

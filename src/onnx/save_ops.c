@@ -123,6 +123,21 @@ bool ew_onnx_put_text(struct ew_onnx_out *o, Onnx__NodeProto *n, const char *nam
     return a->s.data != NULL;
 }
 
+bool ew_onnx_put_floats(struct ew_onnx_out *o, Onnx__NodeProto *n, const char *name, const float *v,
+                        size_t n_v)
+{
+    Onnx__AttributeProto *a = put_attr(o, n, name, ONNX__ATTRIBUTE_PROTO__ATTRIBUTE_TYPE__FLOATS);
+
+    if (!a)
+        return false;
+    a->floats = ew_arena_new(&o->arena, float, n_v);
+    if (!a->floats)
+        return false;
+    memcpy(a->floats, v, n_v * sizeof(*v));
+    a->n_floats = n_v;
+    return true;
+}
+
 bool ew_onnx_put_ints(struct ew_onnx_out *o, Onnx__NodeProto *n, const char *name, const int64_t *v,
                       size_t n_v)
 {

@@ -200,10 +200,10 @@ enum ew_act {
  * kvcache_start_index i32 [0|B] 7 attention_mask i32 [B,S,words] packed bits (tree)   8
  * attention_pos_id i32 [B,S|1] (tree) 9 q_norm weight [D] (per head) or [Hq*D] (full)   10 k_norm
  * weight [D] or [Hkv*D] 11 sinks [Hq] (reserved) 12 kv_scales f32 [2,Hkv] constant: scales of an
- * f8e4m3 cache, of K and then of V (absent: 1; read by no other cache). Input 3 is f32, f16, bf16 or
- * f8e4m3 [B,2,Hkv,cap,D], or i8 [B,2,Hkv,cap,D+4], whose rows end with their scale. outputs: 0 attention [B,S,Hq*D]   1
- * present_key_value = input 3 updated in place Modes and the meaning of context_lengths are
- * EDGE-LLM's, section 3.1 (see kernels/attention.h). */
+ * f8e4m3 cache, of K and then of V (absent: 1; read by no other cache). Input 3 is f32, f16, bf16
+ * or f8e4m3 [B,2,Hkv,cap,D], or i8 [B,2,Hkv,cap,D+4], whose rows end with their scale. outputs: 0
+ * attention [B,S,Hq*D]   1 present_key_value = input 3 updated in place Modes and the meaning of
+ * context_lengths are EDGE-LLM's, section 3.1 (see kernels/attention.h). */
 enum ew_qk_norm { EW_QK_NORM_NONE = 0, EW_QK_NORM_HEAD = 1, EW_QK_NORM_FULL = 2 };
 struct ew_attr_kv_attention {
     int64_t num_q_heads, num_kv_heads, head_size;
@@ -218,9 +218,6 @@ struct ew_attr_kv_attention {
     int32_t use_rope; /* 0: positions are not encoded (NoPE layer); input 5 is ignored */
 };
 
-/* Last dim of a cache of this dtype; 0: no cache can be of it. */
-int64_t ew_kv_row_width(ew_dtype cache, int64_t head_size);
-
 /* How x is rounded before a quantised product. x' = decode(encode(x / s)) * s, nearest even,
  * saturating. ROW and BLOCK scales come from x itself: s = amax / (largest code). */
 enum ew_x_quant {
@@ -234,6 +231,16 @@ enum ew_x_quant {
     EW_XQ_MXFP8,     /* e4m3, blocks of x_block, power-of-two scale: exponent of amax less 8 */
     EW_XQ_MXFP4,     /* e2m1, the same with exponent of amax less 2 */
     EW_XQ_COUNT
+};
+
+/* BlockQuantize: x in a short format with scales that come from x, by blocks of the last axis.
+ * inputs:  0 x [..,K]   1 factor on all block scales, one element (optional, NVFP4 alone)
+ * outputs: 0 codes [..,K]   1 scales [.., ceil(K/block)], one a row for the ROW kinds
+ * DequantizeLinear over both, in blocks, gives what x_quant of a Linear makes of x. Stands for the
+ * reference system's dynamic quantisers until a Linear takes it in. */
+struct ew_attr_block_quant {
+    int32_t x_quant; /* enum ew_x_quant, a dynamic kind */
+    int64_t block;   /* columns; not of the ROW kinds */
 };
 
 /* Linear: y = act(x W^T + bias) [* up] [+ residual]
@@ -318,7 +325,7 @@ struct ew_attr_pointwise {
     X(cumsum) X(reduce) X(axis) X(top_k) X(fill) X(depth_space) X(eye) X(gather_nd) X(pad) \
     X(reshape) X(scatter) X(shape) X(split) X(tensor_scatter) X(perm) X(trilu) X(attention) \
     X(pool) X(conv) X(norm) X(lp_norm) X(quant) X(einsum) X(gemm) X(resize) X(rotary) \
-    X(kv_attention) X(linear) X(fused_rms_norm) X(moe) X(pointwise)
+    X(kv_attention) X(linear) X(fused_rms_norm) X(moe) X(pointwise) X(block_quant)
 /* clang-format on */
 
 union ew_attrs {

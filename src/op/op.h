@@ -114,4 +114,7 @@ ew_status ew_infer_axis(struct ew_infer *f, int64_t axis, int rank, int *out);
  * unknown. */
 ew_status ew_infer_unknown(struct ew_infer *f, int o, int input, ew_dtype dtype, int rank);
 
+/* KvAttention: last dim of a cache of this dtype; 0: no cache can be of it. */
+int64_t ew_kv_row_width(ew_dtype cache, int64_t head_size);
+
 #endif

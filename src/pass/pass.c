@@ -81,11 +81,24 @@ bool ew_pass_is_cache(const struct ew_value *v)
 
 ew_status ew_pass_set_kv_dtype(struct ew_graph *g, ew_dtype dtype, ew_error *err)
 {
-    if (dtype != EW_DTYPE_F32 && dtype != EW_DTYPE_F16 && dtype != EW_DTYPE_BF16)
+    if (!ew_kv_row_width(dtype, 1))
         return ew_fail(err, EW_STATUS_UNSUPPORTED,
-                       "kv cache of dtype %s: f32, f16 and bf16 are known", ew_dtype_text(dtype));
-    for (size_t i = 0; i < g->n_inputs; i++)
-        if (ew_pass_is_cache(g->inputs[i]))
-            g->inputs[i]->type.dtype = dtype;
+                       "kv cache of dtype %s: f32, f16, bf16, f8e4m3 and i8 are known",
+                       ew_dtype_text(dtype));
+    for (size_t i = 0; i < g->n_inputs; i++) {
+        struct ew_type *t = &g->inputs[i]->type;
+
+        if (!ew_pass_is_cache(g->inputs[i]))
+            continue;
+        if (t->n_dims == 5 && t->dim[4] >= 0) {
+            const int64_t head_size = t->dim[4] - (ew_kv_row_width(t->dtype, 1) - 1);
+
+            if (head_size < 1)
+                return ew_fail(err, EW_STATUS_MISMATCH, "input '%s': rows of %lld in a cache of %s",
+                               g->inputs[i]->name, (long long)t->dim[4], ew_dtype_text(t->dtype));
+            t->dim[4] = ew_kv_row_width(dtype, head_size);
+        }
+        t->dtype = dtype;
+    }
     return ew_graph_infer(g, err);
 }

@@ -161,7 +161,12 @@ static void test_kv_dtype(void **state)
     assert_int_equal(ew_pass_set_kv_dtype(g, EW_DTYPE_F16, &err), EW_STATUS_OK);
     assert_int_equal(g->outputs[0]->type.dtype, EW_DTYPE_F16);
     assert_int_equal(ew_graph_verify(g, &err), EW_STATUS_OK);
-    assert_int_equal(ew_pass_set_kv_dtype(g, EW_DTYPE_I8, &err), EW_STATUS_UNSUPPORTED);
+    assert_int_equal(ew_pass_set_kv_dtype(g, EW_DTYPE_U8, &err), EW_STATUS_UNSUPPORTED);
+    assert_int_equal(ew_pass_set_kv_dtype(g, EW_DTYPE_I8, &err), EW_STATUS_OK);
+    assert_int_equal(g->outputs[0]->type.dtype, EW_DTYPE_I8);
+    assert_int_equal(g->outputs[0]->type.dim[4], 8); /* 4 codes and a scale */
+    assert_int_equal(ew_pass_set_kv_dtype(g, EW_DTYPE_F8E4M3, &err), EW_STATUS_OK);
+    assert_int_equal(g->outputs[0]->type.dim[4], 4);
     ew_graph_destroy(g);
 }
 

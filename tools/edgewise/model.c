@@ -16,7 +16,7 @@ const struct opt build_opt_table[] = {
     { "max-batch", 0, OPT_U32, &model_opts.max_batch, "N", "requests decoded together (default 8)" },
     { "max-input-len", 0, OPT_U32, &model_opts.max_input_len, "N", "longest prefill step; longer prompts run in chunks (default 512)" },
     { "max-kv-len", 0, OPT_U32, &model_opts.max_kv_len, "N", "tokens a conversation may hold (default: 4096 or the model's limit)" },
-    { "kv", 0, OPT_TEXT, &model_opts.kv, "DTYPE", "KV cache: f32 (default from a checkpoint), f16, bf16" },
+    { "kv", 0, OPT_TEXT, &model_opts.kv, "DTYPE", "KV cache: f32 (default, unless the checkpoint asks for another), f16, bf16, fp8, int8" },
     { "tactic", 0, OPT_TEXT, &model_opts.tactic, "NAME", "force a kernel where it applies (names: inspect)" },
     { "timing-cache", 0, OPT_TEXT, &model_opts.timing_cache, "FILE", "reuse and keep measured tactic times" },
     { "no-timing", 0, OPT_FLAG, &model_opts.no_timing, NULL, "take the best-ranked kernels without timing them" },
@@ -36,16 +36,32 @@ const struct opt model_opt_table[] = {
 };
 /* clang-format on */
 
+static ew_dtype kv_dtype_find(const char *name)
+{
+    static const struct {
+        const char *name;
+        ew_dtype dtype;
+    } names[] = { { "f32", EW_DTYPE_F32 },
+                  { "f16", EW_DTYPE_F16 },
+                  { "bf16", EW_DTYPE_BF16 },
+                  { "fp8", EW_DTYPE_F8E4M3 },
+                  { "int8", EW_DTYPE_I8 } };
+
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+        if (strcmp(name, names[i].name) == 0)
+            return names[i].dtype;
+    return EW_DTYPE_NONE;
+}
+
 bool model_build_opts(ew_build_opts *out)
 {
     *out = (ew_build_opts)EW_BUILD_OPTS_INIT;
     cli_quiet(model_opts.quiet);
     cli_verbose(model_opts.verbose);
     if (model_opts.kv) {
-        out->kv_dtype = ew_dtype_find(model_opts.kv);
-        if (out->kv_dtype != EW_DTYPE_F32 && out->kv_dtype != EW_DTYPE_F16 &&
-            out->kv_dtype != EW_DTYPE_BF16) {
-            cli_usage("--kv: '%s' is not f32, f16 or bf16", model_opts.kv);
+        out->kv_dtype = kv_dtype_find(model_opts.kv);
+        if (out->kv_dtype == EW_DTYPE_NONE) {
+            cli_usage("--kv: '%s' is not f32, f16, bf16, fp8 or int8", model_opts.kv);
             return false;
         }
     }

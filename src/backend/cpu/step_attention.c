@@ -125,6 +125,7 @@ static ew_status attention_shapes(const struct ew_emit *e, struct ew_attn_args *
     const struct ew_type *q = &e->in[0]->type, *kv = &e->in[3]->type, *len = &e->in[4]->type;
     const int64_t width =
         at->head_size * (at->num_q_heads + (at->packed_qkv ? 2 * at->num_kv_heads : 0));
+    const int64_t width_kv = ew_kv_row_width(kv->dtype, at->head_size);
 
     if (q->n_dims != 3 || kv->n_dims != 5 || at->num_q_heads < 1 || at->num_kv_heads < 1 ||
         at->head_size < 1 || at->num_q_heads % at->num_kv_heads || q->dim[2] != width)
@@ -136,12 +137,12 @@ static ew_status attention_shapes(const struct ew_emit *e, struct ew_attn_args *
     a->hkv = (size_t)at->num_kv_heads;
     a->d = (size_t)at->head_size;
     if (kv->dim[0] != q->dim[0] || kv->dim[1] != 2 || kv->dim[2] != at->num_kv_heads ||
-        kv->dim[4] != at->head_size)
+        kv->dim[4] != width_kv)
         return ew_fail(err, EW_STATUS_MISMATCH,
                        "cache is [%lld,%lld,%lld,%lld,%lld], wanted [%lld,2,%lld,cap,%lld]",
                        (long long)kv->dim[0], (long long)kv->dim[1], (long long)kv->dim[2],
                        (long long)kv->dim[3], (long long)kv->dim[4], (long long)q->dim[0],
-                       (long long)at->num_kv_heads, (long long)at->head_size);
+                       (long long)at->num_kv_heads, (long long)width_kv);
     if (len->n_dims != 1 || len->dim[0] != q->dim[0] || len->dtype != EW_DTYPE_I32)
         return ew_fail(err, EW_STATUS_MISMATCH, "context_lengths has %lld rows, the batch %lld",
                        (long long)len->dim[0], (long long)q->dim[0]);
@@ -149,8 +150,9 @@ static ew_status attention_shapes(const struct ew_emit *e, struct ew_attn_args *
     a->kv_dtype = kv->dtype;
     a->cap = (size_t)kv->dim[3];
     a->context_lengths = e->in[4]->data;
-    if (kv->dtype != EW_DTYPE_F32 && kv->dtype != EW_DTYPE_F16 && kv->dtype != EW_DTYPE_BF16)
-        return ew_fail(err, EW_STATUS_UNSUPPORTED, "cache of %s; f32, f16 and bf16 can be run",
+    if (!width_kv)
+        return ew_fail(err, EW_STATUS_UNSUPPORTED,
+                       "cache of %s; f32, f16, bf16, f8e4m3 and i8 can be run",
                        ew_dtype_text(kv->dtype));
     return EW_STATUS_OK;
 }
@@ -184,6 +186,15 @@ static ew_status attention_operands(struct ew_step_list *list, const struct ew_e
         a->rope_rows = (size_t)rope->type.dim[1];
         a->rd = (size_t)rope->type.dim[2];
         a->rope_batch_stride = rope->type.dim[0] == 1 ? 0 : a->rope_rows * a->rd;
+    }
+    if (a->kv_dtype == EW_DTYPE_F8E4M3 && e->node->n_in > 12 && e->in[12]) {
+        const struct ew_type *t = &e->in[12]->type;
+
+        if (t->dtype != EW_DTYPE_F32 || t->n_dims != 2 || t->dim[0] != 2 ||
+            t->dim[1] != at->num_kv_heads)
+            return ew_fail(err, EW_STATUS_MISMATCH, "scales of the cache are %s [%lld,%lld]",
+                           ew_dtype_text(t->dtype), (long long)t->dim[0], (long long)t->dim[1]);
+        a->kv_scale = e->in[12]->data;
     }
     if (at->qk_norm != EW_QK_NORM_NONE) {
         EW_TRY(ew_emit_f32_in(list, e, 9, &a->q_norm, err));
@@ -226,7 +237,9 @@ ew_status ew_emit_attention(struct ew_step_list *list, const struct ew_emit *e, 
     q_bytes = a.b * a.s * a.hq * a.d * sizeof(float);
     list->shared_bytes = ew_max_size(list->shared_bytes, q_bytes);
     list->thread_bytes = ew_max_size(list->thread_bytes, step->kernel->scratch_bytes(&a));
-    s->bytes = 2ull * a.b * a.hkv * a.cap * a.d * (ew_dtype_bits(a.kv_dtype) / 8) + 2ull * q_bytes;
+    s->bytes = 2ull * a.b * a.hkv * a.cap * (size_t)e->in[3]->type.dim[4] *
+                   (ew_dtype_bits(a.kv_dtype) / 8) +
+               2ull * q_bytes;
     s->flops = 4ull * a.b * a.s * a.hq * a.d * a.cap;
     return ew_emit_f32_out_end(list, e, 0, a.out, err);
 }

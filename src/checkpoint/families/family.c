@@ -266,7 +266,7 @@ ew_status ew_decoder_spec_init(struct ew_decoder_spec *out, const struct ew_conf
                                const ew_logger *logger, ew_error *err)
 {
     const struct ew_family *f = NULL;
-    struct ew_decoder_spec s = { 0 };
+    struct ew_decoder_spec s = { .kv_dtype = EW_DTYPE_F32 };
     ew_status st;
 
     for (size_t i = 0; i < EW_COUNT(families) && !f; i++)

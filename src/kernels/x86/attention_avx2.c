@@ -12,7 +12,7 @@ ALWAYS vec v_load_i8(const unsigned char *p)
         _mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)p)));
 }
 
-/* Through f16, whose exponent is 8 larger: 2^-8 is made up for at the end. */
+/* As f16, whose exponent counts from 8 lower: F8_FACTOR is missing. */
 ALWAYS vec v_load_f8e4m3(const unsigned char *p)
 {
     const __m128i nan = _mm_set1_epi16(0x3f80);
@@ -20,7 +20,7 @@ ALWAYS vec v_load_f8e4m3(const unsigned char *p)
     const __m128i h = _mm_and_si128(_mm_slli_epi16(x, 7), _mm_set1_epi16((short)0xbf80));
     const __m128i bad = _mm_cmpeq_epi16(_mm_and_si128(h, nan), nan);
 
-    return _mm256_mul_ps(_mm256_cvtph_ps(_mm_or_si128(h, bad)), _mm256_set1_ps(256.0f));
+    return _mm256_cvtph_ps(_mm_or_si128(h, bad));
 }
 
 /* Low 8 bits of each lane. */

@@ -12,7 +12,7 @@ ALWAYS vec v_load_i8(const unsigned char *p)
         _mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)(const void *)p)));
 }
 
-/* Through f16, whose exponent is 8 larger: 2^-8 is made up for at the end. */
+/* As f16, whose exponent counts from 8 lower: F8_FACTOR is missing. */
 ALWAYS vec v_load_f8e4m3(const unsigned char *p)
 {
     const __m256i nan = _mm256_set1_epi16(0x3f80);
@@ -20,7 +20,7 @@ ALWAYS vec v_load_f8e4m3(const unsigned char *p)
     const __m256i h = _mm256_and_si256(_mm256_slli_epi16(x, 7), _mm256_set1_epi16((short)0xbf80));
     const __m256i bad = _mm256_cmpeq_epi16(_mm256_and_si256(h, nan), nan);
 
-    return _mm512_mul_ps(_mm512_cvtph_ps(_mm256_or_si256(h, bad)), _mm512_set1_ps(256.0f));
+    return _mm512_cvtph_ps(_mm256_or_si256(h, bad));
 }
 
 /* Low 8 bits of each lane. */
