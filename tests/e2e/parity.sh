@@ -20,6 +20,11 @@ if have "$shared/models/small"; then
     has "small" "$(cat "$tmp/out")" "hidden_12"
 fi
 
+# The same weights as torch.save writes them, instead of safetensors.
+r=tests/golden/families/granite
+mkdir "$tmp/torch" && cp $r/config.json tests/golden/torch/granite/pytorch_model.bin "$tmp/torch/"
+works "pytorch_model.bin" parity "$tmp/torch" $r/reference.safetensors
+
 # Every instruction set answers the same; levels this machine lacks are refused with a word.
 r=tests/golden/families/qwen3-window
 for level in ref avx2 avx512; do

@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
 """Writes what tests/unit/u_torch.c reads: small files of torch.save and the same tensors as
-safetensors, and the seeds of tests/fuzz/fuzz_torch.c. Run once by hand; the results are
-committed."""
+safetensors, the seeds of tests/fuzz/fuzz_torch.c, and one model. Run once by hand; the results
+are committed."""
 import json
 import os
+import zipfile
 from collections import OrderedDict
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 SEEDS = os.path.join(HERE, "..", "..", "fuzz", "corpus", "torch")
@@ -67,9 +68,19 @@ def main():
         json.dump({"metadata": {"total_size": 0}, "weight_map": weight_map}, f, indent=1)
         f.write("\n")
 
+    # a model of tests/golden/families, for tests/e2e/parity.sh; one weight has a storage that is
+    # its transpose
+    family = load_file(f"{HERE}/../families/granite/model.safetensors")
+    up = "model.layers.0.mlp.up_proj.weight"
+    family[up] = family[up].t().contiguous().t()
+    os.makedirs(f"{HERE}/granite", exist_ok=True)
+    torch.save(OrderedDict(family), f"{HERE}/granite/pytorch_model.bin")
+
     t = torch.arange(6.0).view(2, 3)
     torch.save({"a": t, "b": t.t(), "c": t[1].to(torch.float8_e5m2)}, f"{SEEDS}/views")
     torch.save(module.state_dict(), f"{SEEDS}/module")
+    with zipfile.ZipFile(f"{SEEDS}/views") as z, open(f"{SEEDS}/pickle", "wb") as f:
+        f.write(z.read("views/data.pkl"))
     torch.save({"a": t.half(), "n": [1, 2.5]}, f"{SEEDS}/protocol4", pickle_protocol=4)
 
 
