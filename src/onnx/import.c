@@ -175,7 +175,7 @@ static ew_onnx_importer *find_special(const struct ew_onnx_special *table, const
 static bool is_internal(ew_op op)
 {
     return op == EW_OP_KV_ATTENTION || op == EW_OP_LINEAR || op == EW_OP_FUSED_RMS_NORM ||
-           op == EW_OP_MOE || op == EW_OP_POINTWISE;
+           op == EW_OP_MOE || op == EW_OP_POINTWISE || op == EW_OP_BLOCK_QUANTIZE;
 }
 
 /* Ops that meant something else before opset 7, and whose attributes would not show it. */
@@ -196,8 +196,14 @@ static bool is_too_old(const struct ew_onnx_node *n)
 static ew_status import_op(struct ew_onnx_node *n)
 {
     const char *op_type = n->p->op_type, *domain = n->p->domain;
-    const bool is_default = !domain[0] || strcmp(domain, "ai.onnx") == 0;
+    /* trt::DequantizeLinear is the standard's, with dtypes that its older opsets lack. */
+    const bool is_default =
+        !domain[0] || strcmp(domain, "ai.onnx") == 0 ||
+        (strcmp(domain, EW_ONNX_TRT_DOMAIN) == 0 &&
+         (strcmp(op_type, "DequantizeLinear") == 0 || strcmp(op_type, "QuantizeLinear") == 0));
     ew_onnx_importer *import = find_special(ew_onnx_plugin_ops, op_type);
+    if (!import)
+        import = find_special(ew_onnx_quant_ops, op_type);
     union ew_attrs attrs;
 
     if (is_default && is_too_old(n))

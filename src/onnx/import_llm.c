@@ -219,7 +219,6 @@ static ew_status refuse_plugin(struct ew_onnx_node *n)
 
 const struct ew_onnx_special ew_onnx_plugin_ops[] = {
     { "AttentionPlugin", import_attention },
-    { "Int4GroupwiseGemmPlugin", refuse_plugin },
     { "Int4MoePlugin", refuse_plugin },
     { "Moe", import_moe },
     { "Nvfp4MoePlugin", refuse_plugin },

@@ -208,6 +208,7 @@ ew_status ew_infer_nn(struct ew_infer *f)
         [EW_OP_ATTENTION] = ew_infer_attention,
         [EW_OP_AVERAGE_POOL] = ew_infer_pool,
         [EW_OP_BATCH_NORM] = infer_channel_norm,
+        [EW_OP_BLOCK_QUANTIZE] = ew_infer_block_quantize,
         [EW_OP_CONV] = ew_infer_conv,
         [EW_OP_CONV_TRANSPOSE] = ew_infer_conv_transpose,
         [EW_OP_DEQUANTIZE_LINEAR] = ew_infer_dequantize,

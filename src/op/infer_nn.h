@@ -76,6 +76,6 @@ ew_status ew_resize_from_scale(int64_t dim, double scale, int64_t *out, ew_error
 /* Rules of single ops. */
 ew_infer_fn ew_infer_attention, ew_infer_rotary, ew_infer_conv, ew_infer_conv_transpose,
     ew_infer_pool, ew_infer_global_pool, ew_infer_einsum, ew_infer_resize, ew_infer_quantize,
-    ew_infer_dequantize, ew_infer_dynamic_quantize;
+    ew_infer_dequantize, ew_infer_dynamic_quantize, ew_infer_block_quantize;
 
 #endif

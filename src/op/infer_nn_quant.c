@@ -1,4 +1,5 @@
-/* op/infer_nn_quant.c - types of QuantizeLinear, DequantizeLinear and DynamicQuantizeLinear. */
+/* op/infer_nn_quant.c - types of QuantizeLinear, DequantizeLinear, DynamicQuantizeLinear and
+ * BlockQuantize. */
 #include "op/infer_dtypes.h"
 #include "op/infer_nn.h"
 
@@ -120,5 +121,63 @@ ew_status ew_infer_dynamic_quantize(struct ew_infer *f)
     f->out[0].dtype = EW_DTYPE_U8;
     f->out[1] = ew_type_make(EW_DTYPE_F32, 0, NULL);
     f->out[2] = ew_type_make(EW_DTYPE_U8, 0, NULL);
+    return EW_STATUS_OK;
+}
+
+/* dtypes of codes and scales of a dynamic kind. */
+static bool block_dtypes(int32_t kind, ew_dtype *code, ew_dtype *scale)
+{
+    *code = EW_DTYPE_F8E4M3;
+    *scale = EW_DTYPE_F32;
+    switch (kind) {
+    case EW_XQ_INT8_ROW:
+        *code = EW_DTYPE_I8;
+        return true;
+    case EW_XQ_FP8_ROW:
+    case EW_XQ_FP8_BLOCK:
+        return true;
+    case EW_XQ_NVFP4:
+        *code = EW_DTYPE_F4E2M1;
+        *scale = EW_DTYPE_F8E4M3;
+        return true;
+    case EW_XQ_MXFP4:
+        *code = EW_DTYPE_F4E2M1;
+        *scale = EW_DTYPE_F8E8M0;
+        return true;
+    case EW_XQ_MXFP8:
+        *scale = EW_DTYPE_F8E8M0;
+        return true;
+    default:
+        return false;
+    }
+}
+
+ew_status ew_infer_block_quantize(struct ew_infer *f)
+{
+    const struct ew_attr_block_quant *const attr = &f->attrs->block_quant;
+    const bool is_row = attr->x_quant == EW_XQ_INT8_ROW || attr->x_quant == EW_XQ_FP8_ROW;
+    const struct ew_type *const x = f->in[0].type;
+    ew_dtype code, scale;
+
+    EW_TRY(ew_infer_dtype_in(f, 0, SET_SHORT));
+    if (!block_dtypes(attr->x_quant, &code, &scale))
+        return ew_fail(f->err, EW_STATUS_MALFORMED, "x_quant is %d, a dynamic kind is needed",
+                       (int)attr->x_quant);
+    if (x->n_dims < 1 || (!is_row && attr->block < 1))
+        return ew_fail(f->err, EW_STATUS_MALFORMED, "rank is %d, blocks have %lld columns",
+                       x->n_dims, (long long)attr->block);
+    if (ew_infer_has(f, 1)) {
+        const struct ew_type *const s = f->in[1].type;
+
+        EW_TRY(ew_infer_dtype_in(f, 1, SET_SHORT));
+        if (attr->x_quant != EW_XQ_NVFP4 || s->n_dims > 1 || (s->n_dims == 1 && s->dim[0] != 1))
+            return ew_fail(f->err, EW_STATUS_MISMATCH, "input 1 is one number, of nvfp4 alone");
+    }
+    for (int i = 0; i < 2; i++)
+        f->out[i] = *x;
+    f->out[0].dtype = code;
+    f->out[1].dtype = scale;
+    int64_t *const last = &f->out[1].dim[x->n_dims - 1];
+    *last = is_row ? 1 : ew_dim_div_ceil(f->syms, *last, attr->block);
     return EW_STATUS_OK;
 }

@@ -182,6 +182,9 @@ FIELDS k_moe[] = {
     FIELD_ENUM(moe, "act", act, k_act_names, EW_ACT_SILU),
     FIELD_ENUM(moe, "x_quant", x_quant, k_x_quant_names, EW_XQ_NONE),
     FIELD(moe, "x_block", x_block, I32, 0), FIELD_END };
+FIELDS k_block_quant[] = {
+    FIELD_ENUM(block_quant, "x_quant", x_quant, k_x_quant_names, EW_XQ_NONE),
+    FIELD(block_quant, "block", block, I64, 0), FIELD_END };
 FIELDS k_pointwise[] = { { "program", EW_FIELD_PROGRAM, 0, 0, 0, NULL }, FIELD_END };
 /* clang-format on */
 

@@ -1,7 +1,8 @@
 /* pass/fold.c - nodes whose result is known now become constants.
  *
  * Two ways: contents that inference followed (shape arithmetic), and running the general kernel on
- * constants. Weights are never copied: results over 1 MiB stay computed, but for integers. */
+ * constants. Weights are never copied: results over 1 MiB stay computed, but for integers, and
+ * quantised ones are never unfolded. */
 #include <string.h>
 
 #include "kernels/general.h"
@@ -50,6 +51,8 @@ static bool is_worth_it(const struct ew_node *n)
     size_t bytes, total = 0;
 
     if (!n->n_in || !ew_general_find(n->op))
+        return false;
+    if (n->op == EW_OP_DEQUANTIZE_LINEAR && n->in[0]->type.n_dims > 1)
         return false;
     for (int i = 0; i < n->n_in; i++)
         if (n->in[i] && (!n->in[i]->is_const || n->in[i]->con.n_parts))

@@ -68,6 +68,8 @@ static void widen_attrs(struct ew_node *n)
         dtype = &n->attrs.fill.dtype;
     else if (n->op == EW_OP_EYE_LIKE)
         dtype = &n->attrs.eye.dtype;
+    else if (n->op == EW_OP_DEQUANTIZE_LINEAR)
+        dtype = &n->attrs.quant.output_dtype;
     if (dtype && is_half((ew_dtype)*dtype))
         *dtype = EW_DTYPE_F32;
 }

@@ -28,6 +28,7 @@ static const struct step k_steps[] = {
     { "fold", ew_pass_fold, false, true },
     { "simplify", ew_pass_simplify, false, true },
     { "recognise_linear", ew_pass_recognise_linear, true, true },
+    { "lower_x_quant", ew_pass_lower_x_quant, true, false },
     { "recognise_norm", ew_pass_recognise_norm, true, false },
     { "recognise_act", ew_pass_recognise_act, true, false },
     { "fuse_qk_norm", ew_pass_fuse_qk_norm, true, false },

@@ -101,6 +101,7 @@ ew_status ew_general_nn__ref(const struct ew_general_args *a)
         [EW_OP_ATTENTION] = ew_gen_attention,
         [EW_OP_AVERAGE_POOL] = ew_gen_pool,
         [EW_OP_BATCH_NORM] = ew_gen_channel_norm,
+        [EW_OP_BLOCK_QUANTIZE] = ew_gen_block_quantize,
         [EW_OP_CONV] = ew_gen_conv,
         [EW_OP_CONV_TRANSPOSE] = ew_gen_conv_transpose,
         [EW_OP_DEQUANTIZE_LINEAR] = ew_gen_dequantize,

@@ -33,8 +33,8 @@ enum ew_gen_class ew_gen_mm_class(ew_dtype d);
 
 ew_general_fn ew_gen_matmul, ew_gen_gemm, ew_gen_conv, ew_gen_conv_transpose, ew_gen_pool,
     ew_gen_global_pool, ew_gen_row_norm, ew_gen_channel_norm, ew_gen_lp_norm, ew_gen_attention,
-    ew_gen_rotary, ew_gen_quantize, ew_gen_dequantize, ew_gen_dynamic_quantize, ew_gen_einsum,
-    ew_gen_resize;
+    ew_gen_rotary, ew_gen_quantize, ew_gen_dequantize, ew_gen_dynamic_quantize,
+    ew_gen_block_quantize, ew_gen_einsum, ew_gen_resize;
 
 /* Their working memory, for concrete types that infer has accepted. */
 size_t ew_gen_conv_scratch(const struct ew_type *w, int64_t group, bool transposed);
