@@ -1,6 +1,8 @@
 /* engine/describe.c - an engine as JSON, for people and scripts (`edgewise inspect`). */
 #include "engine/engine_impl.h"
 
+#include <stdio.h>
+
 #include "base/json.h"
 #include "plan/codec.h"
 #include "plan/reader.h"
@@ -87,6 +89,48 @@ static json_t *linear_json(const struct ew_plan *p)
     return a;
 }
 
+struct weight_kind { /* all packed matrices of one dtype or format, heads and experts included */
+    char text[64];
+    uint64_t n_matrices, n_weights, bytes;
+};
+
+/* What weights of Linears are stored as, and what that costs: scales, zero points and padding
+ * included. */
+static json_t *weights_json(const struct ew_plan *p)
+{
+    struct weight_kind kinds[16] = { 0 };
+    json_t *a = json_array();
+    size_t n = 0;
+
+    for (uint32_t i = 0; i < p->n_tensors; i++) {
+        const struct ew_plan_tensor *t = &p->tensors[i];
+        char text[64];
+        size_t k = 0;
+
+        if (!t->packed.kernel)
+            continue;
+        ew_quant_format_text(&t->packed.format, text, sizeof(text));
+        if (!ew_quant_is(&t->packed.format))
+            snprintf(text, sizeof(text), "%s", ew_dtype_text(t->dtype));
+        while (k < n && strcmp(kinds[k].text, text) != 0)
+            k++;
+        if (k == EW_COUNT(kinds))
+            continue;
+        memcpy(kinds[k].text, text, sizeof(text));
+        kinds[k].n_matrices += t->packed.n_experts;
+        kinds[k].n_weights += t->packed.n_experts * t->packed.n * t->packed.k;
+        kinds[k].bytes += t->bytes;
+        n += k == n;
+    }
+    for (size_t k = 0; k < n; k++)
+        json_array_append_new(
+            a, json_pack("{s:s,s:I,s:I,s:I,s:f}", "format", kinds[k].text, "matrices",
+                         (json_int_t)kinds[k].n_matrices, "weights", (json_int_t)kinds[k].n_weights,
+                         "bytes", (json_int_t)kinds[k].bytes, "bits_per_weight",
+                         8.0 * (double)kinds[k].bytes / (double)kinds[k].n_weights));
+    return a;
+}
+
 static json_t *nodes_json(const struct ew_plan *p)
 {
     json_t *a = json_array();
@@ -111,6 +155,7 @@ ew_status ew_engine_describe(const ew_engine *e, char **out, ew_error *err)
                   "profiles", profiles_json(e), "nodes", nodes_json(p));
     if (j) {
         json_object_set_new(j, "weights_bytes", json_integer((json_int_t)p->weights_bytes));
+        json_object_set_new(j, "weights", weights_json(p));
         json_object_set_new(j, "dynamic", json_boolean(e->is_dynamic));
     }
     text = ew_plan_json_text(j, JSON_INDENT(2), EW_MEM_MISC);

@@ -343,7 +343,12 @@ void ew_graph_get_stats(const ew_graph *g, ew_graph_stats *out)
         if (!v->is_const || (!v->n_uses && v != g->embedding))
             continue;
         out->n_constants++;
-        if (ew_type_bytes(&v->type, &bytes))
+        if (ew_const_quant(v) && ew_type_count(&v->type, &count))
+            out->constant_bytes +=
+                (uint64_t)(ew_quant_bits(ew_const_quant(v),
+                                         (size_t)v->type.dim[v->type.n_dims - 1]) /
+                           8.0 * (double)count);
+        else if (ew_type_bytes(&v->type, &bytes))
             out->constant_bytes += bytes;
         if (ew_dtype_is_float(v->type.dtype) && ew_type_count(&v->type, &count))
             out->n_parameters += count;
