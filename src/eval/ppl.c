@@ -1,136 +1,108 @@
-/* eval/ppl.c - perplexity of a text in windows of fixed length (Hugging Face's recipe). */
+/* eval/ppl.c - perplexity of a text. Windows are eval/windows.h's. */
 #include <math.h>
 #include <string.h>
 
-#include "base/error.h"
-#include "base/mem.h"
-#include "edgewise/eval.h"
+#include "eval/windows.h"
 #include "os/os.h"
-#include "runtime/rt.h"
-
-#define LOGITS_BYTES ((size_t)64 << 20) /* of one piece of a window */
 
 struct ppl {
     ew_runtime *rt;
     const ew_ppl_opts *opts;
-    int32_t *ids;
-    size_t n_ids;
-    uint32_t window, stride, vocab, piece;
+    struct ew_windows w;
+    struct ew_journal journal;
+    struct ew_buf line;
     float *logits; /* [piece][vocab] */
     double sum, sum_squares;
     uint64_t n_scored;
 };
 
-/* -log p(id), of raw logits. */
-static double token_nll(const float *logits, uint32_t vocab, int32_t id)
-{
-    float max = -INFINITY;
-    double sum = 0;
+struct part { /* of one window */
+    double sum, sum_squares;
+    uint64_t n;
+};
 
-    for (uint32_t i = 0; i < vocab; i++)
-        max = logits[i] > max ? logits[i] : max;
-    for (uint32_t i = 0; i < vocab; i++)
-        sum += exp((double)logits[i] - (double)max);
-    return (double)max + log(sum) - (double)logits[id];
-}
-
-/* Tokens [begin, end) as one context; those from `from` on are scored. */
-static ew_status score_window(struct ppl *p, size_t begin, size_t end, size_t from, ew_error *err)
+static ew_status score_window(struct ppl *p, const struct ew_window *at, struct part *out,
+                              ew_error *err)
 {
+    memset(out, 0, sizeof(*out));
     EW_TRY(ew_runtime_rewind(p->rt, 0, 0, err));
-    for (size_t at = begin; at < end; at += p->piece) {
-        const uint32_t n = end - at < p->piece ? (uint32_t)(end - at) : p->piece;
+    for (size_t t = at->begin; t < at->end; t += p->w.piece) {
+        const uint32_t n = at->end - t < p->w.piece ? (uint32_t)(at->end - t) : p->w.piece;
 
-        EW_TRY(ew_runtime_forward(p->rt, 0, p->ids + at, n, (uint32_t)(end - begin), p->logits, n,
-                                  err));
+        EW_TRY(ew_runtime_forward(p->rt, 0, p->w.ids + t, n, (uint32_t)(at->end - at->begin),
+                                  p->logits, n, err));
         for (uint32_t i = 0; i < n; i++) {
-            const size_t next = at + i + 1;
+            const float *const logits = p->logits + (size_t)i * p->w.vocab;
             double nll;
 
-            if (next >= end || next < from)
+            if (!ew_window_scores(at, t + i + 1))
                 continue;
-            nll = token_nll(p->logits + (size_t)i * p->vocab, p->vocab, p->ids[next]);
-            p->sum += nll;
-            p->sum_squares += nll * nll;
-            p->n_scored++;
+            EW_TRY(ew_log_sum(logits, p->w.vocab, t + i + 1, &nll, err));
+            nll -= (double)logits[p->w.ids[t + i + 1]];
+            out->sum += nll;
+            out->sum_squares += nll * nll;
+            out->n++;
         }
     }
     return EW_STATUS_OK;
 }
 
-static ew_status score_all(struct ppl *p, ew_error *err)
+/* The window's sums from the journal, or computed and put there. */
+static ew_status take_window(struct ppl *p, const struct ew_window *at, struct part *out,
+                             ew_error *err)
 {
-    const ew_progress *progress = &p->opts->progress;
-    size_t done = 0;
+    json_t *line;
+    double v[3];
+    ew_status st;
 
-    for (size_t begin = 0; begin + 1 < p->n_ids; begin += p->stride) {
-        const size_t end = begin + p->window < p->n_ids ? begin + p->window : p->n_ids;
-
-        if (end - begin < p->window && begin > 0 && p->stride == p->window)
-            break; /* what does not fill a window is not scored: its tokens would have less context
-                    */
-        if (progress->step && !progress->step(progress->ctx, "perplexity", begin, p->n_ids))
-            return ew_fail(err, EW_STATUS_CANCELLED, "perplexity cancelled");
-        EW_TRY(score_window(p, begin, end, done, err));
-        done = end;
-        if (end == p->n_ids)
-            break;
+    EW_TRY(ew_journal_next(&p->journal, &line, err));
+    if (!line) {
+        EW_TRY(score_window(p, at, out, err));
+        ew_buf_printf(&p->line, "[%.17g,%.17g,%llu]", out->sum, out->sum_squares,
+                      (unsigned long long)out->n);
+        return ew_journal_add(&p->journal, &p->line, err);
     }
-    if (progress->step)
-        (void)progress->step(progress->ctx, "perplexity", p->n_ids, p->n_ids);
-    return p->n_scored > 0 ? EW_STATUS_OK
-                           : ew_fail(err, EW_STATUS_INVALID_ARG,
-                                     "text of %zu tokens: nothing to score", p->n_ids);
+    st = ew_journal_numbers(line, 0, v, 3, &p->journal, err);
+    json_decref(line);
+    if (!st)
+        *out = (struct part){ v[0], v[1], ew_window_n_scored(at) };
+    return st;
 }
 
-/* Bytes of the first max_chars characters. */
-static size_t cut_chars(const char *text, size_t len, uint64_t max_chars)
+static ew_status score_all(struct ppl *p, ew_error *err)
 {
-    uint64_t chars = 0;
+    const ew_progress *const progress = &p->opts->progress;
+    struct ew_window at = { 0 };
+    struct part part;
 
-    for (size_t i = 0; i < len; i++)
-        if (((unsigned char)text[i] & 0xc0) != 0x80 && ++chars > max_chars)
-            return i;
-    return len;
+    while (ew_windows_next(&p->w, &at)) {
+        if (progress->step && !progress->step(progress->ctx, "perplexity", at.begin, p->w.n_ids))
+            return ew_fail(err, EW_STATUS_CANCELLED, "perplexity cancelled");
+        EW_TRY(take_window(p, &at, &part, err));
+        p->sum += part.sum;
+        p->sum_squares += part.sum_squares;
+        p->n_scored += part.n;
+    }
+    if (progress->step)
+        (void)progress->step(progress->ctx, "perplexity", p->w.n_ids, p->w.n_ids);
+    return p->n_scored > 0 ? EW_STATUS_OK
+                           : ew_fail(err, EW_STATUS_INVALID_ARG,
+                                     "text of %zu tokens: nothing to score", p->w.n_ids);
 }
 
 static ew_status prepare(struct ppl *p, const char *text, size_t len, ew_error *err)
 {
-    ew_model_info model;
+    const uint32_t sizes[3] = { p->opts->window, p->opts->stride, p->opts->max_windows };
+    uint64_t key;
 
-    ew_runtime_get_model(p->rt, &model);
-    if (!p->rt->tokenizer)
-        return ew_fail(err, EW_STATUS_NOT_FOUND, "perplexity of a text needs a tokenizer");
-    if (!model.all_logits)
-        return ew_fail(err, EW_STATUS_MISMATCH,
-                       "perplexity needs an engine that was built with all logits");
-    p->vocab = model.vocab;
-    p->window = p->opts->window ? p->opts->window : 1024;
-    if (p->opts->window > model.max_kv_len)
-        return ew_fail(err, EW_STATUS_INVALID_ARG, "window of %u tokens, the engine holds %u",
-                       p->window, model.max_kv_len);
-    p->window = p->window < model.max_kv_len ? p->window : model.max_kv_len;
-    p->stride = p->opts->stride ? p->opts->stride : p->window;
-    if (p->window < 2 || p->stride > p->window)
-        return ew_fail(err, EW_STATUS_INVALID_ARG, "window of %u tokens, stride of %u", p->window,
-                       p->stride);
-    p->piece = (uint32_t)(LOGITS_BYTES / sizeof(float) / p->vocab) + 1;
-    p->piece = p->piece < model.max_input_len ? p->piece : model.max_input_len;
-    p->piece = p->piece < p->window ? p->piece : p->window;
-    p->logits = ew_mem_calloc(EW_MEM_EVAL, (size_t)p->piece * p->vocab, sizeof(*p->logits));
+    EW_TRY(ew_windows_init(&p->w, p->rt, p->opts, text, len, err));
+    p->logits = ew_mem_calloc(EW_MEM_EVAL, (size_t)p->w.piece * p->w.vocab, sizeof(*p->logits));
     if (!p->logits)
-        return ew_fail(err, EW_STATUS_NO_MEMORY, "logits of %u tokens", p->piece);
-    if (p->opts->max_bytes && len > p->opts->max_bytes)
-        len = (size_t)p->opts->max_bytes;
-    if (p->opts->max_chars)
-        len = cut_chars(text, len, p->opts->max_chars);
-    EW_TRY(ew_tokenizer_encode(p->rt->tokenizer, text, len, EW_ENCODE_SPECIAL | EW_ENCODE_ADD_BOS,
-                               &p->ids, &p->n_ids, err));
-    for (size_t i = 0; i < p->n_ids; i++)
-        if (p->ids[i] < 0 || (uint32_t)p->ids[i] >= p->vocab)
-            return ew_fail(err, EW_STATUS_MISMATCH, "token %zu is %d, the model has %u", i,
-                           p->ids[i], p->vocab);
-    return EW_STATUS_OK;
+        return ew_fail(err, EW_STATUS_NO_MEMORY, "logits of %u tokens", p->w.piece);
+    key = ew_journal_key_runtime(0, p->rt);
+    key = ew_journal_key_bytes(key, sizes, sizeof(sizes));
+    key = ew_journal_key_bytes(key, p->w.ids, p->w.n_ids * sizeof(*p->w.ids));
+    return ew_journal_open(&p->journal, p->opts->resume, "ppl", key, err);
 }
 
 ew_status ew_eval_ppl(ew_runtime *rt, const char *text, size_t len, const ew_ppl_opts *opts,
@@ -145,21 +117,24 @@ ew_status ew_eval_ppl(ew_runtime *rt, const char *text, size_t len, const ew_ppl
     if (p.opts->struct_size != sizeof(*opts))
         return ew_fail(err, EW_STATUS_INVALID_ARG, "perplexity options: struct_size is %u, not %zu",
                        p.opts->struct_size, sizeof(*opts));
+    ew_buf_init(&p.line, EW_MEM_EVAL, 1024);
     st = prepare(&p, text, len, err);
     if (!st)
         st = score_all(&p, err);
     if (!st) {
         const double n = (double)p.n_scored, mean = p.sum / n;
-        const double var = p.sum_squares / n - mean * mean;
+        const double var = n > 1 ? (p.sum_squares - n * mean * mean) / (n - 1) : 0;
 
-        out->n_tokens = p.n_ids;
+        out->n_tokens = p.w.n_ids;
         out->n_scored = p.n_scored;
         out->nll_sum = p.sum;
         out->perplexity = exp(mean);
         out->perplexity_stderr = out->perplexity * sqrt((var > 0 ? var : 0) / n);
         out->seconds = (double)(ew_clock_ns() - t0) / 1e9;
     }
-    ew_tokens_free(p.ids);
+    ew_journal_close(&p.journal);
+    ew_windows_deinit(&p.w);
+    ew_buf_deinit(&p.line);
     ew_mem_free(p.logits);
     return st;
 }

@@ -316,6 +316,33 @@ ew_status ew_file_write(const char *path, const void *bytes, size_t len, ew_erro
     return ew_file_writer_commit(w, err);
 }
 
+ew_status ew_file_append(const char *path, uint64_t at, const void *bytes, size_t len,
+                         ew_error *err)
+{
+    const int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
+    const char *p = bytes;
+    ew_status st = EW_STATUS_OK;
+
+    if (fd < 0)
+        return io_error(path, "create", err);
+    if (ftruncate(fd, (off_t)at) != 0)
+        st = io_error(path, "cut", err);
+    while (len && !st) {
+        const ssize_t n = pwrite(fd, p, len, (off_t)at);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0) {
+            st = io_error(path, "write", err);
+            break;
+        }
+        p += n;
+        at += (uint64_t)n;
+        len -= (size_t)n;
+    }
+    close(fd);
+    return st;
+}
+
 bool ew_path_is_file(const char *path)
 {
     struct stat st;

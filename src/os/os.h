@@ -44,6 +44,10 @@ ew_status ew_file_writer_commit(struct ew_file_writer *w, ew_error *err);
 void ew_file_writer_abort(struct ew_file_writer *w);
 /* The three in one. */
 ew_status ew_file_write(const char *path, const void *bytes, size_t len, ew_error *err);
+/* Cuts the file (made when missing) to `at` bytes and writes behind them, in place: for logs whose
+ * reader can tell a half-written end. */
+ew_status ew_file_append(const char *path, uint64_t at, const void *bytes, size_t len,
+                         ew_error *err);
 
 bool ew_path_is_file(const char *path);
 bool ew_path_is_dir(const char *path);
