@@ -4,53 +4,52 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "checkkern.h"
-#include "kernels/linear.h"
+#include "check_linear.h"
 #include "op/attrs.h"
 
-struct shape {
-    size_t m, n, k, x_pad, y_pad, n_parts;
-    bool glu, transposed, has_bias, has_residual, in_place;
-    int act;
-    float scale, softcap;
-    enum ck_fill fill;
-};
-
-struct problem {
-    struct shape s;
-    size_t n_out;
-    float *w, *x, *bias, *residual; /* w [n][k] rounded to the dtype, x [m][k] */
-    struct ck_mem x_mem, w_mem, bias_mem, residual_mem;
-    unsigned char *raw; /* unpacked weights */
-    struct ew_weight_part parts[3];
-};
-
-static void describe(struct ck *c, const char *kernel, const struct problem *p, const char *what,
+static void describe(struct ck *c, const char *kernel, const struct ck_problem *p, const char *what,
                      size_t index, double error)
 {
-    const struct shape *s = &p->s;
+    const struct ck_shape *s = &p->s;
+    char format[64];
 
+    ew_quant_format_text(p->format, format, sizeof(format));
     ck_fail(c, kernel,
             "%s at %zu, error %.3g: m %zu n %zu k %zu glu %d act %d bias %d residual %d scale %g "
-            "softcap %g transposed %d fill %s",
+            "softcap %g transposed %d fill %s %s",
             what, index, error, s->m, s->n, s->k, s->glu, s->act, s->has_bias, s->has_residual,
-            (double)s->scale, (double)s->softcap, s->transposed, ck_fill_text(s->fill));
+            (double)s->scale, (double)s->softcap, s->transposed, ck_fill_text(s->fill), format);
 }
 
-static void problem_make(struct ck *c, struct problem *p, ew_dtype d)
+void ck_problem_vectors(struct ck *c, struct ck_problem *p)
 {
-    const struct shape *s = &p->s;
-    const size_t bytes = ck_elem_bytes(d), x_stride = s->k + s->x_pad;
-    size_t row = 0;
+    const struct ck_shape *s = &p->s;
+    const size_t x_stride = s->k + s->x_pad;
 
     p->n_out = s->glu ? s->n / 2 : s->n;
     p->w = malloc(s->n * s->k * 4 + 4);
-    p->raw = malloc(s->n * s->k * bytes + 4);
     p->x_mem = ck_mem_make(((s->m - 1) * x_stride + s->k) * 4);
     p->x = (float *)(void *)p->x_mem.at;
-    ck_fill(c, p->w, s->n * s->k, s->fill == CK_HUGE && d == EW_DTYPE_F16 ? CK_OUTLIERS : s->fill);
+    p->x_seen = p->x;
     for (size_t m = 0; m < s->m; m++)
         ck_fill(c, p->x + m * x_stride, s->k, s->fill);
+    p->bias_mem = ck_mem_make(s->n * 4);
+    p->bias = (float *)(void *)p->bias_mem.at;
+    p->residual_mem = ck_mem_make(s->m * p->n_out * 4);
+    p->residual = (float *)(void *)p->residual_mem.at;
+    ck_fill(c, p->bias, s->n, CK_NORMAL);
+    ck_fill(c, p->residual, s->m * p->n_out, CK_NORMAL);
+}
+
+static void problem_make(struct ck *c, struct ck_problem *p, ew_dtype d)
+{
+    const struct ck_shape *s = &p->s;
+    const size_t bytes = ck_elem_bytes(d);
+    size_t row = 0;
+
+    ck_problem_vectors(c, p);
+    p->raw = malloc(s->n * s->k * bytes + 4);
+    ck_fill(c, p->w, s->n * s->k, s->fill == CK_HUGE && d == EW_DTYPE_F16 ? CK_OUTLIERS : s->fill);
     for (size_t i = 0; i < s->n * s->k; i++) {
         unsigned char e[4];
         const size_t at = s->transposed ? i % s->k * s->n + i / s->k : i;
@@ -69,15 +68,9 @@ static void problem_make(struct ck *c, struct problem *p, ew_dtype d)
                                      .col_stride = s->transposed ? (ptrdiff_t)s->n : 1 };
         row = end;
     }
-    p->bias_mem = ck_mem_make(s->n * 4);
-    p->bias = (float *)(void *)p->bias_mem.at;
-    p->residual_mem = ck_mem_make(s->m * p->n_out * 4);
-    p->residual = (float *)(void *)p->residual_mem.at;
-    ck_fill(c, p->bias, s->n, CK_NORMAL);
-    ck_fill(c, p->residual, s->m * p->n_out, CK_NORMAL);
 }
 
-static void problem_drop(struct problem *p)
+void ck_problem_drop(struct ck_problem *p)
 {
     free(p->w);
     free(p->raw);
@@ -105,9 +98,9 @@ static double act_double(int act, double z)
 }
 
 /* Output before the activation and a bound of what f32 may lose on the way. */
-static double exact_sum(const struct problem *p, size_t m, size_t n, double *slack)
+static double exact_sum(const struct ck_problem *p, size_t m, size_t n, double *slack)
 {
-    const float *x = p->x + m * (p->s.k + p->s.x_pad), *w = p->w + n * p->s.k;
+    const float *x = p->x_seen + m * (p->s.k + p->s.x_pad), *w = p->w + n * p->s.k;
     const double scale = (double)p->s.scale, cap = (double)p->s.softcap;
     double z = 0, mass = 0;
 
@@ -130,7 +123,7 @@ static double exact_sum(const struct problem *p, size_t m, size_t n, double *sla
 }
 
 /* NaN and inf where the reference has them; otherwise within the slack. Empty text: fine. */
-static const char *judge(const struct problem *p, size_t m, size_t n, float got, double *error)
+static const char *judge(const struct ck_problem *p, size_t m, size_t n, float got, double *error)
 {
     double slack, up_slack = 0, up = 1;
     const double z = exact_sum(p, m, n, &slack);
@@ -161,14 +154,15 @@ static const char *judge(const struct problem *p, size_t m, size_t n, float got,
 }
 
 /* Runs rows [m0, m0 + rows) into y, unit by unit or at once. */
-static void run_rows(const struct ew_linear_kernel *kern, const struct problem *p, const void *w,
+static void run_rows(const struct ew_linear_kernel *kern, const struct ck_problem *p, const void *w,
                      float *y, const size_t rows[2], bool by_unit)
 {
-    const struct shape *s = &p->s;
+    const struct ck_shape *s = &p->s;
     const size_t m0 = rows[0], y_stride = p->n_out + s->y_pad;
     struct ew_linear_args a = { .x = p->x + m0 * (s->k + s->x_pad),
                                 .x_stride = s->k + s->x_pad,
                                 .w = w,
+                                .format = p->format,
                                 .bias = s->has_bias ? p->bias : NULL,
                                 .residual = s->has_residual ? p->residual + m0 * p->n_out : NULL,
                                 .residual_stride = p->n_out,
@@ -182,7 +176,7 @@ static void run_rows(const struct ew_linear_kernel *kern, const struct problem *
                                 .scale = s->scale,
                                 .softcap = s->softcap };
     const size_t n_units = kern->n_units(s->n, s->glu);
-    void *scratch = aligned_alloc(64, kern->scratch_bytes(NULL, a.m, a.n, a.k) / 64 * 64 + 64);
+    void *scratch = aligned_alloc(64, kern->scratch_bytes(p->format, a.m, a.n, a.k) / 64 * 64 + 64);
 
     if (s->in_place && a.residual) {
         for (size_t m = 0; m < a.m; m++)
@@ -197,7 +191,7 @@ static void run_rows(const struct ew_linear_kernel *kern, const struct problem *
     free(scratch);
 }
 
-static void check_values(struct ck *c, const char *name, const struct problem *p, const float *y)
+static void check_values(struct ck *c, const char *name, const struct ck_problem *p, const float *y)
 {
     const size_t y_stride = p->n_out + p->s.y_pad;
 
@@ -218,7 +212,7 @@ static void check_values(struct ck *c, const char *name, const struct problem *p
     }
 }
 
-static void check_bits(struct ck *c, const char *name, const struct problem *p, const float *y,
+static void check_bits(struct ck *c, const char *name, const struct ck_problem *p, const float *y,
                        const float *other, size_t m0, size_t rows, const char *what)
 {
     const size_t y_stride = p->n_out + p->s.y_pad;
@@ -232,15 +226,22 @@ static void check_bits(struct ck *c, const char *name, const struct problem *p, 
             }
 }
 
-static void check_unpack(struct ck *c, const struct ew_linear_kernel *kern, const struct problem *p,
-                         const void *w)
+/* Plain weights come back as they were; quantised ones within a rounding. */
+static bool same_weight(const struct ck_problem *p, float got, float want)
+{
+    return ck_same_float(got, want) ||
+           (p->format && fabsf(got - want) <= 1.2e-7f * fabsf(want) + 2e-45f);
+}
+
+static void check_unpack(struct ck *c, const struct ew_linear_kernel *kern,
+                         const struct ck_problem *p, const void *w)
 {
     float *row = malloc(p->s.k * 4);
 
     for (size_t n = 0; n < p->s.n && !p->s.glu; n++) {
-        kern->unpack_row(row, w, NULL, p->s.n, p->s.k, n);
+        kern->unpack_row(row, w, p->format, p->s.n, p->s.k, n);
         for (size_t k = 0; k < p->s.k; k++)
-            if (!ck_same_float(row[k], p->w[n * p->s.k + k])) {
+            if (!same_weight(p, row[k], p->w[n * p->s.k + k])) {
                 describe(c, kern->name, p, "unpack_row differs", n * p->s.k + k, 0);
                 free(row);
                 return;
@@ -249,54 +250,76 @@ static void check_unpack(struct ck *c, const struct ew_linear_kernel *kern, cons
     free(row);
 }
 
-static void check_one(struct ck *c, const struct ew_linear_kernel *kern, const struct shape *s)
+/* Both halves of the units, upper one first. */
+static void pack_halves(const struct ew_linear_kernel *kern, const struct ck_problem *p, void *w)
 {
-    struct problem p = { .s = *s };
+    const size_t n_units = kern->n_units(p->s.n, p->s.glu), half = n_units / 2;
+    const size_t bytes =
+        kern->pack_scratch_bytes ? kern->pack_scratch_bytes(p->format, p->s.k) / 64 * 64 + 64 : 64;
+    struct ck_mem scratch = ck_mem_make(bytes);
+    const struct ew_pack_args pack = { .format = p->format,
+                                       .parts = p->parts,
+                                       .n_parts = p->s.n_parts,
+                                       .n = p->s.n,
+                                       .k = p->s.k,
+                                       .glu = p->s.glu,
+                                       .scratch = scratch.at };
 
-    problem_make(c, &p, kern->weight_dtype);
-    const size_t n_units = kern->n_units(s->n, s->glu), y_stride = p.n_out + s->y_pad;
-    const size_t packed = kern->packed_bytes(NULL, s->n, s->k, s->glu),
+    kern->pack(w, &pack, half, n_units);
+    kern->pack(w, &pack, 0, half);
+    ck_mem_drop(&scratch);
+}
+
+void ck_problem_check(struct ck *c, const struct ew_linear_kernel *kern, const struct ck_problem *p)
+{
+    const struct ck_shape *s = &p->s;
+    const size_t y_stride = p->n_out + s->y_pad;
+    const size_t packed = kern->packed_bytes(p->format, s->n, s->k, s->glu),
                  aligned = (packed + 63) / 64 * 64;
-    const size_t y_bytes = ((s->m - 1) * y_stride + p.n_out) * 4;
+    const size_t y_bytes = ((s->m - 1) * y_stride + p->n_out) * 4;
     struct ck_mem w_mem = ck_mem_make(aligned), y_mem = ck_mem_make(y_bytes),
                   o_mem = ck_mem_make(y_bytes);
     float *y = (float *)(void *)y_mem.at, *other = (float *)(void *)o_mem.at;
-    const size_t half = n_units / 2, all_rows[2] = { 0, s->m };
+    const size_t all_rows[2] = { 0, s->m };
 
     ck_canary_set(w_mem.at, aligned);
-    const struct ew_pack_args pack = {
-        .parts = p.parts, .n_parts = s->n_parts, .n = s->n, .k = s->k, .glu = s->glu
-    };
-    kern->pack(w_mem.at, &pack, half, n_units);
-    kern->pack(w_mem.at, &pack, 0, half);
+    pack_halves(kern, p, w_mem.at);
     if (!ck_canary_ok(w_mem.at + packed, aligned - packed))
-        describe(c, kern->name, &p, "pack wrote past its bytes", packed, 0);
+        describe(c, kern->name, p, "pack wrote past its bytes", packed, 0);
     ck_canary_set(y, y_bytes);
-    run_rows(kern, &p, w_mem.at, y, all_rows, false);
-    check_values(c, kern->name, &p, y);
-    run_rows(kern, &p, w_mem.at, other, all_rows, true);
-    check_bits(c, kern->name, &p, y, other, 0, s->m, "units one by one differ");
+    run_rows(kern, p, w_mem.at, y, all_rows, false);
+    check_values(c, kern->name, p, y);
+    run_rows(kern, p, w_mem.at, other, all_rows, true);
+    check_bits(c, kern->name, p, y, other, 0, s->m, "units one by one differ");
     for (size_t i = 0; i < 3; i++) { /* some rows of the batch, alone */
         const size_t m0 = ck_range(c, 0, s->m - 1);
         const size_t rows[2] = { m0, i ? 1 : ck_range(c, 1, s->m - m0) };
-        run_rows(kern, &p, w_mem.at, other, rows, false);
-        check_bits(c, kern->name, &p, y, other, m0, rows[1], "rows alone differ from the batch");
+        run_rows(kern, p, w_mem.at, other, rows, false);
+        check_bits(c, kern->name, p, y, other, m0, rows[1], "rows alone differ from the batch");
     }
-    check_unpack(c, kern, &p, w_mem.at);
+    check_unpack(c, kern, p, w_mem.at);
     c->n_checks++;
     ck_mem_drop(&w_mem);
     ck_mem_drop(&y_mem);
     ck_mem_drop(&o_mem);
-    problem_drop(&p);
 }
 
-static struct shape random_shape(struct ck *c, size_t i)
+static void check_one(struct ck *c, const struct ew_linear_kernel *kern, const struct ck_shape *s)
+{
+    struct ck_problem p = { .s = *s };
+
+    problem_make(c, &p, kern->weight_dtype);
+    ck_problem_check(c, kern, &p);
+    ck_problem_drop(&p);
+}
+
+struct ck_shape ck_random_shape(struct ck *c, size_t i)
 {
     static const size_t ks[] = { 1, 3, 17, 64, 255, 257, 600, 1000 };
     static const float scales[] = { 1.0f, 1.0f, 0.22f };
-    struct shape s = { .m = ck_range(c, 1, 17),
-                       .n = ck_range(c, 1, 100),
-                       .k = ks[ck_range(c, 0, 7)] };
+    struct ck_shape s = { .m = ck_range(c, 1, 17),
+                          .n = ck_range(c, 1, 100),
+                          .k = ks[ck_range(c, 0, 7)] };
 
     if (i % 8 == 7) { /* many rows: several blocks of rows and panels */
         s.m = ck_range(c, 18, 300);
@@ -329,10 +352,10 @@ void ck_linear(struct ck *c)
             continue; /* quantised ones: check_quant.c */
         const size_t before = c->n_failures;
         for (size_t j = 0; j < 240; j++) {
-            const struct shape s = random_shape(c, j);
+            const struct ck_shape s = ck_random_shape(c, j);
             check_one(c, all[i], &s);
         }
-        const struct shape wide = { .m = 20, .n = 2100, .k = 300, .n_parts = 1, .scale = 1.0f };
+        const struct ck_shape wide = { .m = 20, .n = 2100, .k = 300, .n_parts = 1, .scale = 1.0f };
         check_one(c, all[i], &wide); /* more panels than the sums of a block hold */
         printf("%-28s %s\n", all[i]->name, c->n_failures == before ? "ok" : "FAILED");
     }

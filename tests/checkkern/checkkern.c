@@ -226,6 +226,7 @@ int main(int argc, char **argv)
     if (wants_bench)
         return ck_bench(&c);
     ck_linear(&c);
+    ck_quant(&c);
     ck_attention(&c);
     ck_rowops(&c);
     printf("%zu checks, %zu failures\n", c.n_checks, c.n_failures);

@@ -62,6 +62,7 @@ void ck_from_f32(void *dst, ew_dtype d, const float *src, size_t n);
 float ck_to_f32(const void *src, ew_dtype d, size_t i);
 
 void ck_linear(struct ck *c);
+void ck_quant(struct ck *c);
 void ck_attention(struct ck *c);
 void ck_rowops(struct ck *c);
 int ck_bench(struct ck *c);

@@ -1,0 +1,67 @@
+/* kernels/x86/vecq_avx2.h - bytes in the vector vocabulary: what kernels of quantised weights need
+ * beside vec_avx2.h. A lane of 32 bits belongs to one output and holds four of its codes. */
+#ifndef EW_KERNELS_VECQ_AVX2_H
+#define EW_KERNELS_VECQ_AVX2_H
+
+#include "kernels/x86/vec_avx2.h"
+
+#define QNP(r) ((r) <= 3 ? 2 : 1) /* panels that a tile of r rows takes at once */
+
+#define vi_xor(a, b)      _mm256_xor_si256(a, b)
+#define vi_mul(a, b)      _mm256_mullo_epi32(a, b)
+#define vi_shuffle8(a, i) _mm256_shuffle_epi8(a, i)
+#define vi_sub8(a, b)     _mm256_sub_epi8(a, b)
+#define vi_set1_8(x)      _mm256_set1_epi8((char)(x))
+/* 16 bytes in every 128-bit block. */
+#define vi_dup16(p) _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(const void *)(p)))
+/* VL numbers of 8 or 16 bits, one a lane. */
+#define vi_load_u8(p)  _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)(p)))
+#define vi_load_i16(p) _mm256_cvtepi16_epi32(_mm_loadu_si128((const __m128i *)(const void *)(p)))
+
+/* 2 VL bytes, e4m3 -> floats times 2^-8. An f16 has the same fields with a bias that is 8 more;
+ * only NaN has to be put in. */
+ALWAYS void v_load_e4m3(const void *p, vec *lo, vec *hi)
+{
+    const __m256i mag = _mm256_set1_epi16(0x3f80), clear = _mm256_set1_epi16((short)0xbfff);
+    const __m256i b = _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)p));
+    __m256i h = _mm256_and_si256(_mm256_slli_epi16(b, 7), clear);
+
+    h = _mm256_or_si256(h, _mm256_cmpeq_epi16(_mm256_and_si256(h, mag), mag));
+    *lo = _mm256_cvtph_ps(_mm256_castsi256_si128(h));
+    *hi = _mm256_cvtph_ps(_mm256_extracti128_si256(h, 1));
+}
+
+/* 2 VL bytes, e5m2 -> floats. */
+ALWAYS void v_load_e5m2(const void *p, vec *lo, vec *hi)
+{
+    const __m256i b = _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)p));
+    const __m256i h = _mm256_slli_epi16(b, 8);
+
+    *lo = _mm256_cvtph_ps(_mm256_castsi256_si128(h));
+    *hi = _mm256_cvtph_ps(_mm256_extracti128_si256(h, 1));
+}
+
+/* acc + u0 . x0 + u1 . x1 by lanes of four; u unsigned and at most 31, x signed. */
+ALWAYS veci vi_dot_small(veci acc, veci u0, veci x0, veci u1, veci x1)
+{
+    const __m256i s = _mm256_add_epi16(_mm256_maddubs_epi16(u0, x0), _mm256_maddubs_epi16(u1, x1));
+
+    return _mm256_add_epi32(acc, _mm256_madd_epi16(s, _mm256_set1_epi16(1)));
+}
+
+/* The same for signed bytes of any size, x at least -127: |w| <= 128 and |x| <= 127 keep the sums
+ * of two in 16 bits. An 8-bit code as loaded goes through vi_dot_operand first. */
+#define DOT_OFFSET 0 /* what vi_dot_operand adds to a code */
+ALWAYS veci vi_dot_operand(veci w)
+{
+    return w;
+}
+
+ALWAYS veci vi_dot_bytes(veci acc, veci w, veci x)
+{
+    const __m256i s = _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w));
+
+    return _mm256_add_epi32(acc, _mm256_madd_epi16(s, _mm256_set1_epi16(1)));
+}
+
+#endif

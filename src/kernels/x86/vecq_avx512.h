@@ -1,0 +1,66 @@
+/* kernels/x86/vecq_avx512.h - bytes in the vector vocabulary: what kernels of quantised weights
+ * need beside vec_avx512.h. A lane of 32 bits belongs to one output and holds four of its codes. */
+#ifndef EW_KERNELS_VECQ_AVX512_H
+#define EW_KERNELS_VECQ_AVX512_H
+
+#include "kernels/x86/vec_avx512.h"
+
+#define QNP(r) ((r) == 1 ? 4 : (r) <= 6 ? 2 : 1) /* panels that a tile of r rows takes at once */
+
+#define vi_xor(a, b)      _mm512_xor_si512(a, b)
+#define vi_mul(a, b)      _mm512_mullo_epi32(a, b)
+#define vi_shuffle8(a, i) _mm512_shuffle_epi8(a, i)
+#define vi_sub8(a, b)     _mm512_sub_epi8(a, b)
+#define vi_set1_8(x)      _mm512_set1_epi8((char)(x))
+/* 16 bytes in every 128-bit block. */
+#define vi_dup16(p) _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)(const void *)(p)))
+/* VL numbers of 8 or 16 bits, one a lane. */
+#define vi_load_u8(p)  _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)(p)))
+#define vi_load_i16(p) _mm512_cvtepi16_epi32(_mm256_loadu_si256((const __m256i *)(const void *)(p)))
+
+/* 2 VL bytes, e4m3 -> floats times 2^-8. An f16 has the same fields with a bias that is 8 more;
+ * only NaN has to be put in. */
+ALWAYS void v_load_e4m3(const void *p, vec *lo, vec *hi)
+{
+    const __m512i mag = _mm512_set1_epi16(0x3f80), clear = _mm512_set1_epi16((short)0xbfff);
+    const __m512i b = _mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i *)p));
+    __m512i h = _mm512_and_si512(_mm512_slli_epi16(b, 7), clear);
+    const __mmask32 nan = _mm512_cmpeq_epi16_mask(_mm512_and_si512(h, mag), mag);
+
+    h = _mm512_mask_blend_epi16(nan, h, _mm512_set1_epi16(-1));
+    *lo = _mm512_cvtph_ps(_mm512_castsi512_si256(h));
+    *hi = _mm512_cvtph_ps(_mm512_extracti64x4_epi64(h, 1));
+}
+
+/* 2 VL bytes, e5m2 -> floats. */
+ALWAYS void v_load_e5m2(const void *p, vec *lo, vec *hi)
+{
+    const __m512i b = _mm512_cvtepu8_epi16(_mm256_loadu_si256((const __m256i *)p));
+    const __m512i h = _mm512_slli_epi16(b, 8);
+
+    *lo = _mm512_cvtph_ps(_mm512_castsi512_si256(h));
+    *hi = _mm512_cvtph_ps(_mm512_extracti64x4_epi64(h, 1));
+}
+
+#if defined(__AVX512VNNI__)
+/* acc + u0 . x0 + u1 . x1 by lanes of four; u unsigned and at most 31, x signed. */
+ALWAYS veci vi_dot_small(veci acc, veci u0, veci x0, veci u1, veci x1)
+{
+    return _mm512_dpbusd_epi32(_mm512_dpbusd_epi32(acc, u0, x0), u1, x1);
+}
+
+/* The same for signed bytes of any size: the instruction wants one side unsigned, so codes get 128
+ * more, which the caller takes back with their zero point. */
+#    define DOT_OFFSET 128 /* what vi_dot_operand adds to a code */
+ALWAYS veci vi_dot_operand(veci w)
+{
+    return _mm512_xor_si512(w, _mm512_set1_epi8((char)0x80));
+}
+
+ALWAYS veci vi_dot_bytes(veci acc, veci w, veci x)
+{
+    return _mm512_dpbusd_epi32(acc, w, x);
+}
+#endif
+
+#endif

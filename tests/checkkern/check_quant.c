@@ -1,0 +1,235 @@
+/* check_quant.c - kernels of quantised weights against sums in double over random codes, scales and
+ * zero points of every format; the bit contract is check_linear's. */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/half.h"
+#include "base/size.h"
+#include "check_linear.h"
+#include "kernels/xquant.h"
+#include "op/attrs.h"
+#include "tensor/tensor.h"
+
+/* A matrix in memory as ew_quant_rows has it. */
+struct matrix {
+    struct ew_quant_source base;
+    uint8_t *codes;
+    float *scales, *row_scale;
+    int16_t *zeros;
+};
+
+static void matrix_read(const struct ew_quant_source *s, size_t row, size_t n_rows,
+                        const struct ew_quant_rows *out)
+{
+    const struct matrix *m = (const struct matrix *)(const void *)s;
+    const size_t groups = ew_quant_groups(&s->format, s->k);
+
+    memcpy(out->codes, m->codes + row * s->k, n_rows * s->k);
+    memcpy(out->scales, m->scales + row * groups, n_rows * groups * sizeof(float));
+    memcpy(out->zeros, m->zeros + row * groups, n_rows * groups * sizeof(int16_t));
+    memcpy(out->row_scale, m->row_scale + row, n_rows * sizeof(float));
+}
+
+static uint8_t random_code(struct ck *c, ew_dtype code, bool specials)
+{
+    const uint8_t bits = (uint8_t)ck_rand(c);
+
+    switch (code) {
+    case EW_DTYPE_I4:
+        return (uint8_t)(((bits & 15u) ^ 8u) - 8u);
+    case EW_DTYPE_U4:
+    case EW_DTYPE_F4E2M1:
+        return bits & 15u;
+    case EW_DTYPE_F8E4M3:
+        return (bits & 0x7fu) == 0x7fu && !specials ? 0x7e : bits;
+    case EW_DTYPE_F8E5M2:
+        return (bits & 0x7fu) >= 0x7cu && !specials ? 0x7b : bits;
+    default:
+        return bits;
+    }
+}
+
+static float random_scale(struct ck *c, ew_dtype d)
+{
+    const float s = 0.02f * ck_normal(c);
+    uint32_t elem = 0;
+
+    switch (d) {
+    case EW_DTYPE_NONE:
+        return 1.0f;
+    case EW_DTYPE_F8E8M0:
+        return ck_rand(c) % 50 ? ldexpf(1.0f, (int)ck_range(c, 0, 12) - 10) : 0x1p-127f;
+    case EW_DTYPE_F8E4M3:
+        return ew_f8e4m3_to_f32((uint8_t)ck_range(c, 0, 0x7e));
+    default:
+        ew_elem_set_f64(&elem, d, 0, (double)s);
+        return (float)ew_elem_get_f64(&elem, d, 0);
+    }
+}
+
+/* Zero points: the ends of the range more often than chance has them. */
+static int16_t random_zero(struct ck *c, const struct ew_quant_format *f)
+{
+    const size_t top = f->code == EW_DTYPE_U4 ? 16 : 256;
+
+    if (!f->zero)
+        return 0;
+    return (int16_t)(ck_rand(c) % 4 ? ck_range(c, 0, top) : ck_rand(c) & 1 ? top : 0);
+}
+
+/* The codes of a group become its zero point, so that its weights are exactly 0 where a code can.
+ */
+static void codes_at_zero(struct matrix *m, size_t row, size_t g)
+{
+    const struct ew_quant_format *f = &m->base.format;
+    const size_t k = m->base.k, groups = ew_quant_groups(f, k), k0 = g * f->group;
+    const int top = f->code == EW_DTYPE_U4 ? 15 : 255, zero = m->zeros[row * groups + g];
+
+    memset(m->codes + row * k + k0, zero < top ? zero : top, g + 1 < groups ? f->group : k - k0);
+}
+
+static void matrix_make(struct ck *c, struct matrix *m, const struct ew_quant_format *f, size_t n,
+                        size_t k, enum ck_fill fill)
+{
+    const size_t groups = ew_quant_groups(f, k);
+    const uint8_t equal = random_code(c, f->code, false);
+
+    m->base = (struct ew_quant_source){
+        .format = *f, .name = "random", .n = n, .k = k, .read = matrix_read
+    };
+    m->codes = malloc(n * k);
+    m->scales = malloc(n * groups * sizeof(float));
+    m->zeros = malloc(n * groups * sizeof(int16_t));
+    m->row_scale = malloc(n * sizeof(float));
+    for (size_t i = 0; i < n * k; i++)
+        m->codes[i] = fill == CK_EQUAL ? equal : random_code(c, f->code, fill == CK_SPECIAL);
+    for (size_t i = 0; i < n * groups; i++) {
+        m->scales[i] = random_scale(c, f->scale);
+        m->zeros[i] = random_zero(c, f);
+        if (fill == CK_ZERO && f->zero)
+            codes_at_zero(m, i / groups, i % groups);
+    }
+    for (size_t i = 0; i < n; i++)
+        m->row_scale[i] = f->scale == EW_DTYPE_NONE || ck_rand(c) & 1 ? 0.1f * ck_normal(c) : 1.0f;
+}
+
+static void matrix_drop(struct matrix *m)
+{
+    free(m->codes);
+    free(m->scales);
+    free(m->zeros);
+    free(m->row_scale);
+}
+
+/* Row of the matrix by the formula of tensor/quant.h. */
+static void decode(const struct matrix *m, size_t row, float *dst)
+{
+    const struct ew_quant_format *f = &m->base.format;
+    const size_t k = m->base.k, groups = ew_quant_groups(f, k);
+
+    for (size_t i = 0; i < k; i++) {
+        const size_t g = row * groups + (f->group ? i / f->group : 0);
+        const double code = (double)ew_quant_code(f->code, m->codes[row * k + i]);
+
+        dst[i] = (float)((code - (double)m->zeros[g]) * (double)m->scales[g] *
+                         (double)m->row_scale[row]);
+    }
+}
+
+/* Each part from a matrix of its own, some rows into it. */
+static void parts_make(struct ck *c, struct ck_problem *p, struct matrix *mats)
+{
+    const struct ck_shape *s = &p->s;
+    size_t row = 0;
+
+    for (size_t i = 0; i < s->n_parts; i++) {
+        const size_t end = s->n * (i + 1) / s->n_parts, skip = ck_range(c, 0, 2);
+
+        matrix_make(c, &mats[i], p->format, skip + end - row, s->k, s->fill);
+        p->parts[i] = (struct ew_weight_part){ .n_rows = end - row,
+                                               .quant = &mats[i].base,
+                                               .quant_row = skip };
+        for (size_t j = row; j < end; j++)
+            decode(&mats[i], skip + j - row, p->w + j * s->k);
+        row = end;
+    }
+}
+
+static void check_one(struct ck *c, const struct ew_linear_kernel *kern,
+                      const struct ew_quant_format *f, const struct ck_shape *s)
+{
+    struct ck_problem p = { .s = *s, .format = f };
+    const size_t stride = s->k + s->x_pad;
+    struct matrix mats[3];
+    float *rounded = NULL;
+
+    ck_problem_vectors(c, &p);
+    parts_make(c, &p, mats);
+    if (kern->x_quant != EW_XQ_NONE) {
+        const struct ew_x_rounding r = { .kind = kern->x_quant };
+        rounded = malloc(s->m * stride * sizeof(float));
+        for (size_t m = 0; m < s->m; m++)
+            ew_x_round_row(&r, rounded + m * stride, p.x + m * stride, s->k);
+        p.x_seen = rounded;
+    }
+    ck_problem_check(c, kern, &p);
+    for (size_t i = 0; i < s->n_parts; i++)
+        matrix_drop(&mats[i]);
+    free(rounded);
+    ck_problem_drop(&p);
+}
+
+/* Every code with every scale and zero point that go together. */
+static size_t formats(struct ew_quant_format *out)
+{
+    static const ew_dtype codes[] = { EW_DTYPE_I4, EW_DTYPE_U4,     EW_DTYPE_F4E2M1, EW_DTYPE_I8,
+                                      EW_DTYPE_U8, EW_DTYPE_F8E4M3, EW_DTYPE_F8E5M2 };
+    static const ew_dtype scales[] = { EW_DTYPE_NONE, EW_DTYPE_F32,    EW_DTYPE_F16,
+                                       EW_DTYPE_BF16, EW_DTYPE_F8E4M3, EW_DTYPE_F8E8M0 };
+    size_t n = 0;
+
+    for (size_t i = 0; i < EW_COUNT(codes); i++)
+        for (size_t j = 0; j < EW_COUNT(scales); j++)
+            for (uint32_t zero = 0; zero < 2; zero++) {
+                const struct ew_quant_format f = { .code = codes[i],
+                                                   .scale = scales[j],
+                                                   .group = scales[j] == EW_DTYPE_NONE ? 0 : 32,
+                                                   .zero = zero };
+                if (ew_quant_format_ok(&f))
+                    out[n++] = f;
+            }
+    return n;
+}
+
+void ck_quant(struct ck *c)
+{
+    static const uint32_t groups[] = { 8, 16, 24, 32, 64, 128, 1024 };
+    struct ew_quant_format all_formats[96];
+    const size_t n_formats = formats(all_formats);
+    size_t n;
+    const struct ew_linear_kernel *const *all = ew_linear_kernels(&n);
+
+    for (size_t i = 0; i < n; i++) {
+        const size_t before = c->n_failures, checks = c->n_checks;
+
+        if (!all[i]->takes || !ck_wants(c, all[i]->name, all[i]->cpu_need))
+            continue;
+        for (size_t j = 0; j < n_formats * 10; j++) {
+            struct ew_quant_format f = all_formats[j / 10];
+            struct ck_shape s = ck_random_shape(c, j % 10);
+
+            if (f.group)
+                f.group = groups[ck_range(c, 0, EW_COUNT(groups) - 1)];
+            if (s.m > 40)
+                s.m = 40;
+            if (all[i]->takes(&f, s.k))
+                check_one(c, all[i], &f, &s);
+        }
+        printf("%-28s %s\n", all[i]->name,
+               c->n_failures != before ? "FAILED"
+               : c->n_checks == checks ? "FAILED: takes no format"
+                                       : "ok");
+    }
+}
