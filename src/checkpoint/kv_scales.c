@@ -59,7 +59,11 @@ static ew_status read_scale(const struct ew_weights *w, const struct ew_st_tenso
                        " KV heads",
                        file, t->name, text, heads);
     for (int64_t h = 0; h < heads; h++) {
-        out[h] = (float)ew_elem_get_f64(t->data, t->type.dtype, n == 1 ? 0 : (size_t)h);
+        const size_t size = ew_dtype_bits(t->type.dtype) / 8;
+        uint64_t cell = 0; /* files promise no alignment */
+
+        memcpy(&cell, (const char *)t->data + (n == 1 ? 0 : (size_t)h * size), size);
+        out[h] = (float)ew_elem_get_f64(&cell, t->type.dtype, 0);
         if (!isfinite(out[h]) || out[h] <= 0)
             return ew_fail(err, EW_STATUS_MALFORMED,
                            "%s: tensor '%s' holds %g, a scale must be above 0 and finite", file,

@@ -69,6 +69,17 @@ Onnx__NodeProto *ew_onnx_put_node(struct ew_onnx_out *o, const char *op_type, co
     return p;
 }
 
+ew_status ew_onnx_last_domain(struct ew_onnx_out *o, const char *domain)
+{
+    Onnx__NodeProto *last = o->nodes.at[o->nodes.n - 1];
+
+    last->domain = (char *)(uintptr_t)domain;
+    o->uses_plugin = o->uses_plugin || strcmp(domain, EW_ONNX_PLUGIN_DOMAIN) == 0;
+    o->uses_own = o->uses_own || strcmp(domain, EW_ONNX_OWN_DOMAIN) == 0;
+    o->uses_trt = o->uses_trt || strcmp(domain, EW_ONNX_TRT_DOMAIN) == 0;
+    return EW_STATUS_OK;
+}
+
 ew_status ew_onnx_put_simple(struct ew_onnx_out *o, const char *op_type, const char *in0,
                              const char *in1, const char *out)
 {
@@ -284,7 +295,8 @@ static ew_status save_plain(struct ew_onnx_out *o, const struct ew_node *n)
 ew_status ew_onnx_save_node(struct ew_onnx_out *o, const struct ew_node *n)
 {
     for (int i = 0; i < n->n_in; i++)
-        if (n->in[i] && n->in[i]->is_const)
+        if (n->in[i] && n->in[i]->is_const &&
+            !(n->op == EW_OP_KV_ATTENTION && i == 12)) /* scales: an attribute of the plugin */
             EW_TRY(ew_onnx_put_const(o, n->in[i]));
     switch (n->op) {
     case EW_OP_LINEAR:

@@ -17,7 +17,7 @@ for a in "$tmp/e" "$tmp/e/llm.engine" models/tiny models/tiny/model.safetensors;
 done
 works "inspect --graph" "$ew" inspect models/tiny --graph
 has "inspect --graph" "$(cat "$tmp/out")" "Attention"
-for kv in f32 f16 bf16; do
+for kv in f32 f16 bf16 fp8 int8; do
     works "a $kv cache" "$ew" run models/tiny -p "What is the capital of France?" --kv $kv $fast
     has "a $kv cache" "$(cat "$tmp/out")" "Paris"
 done

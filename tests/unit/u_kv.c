@@ -115,6 +115,39 @@ static void test_tree_commit(void **state)
     ew_kv_destroy(kv);
 }
 
+/* Rows of 12 codes and a scale, of 12 codes: bytes move and are counted as they are. */
+static void test_coded_rows(void **state)
+{
+    static const ew_dtype dtypes[2] = { EW_DTYPE_I8, EW_DTYPE_F8E4M3 };
+    const uint32_t heads = 2;
+    const int32_t ids[5] = { 1, 2, 3, 4, 5 }, map[3] = { -1, -1, 0 };
+
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        const uint32_t width = i == 0 ? 16 : 12;
+        struct ew_prefix_store s;
+        struct ew_kv *kv;
+
+        assert_int_equal(ew_kv_create(1, &heads, &width, 3, CAP, dtypes[i], &kv, NULL), 0);
+        assert_int_equal(kv->layers[0].row_bytes, 2 * heads * CAP * width);
+        assert_int_equal(kv->total_bytes, 3 * 2 * heads * CAP * width);
+        assert_int_equal(ew_kv_tokens_bytes(kv, 5), 2 * heads * 5 * width);
+        for (uint32_t b = 0; b < 2 * heads * CAP * width; b++)
+            ((unsigned char *)ew_kv_row(kv, 0, 1))[b] = (unsigned char)(b * 7 + b / 251);
+        assert_int_equal(ew_kv_commit(kv, 1, 5, NULL), 0);
+        ew_prefix_init(&s, 8000);
+        assert_int_equal(ew_prefix_save(&s, kv, 1, 0, ids, 5, NULL), 0);
+        assert_int_equal(ew_prefix_load(&s, kv, 2, 0, ids, 5, 4), 4);
+        assert_int_equal(ew_kv_compact(kv, map, 3, NULL), 0); /* row 2 goes down to 0 */
+        assert_int_equal(kv->lengths[0], 4);
+        for (uint32_t h = 0; h < 2 * heads; h++)
+            assert_memory_equal((char *)ew_kv_row(kv, 0, 0) + h * CAP * width,
+                                (char *)ew_kv_row(kv, 0, 1) + h * CAP * width, 4 * width);
+        ew_prefix_deinit(&s);
+        ew_kv_destroy(kv);
+    }
+}
+
 static void test_refusals(void **state)
 {
     const uint32_t huge = UINT32_MAX, one = 1, zero = 0;
@@ -125,7 +158,7 @@ static void test_refusals(void **state)
                      EW_STATUS_NO_MEMORY);
     assert_int_equal(ew_kv_create(1, &zero, &one, 1, 1, EW_DTYPE_F32, &kv, NULL),
                      EW_STATUS_INVALID_ARG);
-    assert_int_equal(ew_kv_create(1, &one, &one, 1, 1, EW_DTYPE_I8, &kv, NULL),
+    assert_int_equal(ew_kv_create(1, &one, &one, 1, 1, EW_DTYPE_U8, &kv, NULL),
                      EW_STATUS_UNSUPPORTED);
     assert_null(kv);
 }
@@ -200,6 +233,7 @@ int main(void)
         cmocka_unit_test(test_commit_and_rewind), cmocka_unit_test(test_compaction),
         cmocka_unit_test(test_tree_commit),       cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_prefix_store),      cmocka_unit_test(test_prefix_lru),
+        cmocka_unit_test(test_coded_rows),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

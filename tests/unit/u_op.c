@@ -130,7 +130,7 @@ static struct ew_type type(ew_dtype d, int n, int64_t a, int64_t b, int64_t c)
 static ew_status infer(ew_op op, const union ew_attrs *attrs, const struct ew_type *const *in,
                        int n, int n_out, struct ew_infer *f, ew_error *err)
 {
-    struct ew_infer_in ins[12];
+    struct ew_infer_in ins[13];
 
     memset(ins, 0, sizeof(ins));
     memset(f, 0, sizeof(*f));
@@ -177,7 +177,7 @@ static void test_kv_attention(void **state)
     const struct ew_type kv = ew_type_make(EW_DTYPE_F16, 5, kv_dims);
     const struct ew_type len = type(EW_DTYPE_I32, 1, 2, 0, 0),
                          rope = type(EW_DTYPE_F32, 3, 1, 64, 4);
-    const struct ew_type *in[7] = { &q, &k, &k, &kv, &len, &rope, NULL };
+    const struct ew_type *in[13] = { &q, &k, &k, &kv, &len, &rope };
     union ew_attrs a = defaults(EW_OP_KV_ATTENTION);
     struct ew_infer f;
     ew_error err;
@@ -189,6 +189,27 @@ static void test_kv_attention(void **state)
     assert_int_equal(infer(EW_OP_KV_ATTENTION, &a, in, 7, 2, &f, &err), EW_STATUS_OK);
     assert_true(ew_type_equal(&f.out[0], &q));
     assert_true(ew_type_equal(&f.out[1], &kv));
+    struct ew_type other = kv; /* an i8 row has 4 bytes of scale behind its codes */
+    in[3] = &other;
+    other.dtype = EW_DTYPE_F8E4M3;
+    assert_int_equal(infer(EW_OP_KV_ATTENTION, &a, in, 7, 2, &f, &err), EW_STATUS_OK);
+    other.dtype = EW_DTYPE_I8;
+    assert_int_equal(infer(EW_OP_KV_ATTENTION, &a, in, 7, 2, &f, &err), EW_STATUS_MISMATCH);
+    assert_non_null(strstr(err.text, "is 4, needed of i8 with head_size 4 is 8"));
+    other.dim[4] = 8;
+    assert_int_equal(infer(EW_OP_KV_ATTENTION, &a, in, 7, 2, &f, &err), EW_STATUS_OK);
+    assert_true(ew_type_equal(&f.out[1], &other));
+    other.dtype = EW_DTYPE_F8E4M3;
+    assert_int_equal(infer(EW_OP_KV_ATTENTION, &a, in, 7, 2, &f, &err), EW_STATUS_MISMATCH);
+    other.dtype = EW_DTYPE_U8;
+    assert_int_equal(infer(EW_OP_KV_ATTENTION, &a, in, 7, 2, &f, &err), EW_STATUS_MISMATCH);
+    in[3] = &kv;
+    const struct ew_type scales = type(EW_DTYPE_F32, 2, 2, 2, 0),
+                         few = type(EW_DTYPE_F32, 2, 2, 1, 0);
+    in[12] = &scales;
+    assert_int_equal(infer(EW_OP_KV_ATTENTION, &a, in, 13, 2, &f, &err), EW_STATUS_OK);
+    in[12] = &few;
+    assert_int_equal(infer(EW_OP_KV_ATTENTION, &a, in, 13, 2, &f, &err), EW_STATUS_MISMATCH);
     in[2] = NULL;
     assert_int_equal(infer(EW_OP_KV_ATTENTION, &a, in, 7, 2, &f, &err), EW_STATUS_MISMATCH);
     in[2] = &k;
