@@ -25,7 +25,8 @@ struct linear_job {
     const struct ew_linear_kernel *kern;
     struct ew_linear_args a;
     size_t n_units, scratch_bytes;
-    unsigned char *scratch;
+    unsigned char *scratch, *prepared;
+    bool preparing;
 };
 
 static void linear_pass(void *arg, unsigned i, unsigned n)
@@ -34,7 +35,10 @@ static void linear_pass(void *arg, unsigned i, unsigned n)
     size_t begin, end;
 
     ew_split_range(j->n_units, 1, i, n, &begin, &end);
-    j->kern->run(&j->a, begin, end, j->scratch + i * j->scratch_bytes);
+    if (j->preparing)
+        j->kern->prepare(&j->a, begin, end, j->prepared);
+    else
+        j->kern->run(&j->a, begin, end, j->scratch + i * j->scratch_bytes);
 }
 
 /* One thread is timed by its own clock, so that neighbours on the machine count less. */
@@ -62,8 +66,8 @@ static double best_run(struct bench *b, ew_pool_fn *fn, void *arg)
     return best;
 }
 
-static double time_linear(struct bench *b, const struct ew_linear_kernel *kern, void *w, size_t m,
-                          const size_t nk[2])
+static double time_linear(struct bench *b, const struct ew_linear_kernel *kern,
+                          const struct ew_quant_format *f, void *w, size_t m, const size_t nk[2])
 {
     const unsigned n_threads = ew_pool_threads(b->pool);
     struct linear_job j = { .kern = kern };
@@ -73,6 +77,7 @@ static double time_linear(struct bench *b, const struct ew_linear_kernel *kern, 
     j.a = (struct ew_linear_args){ .x = x,
                                    .x_stride = nk[1],
                                    .w = w,
+                                   .format = f,
                                    .y = y,
                                    .y_stride = nk[0],
                                    .m = m,
@@ -80,7 +85,7 @@ static double time_linear(struct bench *b, const struct ew_linear_kernel *kern, 
                                    .k = nk[1],
                                    .scale = 1.0f };
     j.n_units = kern->n_units(nk[0], false);
-    j.scratch_bytes = kern->scratch_bytes(NULL, m, nk[0], nk[1]) / 64 * 64 + 64;
+    j.scratch_bytes = kern->scratch_bytes(f, m, nk[0], nk[1]) / 64 * 64 + 64;
     j.scratch = aligned_alloc(64, j.scratch_bytes * n_threads);
     const double s = best_run(b, linear_pass, &j);
     free(j.scratch);
@@ -89,35 +94,99 @@ static double time_linear(struct bench *b, const struct ew_linear_kernel *kern, 
     return s;
 }
 
-static void bench_linear(struct bench *b, const struct ew_linear_kernel *kern)
+/* Codes, scales and zero points that any kernel can work on, from a table of random bytes. */
+static void fill_rows(const struct ew_quant_source *s, size_t row, size_t n_rows,
+                      const struct ew_quant_rows *out)
+{
+    const size_t groups = n_rows * ew_quant_groups(&s->format, s->k);
+    const unsigned top = ew_quant_code_bits(s->format.code) == 4 ? 15 : 0x6f;
+
+    for (size_t i = 0; i < n_rows * s->k; i++) {
+        const uint8_t code = (uint8_t)((row * 31 + i * 2654435761u) >> 7 & top);
+        out->codes[i] = s->format.code == EW_DTYPE_I4 ? (uint8_t)((code ^ 8u) - 8u) : code;
+    }
+    for (size_t i = 0; i < groups; i++) {
+        out->scales[i] = 0.125f;
+        out->zeros[i] = s->format.zero ? 7 : 0;
+    }
+    for (size_t i = 0; i < n_rows; i++)
+        out->row_scale[i] = 0.5f;
+}
+
+static void fill_weight(struct bench *b, const struct ew_linear_kernel *kern,
+                        const struct ew_quant_format *f, unsigned char *w, const size_t nk[2])
+{
+    const size_t bytes = kern->packed_bytes(f, nk[0], nk[1], false);
+
+    if (!f) {
+        for (size_t j = 0; j < bytes / 2; j++) { /* small floats of any format */
+            const uint16_t h = (uint16_t)(0x3c00 + (ck_rand(b->c) & 0x83ff));
+            memcpy(w + 2 * j, &h, 2);
+        }
+        return;
+    }
+    const struct ew_quant_source source = {
+        .format = *f, .name = "bench", .n = nk[0], .k = nk[1], .read = fill_rows
+    };
+    const struct ew_weight_part part = { .n_rows = nk[0], .quant = &source };
+    const struct ew_pack_args pack = { .format = f,
+                                       .parts = &part,
+                                       .n_parts = 1,
+                                       .n = nk[0],
+                                       .k = nk[1],
+                                       .scratch = aligned_alloc(
+                                           64, kern->pack_scratch_bytes(f, nk[1]) / 64 * 64 + 64) };
+    kern->pack(w, &pack, 0, kern->n_units(nk[0], false));
+    free(pack.scratch);
+}
+
+/* f: NULL for a kernel of plain weights. */
+static void bench_linear(struct bench *b, const struct ew_linear_kernel *kern,
+                         const struct ew_quant_format *f)
 {
     static const size_t shapes[][2] = {
         { 151936, 1024 }, { 3072, 1024 }, { 6144, 1024 }, { 1024, 3072 }
     };
     static const size_t ms[] = { 1, 2, 4, 6, 8, 12, 16, 32, 64, 128, 512 };
+    char text[64] = "";
 
+    if (f)
+        ew_quant_format_text(f, text, sizeof(text));
     for (size_t i = 0; i < sizeof(shapes) / sizeof(shapes[0]); i++) {
-        const size_t *nk = shapes[i], bytes = kern->packed_bytes(NULL, nk[0], nk[1], false);
+        const size_t *nk = shapes[i], bytes = kern->packed_bytes(f, nk[0], nk[1], false);
         unsigned char *w = ew_os_pages_alloc(bytes, true);
         double one = 0;
-        for (size_t j = 0; j < bytes / 2; j++) { /* small floats of any format */
-            const uint16_t h = (uint16_t)(0x3c00 + (ck_rand(b->c) & 0x83ff));
-            memcpy(w + 2 * j, &h, 2);
-        }
+        fill_weight(b, kern, f, w, nk);
         for (size_t j = 0; j < sizeof(ms) / sizeof(ms[0]); j++) {
             if (i == 0 && ms[j] > 16)
                 break;
-            const double s = time_linear(b, kern, w, ms[j], nk);
+            const double s = time_linear(b, kern, f, w, ms[j], nk);
             const double flops = 2.0 * (double)(ms[j] * nk[0] * nk[1]) / s;
             one = j == 0 ? s : one;
-            printf("%-26s n %6zu k %5zu m %4zu  %8.3f ms %6.1f GB/s (%3.0f%%) %7.1f GFLOP/s "
+            printf("%-26s %-17s n %6zu k %5zu m %4zu  %8.3f ms %6.1f GB/s (%3.0f%%) %7.1f GFLOP/s "
                    "(%3.0f%%)  cost %.2f\n",
-                   kern->name, nk[0], nk[1], ms[j], s * 1e3, (double)bytes / s * 1e-9,
+                   kern->name, text, nk[0], nk[1], ms[j], s * 1e3, (double)bytes / s * 1e-9,
                    100 * (double)bytes / s / b->bandwidth, flops * 1e-9, 100 * flops / b->flops,
                    s / one);
         }
         ew_os_pages_free(w, bytes);
     }
+}
+
+/* Formats that checkpoints have. */
+static void bench_quant(struct bench *b, const struct ew_linear_kernel *kern)
+{
+    static const struct ew_quant_format formats[] = {
+        { EW_DTYPE_I4, EW_DTYPE_F16, 128, 0 },       { EW_DTYPE_U4, EW_DTYPE_F16, 128, 1 },
+        { EW_DTYPE_I4, EW_DTYPE_F16, 32, 0 },        { EW_DTYPE_F4E2M1, EW_DTYPE_F8E4M3, 16, 0 },
+        { EW_DTYPE_F4E2M1, EW_DTYPE_F8E8M0, 32, 0 }, { EW_DTYPE_I8, EW_DTYPE_NONE, 0, 0 },
+        { EW_DTYPE_U8, EW_DTYPE_F16, 128, 1 },       { EW_DTYPE_F8E4M3, EW_DTYPE_NONE, 0, 0 },
+        { EW_DTYPE_F8E4M3, EW_DTYPE_BF16, 128, 0 },
+    };
+
+    for (size_t i = 0; i < EW_COUNT(formats); i++)
+        if (kern->takes(&formats[i], 1024))
+            bench_linear(b, kern, &formats[i]);
 }
 
 struct attn_job {
@@ -241,8 +310,12 @@ int ck_bench(struct ck *c)
            b.bandwidth * 1e-9, b.flops * 1e-9);
     const struct ew_linear_kernel *const *lin = ew_linear_kernels(&n);
     for (size_t i = 0; i < n; i++)
-        if (lin[i]->cpu_need && !lin[i]->takes && ck_wants(c, lin[i]->name, lin[i]->cpu_need))
-            bench_linear(&b, lin[i]);
+        if (lin[i]->cpu_need && ck_wants(c, lin[i]->name, lin[i]->cpu_need)) {
+            if (lin[i]->takes)
+                bench_quant(&b, lin[i]);
+            else
+                bench_linear(&b, lin[i], NULL);
+        }
     const struct ew_attn_kernel *const *attn = ew_attn_kernels(&n);
     for (size_t i = 0; i < n; i++) {
         if (!attn[i]->cpu_need || !ck_wants(c, attn[i]->name, attn[i]->cpu_need))

@@ -9,26 +9,13 @@
 #include <immintrin.h>
 #include <stdint.h>
 
+#include "kernels/simd/unroll.h"
+
 #define VL    8  /* floats in a vector */
 #define V_MR  6  /* rows of the largest register tile */
 #define V_ACC 12 /* accumulators that fit beside the operands */
 /* Panels that a tile of r rows takes at once: enough chains to hide the latency of FMA. */
 #define V_NP(r) ((r) == 1 ? 4 : (r) <= 3 ? 2 : 1)
-/* Sanitizers make each unrolled step many times larger: there a loop stays a loop. */
-#if defined(__has_feature)
-#    if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#        define UNROLL
-#    endif
-#endif
-#if defined(UNROLL)
-#elif defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#    define UNROLL
-#elif defined(__clang__)
-#    define UNROLL _Pragma("clang loop unroll(full)")
-#else
-#    define UNROLL _Pragma("GCC unroll 16")
-#endif
-#define ALWAYS static inline __attribute__((always_inline))
 
 typedef __m256 vec;
 typedef __m256i veci;
@@ -78,6 +65,9 @@ typedef __m256 vmask; /* all ones or zeros per lane */
 #define vi_to_float(a)    _mm256_cvtepi32_ps(a)
 #define v_as_int(a)       _mm256_castps_si256(a)
 #define vi_as_float(a)    _mm256_castsi256_ps(a)
+#define v_prefetch(p)     _mm_prefetch((const char *)(p), _MM_HINT_T0)
+/* Keeps a in a register, and what is done to it in order. */
+#define v_keep(a) __asm__ volatile("" : "+v"(a))
 
 /* A mask with the lanes set whose bit is set. */
 ALWAYS vmask v_mask_from_bits(uint32_t bits)
@@ -116,6 +106,17 @@ ALWAYS void v_store_f16(uint16_t *p, vec a)
 {
     _mm_storeu_si128((__m128i *)(void *)p,
                      _mm256_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+}
+
+/* One half. */
+ALWAYS float f16_load(uint16_t h)
+{
+    return _cvtsh_ss(h);
+}
+
+ALWAYS uint16_t f16_round(float x)
+{
+    return _cvtss_sh(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
 }
 
 /* Low 16 bits of each lane. */

@@ -18,8 +18,19 @@
 #define vi_load_u8(p)  _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)(p)))
 #define vi_load_i16(p) _mm256_cvtepi16_epi32(_mm_loadu_si128((const __m128i *)(const void *)(p)))
 
-/* 2 VL bytes, e4m3 -> floats times 2^-8. An f16 has the same fields with a bias that is 8 more;
- * only NaN has to be put in. */
+/* 2 VL bytes, e4m3 -> floats times 2^-8: an f16 has the same fields with a bias that is 8 more.
+ * NaN becomes 480 * 2^-8. */
+ALWAYS void v_load_e4m3_finite(const void *p, vec *lo, vec *hi)
+{
+    const __m256i clear = _mm256_set1_epi16((short)0xbfff);
+    const __m256i b = _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)p));
+    const __m256i h = _mm256_and_si256(_mm256_slli_epi16(b, 7), clear);
+
+    *lo = _mm256_cvtph_ps(_mm256_castsi256_si128(h));
+    *hi = _mm256_cvtph_ps(_mm256_extracti128_si256(h, 1));
+}
+
+/* The same, NaN too. */
 ALWAYS void v_load_e4m3(const void *p, vec *lo, vec *hi)
 {
     const __m256i mag = _mm256_set1_epi16(0x3f80), clear = _mm256_set1_epi16((short)0xbfff);

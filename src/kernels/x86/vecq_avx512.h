@@ -18,8 +18,19 @@
 #define vi_load_u8(p)  _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)(p)))
 #define vi_load_i16(p) _mm512_cvtepi16_epi32(_mm256_loadu_si256((const __m256i *)(const void *)(p)))
 
-/* 2 VL bytes, e4m3 -> floats times 2^-8. An f16 has the same fields with a bias that is 8 more;
- * only NaN has to be put in. */
+/* 2 VL bytes, e4m3 -> floats times 2^-8: an f16 has the same fields with a bias that is 8 more.
+ * NaN becomes 480 * 2^-8. */
+ALWAYS void v_load_e4m3_finite(const void *p, vec *lo, vec *hi)
+{
+    const __m512i clear = _mm512_set1_epi16((short)0xbfff);
+    const __m512i b = _mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i *)p));
+    const __m512i h = _mm512_and_si512(_mm512_slli_epi16(b, 7), clear);
+
+    *lo = _mm512_cvtph_ps(_mm512_castsi512_si256(h));
+    *hi = _mm512_cvtph_ps(_mm512_extracti64x4_epi64(h, 1));
+}
+
+/* The same, NaN too. */
 ALWAYS void v_load_e4m3(const void *p, vec *lo, vec *hi)
 {
     const __m512i mag = _mm512_set1_epi16(0x3f80), clear = _mm512_set1_epi16((short)0xbfff);
