@@ -60,7 +60,8 @@ static ew_status round_table(struct ew_q_run *r, struct ew_q_unit *u, const char
             s = ew_fail(r->err, EW_STATUS_NO_MEMORY, "no memory to quantise '%s'", name);
     if (!s)
         s = ew_q_pack(r, u, name, &q);
-    r->quantised_weights += (double)n * (double)k;
+    if (!s)
+        ew_q_report(r, u, name, n * k, -1, 1);
     ew_q_tensor_deinit(&q);
     return s;
 }

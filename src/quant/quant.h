@@ -151,6 +151,10 @@ ew_status ew_q_layer_run(struct ew_q_run *r, int64_t i);
 /* ends.c: lm_head (head) or the embedding */
 ew_status ew_q_ends_run(struct ew_q_run *r, bool head);
 
+/* quantize.c: a line of the summary for a module whose tensors are in u. */
+void ew_q_report(struct ew_q_run *r, const struct ew_q_unit *u, const char *module, size_t count,
+                 double error, double gain);
+
 /* matmul.c: y[m][n] = x[m][k] w[n][k]^T on the pool. */
 ew_status ew_q_matmul(struct ew_q_run *r, const float *x, size_t m, const float *w, size_t n,
                       size_t k, float *y);
@@ -164,35 +168,39 @@ void ew_q_parallel(struct ew_q_run *r, size_t n, void (*fn)(void *arg, size_t be
                    void *arg);
 
 /* gptq.c */
-/* Rounds w[n][k] (overwritten by what the codes mean) column by column, moving each column's error
- * onto those not yet rounded (Frantar et al. 2022); u is from ew_q_inverse_factor. */
-ew_status ew_q_gptq(struct ew_q_run *r, const struct ew_q_scheme *s, float *w, const float *u,
-                    const float *diag, struct ew_q_tensor *q);
-/* u[k][k] upper triangular with u^T u = (h + damping)^-1; h is destroyed. order (may be NULL)
- * permutes columns first. */
+/* Rounds w[n][k] (overwritten by what the codes mean) column by column; u is from
+ * ew_q_inverse_factor, importance[k] weighs errors when a group's scale is chosen. order (may be
+ * NULL): column j of u is column order[j] of w. */
+ew_status ew_q_gptq(struct ew_q_run *r, float *w, const float *u, const float *importance,
+                    const size_t *order, struct ew_q_tensor *q);
+/* u[k][k] upper triangular with u^T u = (h + damp * mean diagonal)^-1; h is destroyed. LIMIT (and
+ * no text) when h is not positive definite in f32. */
 ew_status ew_q_inverse_factor(struct ew_q_run *r, float *h, size_t k, float damp, float *u);
 
 /* search.c */
+#define EW_Q_FOLD_MAX 3
 struct ew_q_fold {
-    struct ew_q_module **consumers; /* columns are multiplied by s */
-    float **weights;                /* theirs, [n][k] */
+    const struct ew_q_module *consumers[EW_Q_FOLD_MAX]; /* columns are multiplied by s */
+    float *weights[EW_Q_FOLD_MAX];                      /* theirs, [n][k] */
     size_t n_consumers;
     float *x; /* [n_tokens][k], divided by s at the end */
     size_t k;
-    size_t share; /* channels in a head: channels of heads that share one kv head get one s */
+    size_t share; /* 0, or channels of a head: heads of one kv head get one s */
     size_t heads_per_kv;
-    /* producer: exactly one of norm (length k, as multiplied, i.e. 1 added) or rows */
+    /* what makes x: a norm (length k, as multiplied: 1 is added already) or rows of a matrix */
     float *norm;
     ew_dtype norm_dtype;
     bool norm_plus_one;
-    float *rows; /* [k / heads_per_kv][rows_k], rows are divided by s */
+    float *rows; /* [.][rows_k], divided by s */
     size_t rows_k;
     float *rows_bias; /* or NULL */
 };
-/* Best s over the strength grid; applied to all parts. *gain: error with s / error without. */
+/* Best s over a grid of strengths (SmoothQuant's when smooth, else AWQ's); applied to all parts.
+ * *gain: output error with s over that without. */
 ew_status ew_q_fold_search(struct ew_q_run *r, struct ew_q_fold *f, bool smooth, double *gain);
 
-extern const char ew_q_calibration_text[];
-extern const size_t ew_q_calibration_text_len;
+/* text.c: piece i of the built-in calibration text, NULL past the end. One that begins with '{' is
+ * the input of a chat template. Static. */
+const char *ew_q_text_piece(size_t i);
 
 #endif

@@ -82,12 +82,84 @@ static void close_run(struct ew_q_run *r)
             ew_mem_free(r->units[i].outs[j].data);
         ew_mem_free(r->units[i].outs);
     }
+    ew_q_calib_close(r);
+    ew_mem_free(r->kv_max);
     json_decref(r->report);
     ew_pool_destroy(r->pool);
     ew_safetensors_close(r->st);
     ew_decoder_spec_deinit(&r->spec);
     ew_config_deinit(&r->config);
     ew_arena_deinit(&r->arena);
+}
+
+void ew_q_report(struct ew_q_run *r, const struct ew_q_unit *u, const char *module, size_t count,
+                 double error, double gain)
+{
+    const size_t len = strlen(module);
+    double bits = 0;
+    json_t *o;
+
+    for (size_t i = 0; i < u->n_outs; i++) {
+        size_t bytes;
+
+        if (strncmp(u->outs[i].name, module, len) == 0 &&
+            strncmp(u->outs[i].name + len, ".weight", 7) == 0 &&
+            ew_type_bytes(&u->outs[i].type, &bytes))
+            bits += 8 * (double)bytes;
+    }
+    r->quantised_weights += (double)count;
+    r->quantised_bits += bits;
+    o = json_pack("{s:s, s:f}", "module", module, "bits_per_weight", bits / (double)count);
+    if (error >= 0)
+        json_object_set_new(o, "relative_error", json_real(error));
+    if (gain < 1)
+        json_object_set_new(o, "scaling_gain", json_real(gain));
+    json_array_append_new(r->report, o);
+}
+
+/* Whether anything that was asked for looks at a text. */
+static bool needs_text(const struct ew_q_run *r)
+{
+    if (r->options->kv == EW_Q_FP8)
+        return true;
+    for (int64_t l = 0; l < r->spec.n_layers; l++)
+        for (size_t m = 0; m < r->layers[l].n_modules; m++) {
+            const struct ew_q_scheme *s = &r->layers[l].modules[m].scheme;
+
+            if (s->format.kind != EW_Q_NONE && (s->smooth || s->method != EW_Q_RTN))
+                return true;
+        }
+    return false;
+}
+
+static ew_status start_calibration(struct ew_q_run *r)
+{
+    const size_t n = (size_t)(r->spec.n_layers * 2 * r->spec.n_kv_heads);
+
+    if (!needs_text(r))
+        return EW_STATUS_OK;
+    if (r->options->kv == EW_Q_FP8) {
+        r->kv_max = ew_mem_calloc(EW_MEM_CHECKPOINT, n, sizeof(*r->kv_max));
+        if (!r->kv_max)
+            return ew_fail(r->err, EW_STATUS_NO_MEMORY, "no memory for the cache's scales");
+    }
+    return ew_q_calib_open(r);
+}
+
+static ew_status summary(const struct ew_q_run *r, double seconds, char **json)
+{
+    const double weights = r->quantised_weights > 0 ? r->quantised_weights : 1;
+    json_t *o = json_pack("{s:s, s:f, s:f, s:I, s:f, s:I, s:O}", "scheme", r->options->raw->scheme,
+                          "quantised_weights", r->quantised_weights, "bits_per_weight",
+                          r->quantised_bits / weights, "calibration_tokens",
+                          (json_int_t)r->n_tokens, "seconds", seconds, "peak_memory_bytes",
+                          (json_int_t)ew_os_peak_rss_bytes(), "modules", r->report);
+    char *text = o ? json_dumps(o, JSON_INDENT(4) | JSON_REAL_PRECISION(6)) : NULL;
+
+    *json = text ? ew_mem_strdup(EW_MEM_MISC, text) : NULL;
+    free(text); /* jansson's own */
+    json_decref(o);
+    return *json ? EW_STATUS_OK : ew_fail(r->err, EW_STATUS_NO_MEMORY, "no memory for a summary");
 }
 
 static ew_status tell(struct ew_q_run *r, uint64_t done)
@@ -101,6 +173,7 @@ static ew_status tell(struct ew_q_run *r, uint64_t done)
 
 static ew_status run_all(struct ew_q_run *r, struct ew_q_sink *sink)
 {
+    EW_TRY(start_calibration(r));
     EW_TRY(ew_q_ends_run(r, false));
     EW_TRY(ew_q_sink_write(sink, 0));
     for (int64_t i = 0; i < r->spec.n_layers; i++) {
@@ -120,6 +193,7 @@ ew_status ew_quantize(const char *checkpoint, const char *out, const ew_quantize
     ew_error local = { EW_STATUS_OK, "" };
     struct ew_q_run r = { .options = &options, .dir = checkpoint, .err = err ? err : &local };
     struct ew_q_sink *sink = NULL;
+    const uint64_t t0 = ew_clock_ns();
     ew_status s;
 
     if (json)
@@ -137,6 +211,8 @@ ew_status ew_quantize(const char *checkpoint, const char *out, const ew_quantize
         s = ew_q_sink_commit(sink);
     else
         ew_q_sink_abort(sink);
+    if (!s && json)
+        s = summary(&r, (double)(ew_clock_ns() - t0) / 1e9, json);
     close_run(&r);
     return s;
 }

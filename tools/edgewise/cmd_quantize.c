@@ -66,7 +66,7 @@ int cmd_quantize(int argc, char **argv)
     if (s)
         return cli_fail(&err);
     if (summary)
-        fputs(summary, stdout);
+        puts(summary);
     ew_text_free(summary);
     return EXIT_FINE;
 }
