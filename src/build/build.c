@@ -22,7 +22,7 @@ ew_status ew_build_meta(struct ew_build *b)
     struct ew_plan *p = &b->plan;
     json_t *j =
         json_pack("{s:s,s:s,s:s,s:s,s:s,s:s,s:i,s:{s:I,s:I,s:I,s:I,s:s,s:s}}", "name", p->name,
-                  "edgewise", EW_VERSION_STRING, "arch", "x86_64", "cpu_level",
+                  "edgewise", EW_VERSION_STRING, "arch", ew_cpu_arch(), "cpu_level",
                   ew_cpu_level_text(p->cpu_need), "cpu_vendor", b->cpu.vendor, "cpu_model",
                   b->cpu.model, "n_threads", (int)ew_pool_threads(b->pool), "options", "flags",
                   (json_int_t)o->flags, "max_batch", (json_int_t)o->max_batch, "max_input_len",

@@ -1,4 +1,5 @@
-/* cpu/cpu.c - asks the processor what it has (cpuid and xgetbv on x86) and names the levels.
+/* cpu/cpu.c - asks the processor what it has (cpuid and xgetbv on x86, the kernel's
+ * auxiliary vector on AArch64) and names the levels.
  * Owns detection and level names; it does not choose kernels. */
 #include "cpu/cpu.h"
 
@@ -11,6 +12,8 @@
 
 #if defined(__x86_64__)
 #    include <cpuid.h>
+#elif defined(__aarch64__)
+#    include <sys/auxv.h>
 #endif
 
 #define LEVEL_AVX2       ((uint32_t)EW_CPU_AVX2)
@@ -36,6 +39,17 @@ static const struct level {
     { "dotprod", LEVEL_DOTPROD, LEVEL_DOTPROD },
     { "i8mm", LEVEL_DOTPROD | EW_CPU_I8MM, LEVEL_I8MM },
 };
+
+const char *ew_cpu_arch(void)
+{
+#if defined(__x86_64__)
+    return "x86_64";
+#elif defined(__aarch64__)
+    return "aarch64";
+#else
+    return "unknown";
+#endif
+}
 
 bool ew_cpu_level_mask(const char *level, uint32_t *mask)
 {
@@ -129,10 +143,8 @@ static uint32_t detect_flags(void)
         flags |= EW_CPU_AVX512VNNI;
     if (has_all(a71, L71_EAX_AVX512BF16))
         flags |= EW_CPU_AVX512BF16;
-    /* Whether Linux lets this process use the tiles is asked by the first user of them; here the
-     * saved state says that the system knows them. */
     if ((xcr0 & xcr0_amx) == xcr0_amx &&
-        has_all(d7, L7_EDX_AMX_TILE | L7_EDX_AMX_INT8 | L7_EDX_AMX_BF16))
+        has_all(d7, L7_EDX_AMX_TILE | L7_EDX_AMX_INT8 | L7_EDX_AMX_BF16) && ew_os_grant_amx())
         flags |= EW_CPU_AMX;
     return flags;
 }
@@ -183,9 +195,55 @@ static void detect_names(struct ew_cpu_info *out)
 
 #elif defined(__aarch64__)
 
+/* Bits of AT_HWCAP and AT_HWCAP2 (Linux, arm64 ELF hwcaps). */
+enum {
+    HW_ASIMD = 1u << 1,
+    HW_CPUID = 1u << 11, /* programs may read the identification registers */
+    HW_ASIMDDP = 1u << 20,
+    HW2_I8MM = 1u << 13,
+    HW2_BF16 = 1u << 14,
+};
+
+/* A level is a bundle: i8mm without dotprod, which no processor has, would count for nothing. */
 static uint32_t detect_flags(void)
 {
-    return EW_CPU_NEON; /* part of the base architecture */
+    const unsigned long hw = getauxval(AT_HWCAP), hw2 = getauxval(AT_HWCAP2);
+    uint32_t flags = 0;
+
+    if (!(hw & HW_ASIMD))
+        return 0;
+    flags |= EW_CPU_NEON;
+    if (hw & HW_ASIMDDP)
+        flags |= EW_CPU_DOTPROD;
+    if (hw2 & HW2_I8MM)
+        flags |= EW_CPU_I8MM;
+    if (hw2 & HW2_BF16)
+        flags |= EW_CPU_BF16;
+    return flags;
+}
+
+/* Implementer and part of the core that this runs on (MIDR_EL1): no processor tells its name. */
+static void detect_names(struct ew_cpu_info *out)
+{
+    static const struct {
+        unsigned code;
+        char name[12];
+    } makers[] = { { 0x41, "ARM" },      { 0x42, "Broadcom" },  { 0x43, "Cavium" },
+                   { 0x46, "Fujitsu" },  { 0x48, "HiSilicon" }, { 0x4e, "NVIDIA" },
+                   { 0x51, "Qualcomm" }, { 0x61, "Apple" },     { 0x6d, "Microsoft" },
+                   { 0xc0, "Ampere" } };
+    uint64_t midr;
+
+    if (!(getauxval(AT_HWCAP) & HW_CPUID))
+        return;
+    __asm__("mrs %0, MIDR_EL1" : "=r"(midr));
+    const unsigned maker = (unsigned)(midr >> 24 & 0xff), part = (unsigned)(midr >> 4 & 0xfff);
+    snprintf(out->vendor, sizeof(out->vendor), "0x%02x", maker);
+    for (size_t i = 0; i < EW_COUNT(makers); i++)
+        if (makers[i].code == maker)
+            snprintf(out->vendor, sizeof(out->vendor), "%s", makers[i].name);
+    snprintf(out->model, sizeof(out->model), "%s part 0x%03x r%up%u", out->vendor, part,
+             (unsigned)(midr >> 20 & 0xf), (unsigned)(midr & 0xf));
 }
 
 #else
@@ -243,6 +301,8 @@ void ew_cpu_detect(struct ew_cpu_info *out)
 #if defined(__x86_64__)
     detect_names(out);
     detect_caches(out);
+#elif defined(__aarch64__)
+    detect_names(out);
 #endif
     if (out->l1d_bytes == 0 || out->l2_bytes == 0)
         read_system_caches(out);

@@ -30,6 +30,8 @@ struct ew_cpu_info {
 };
 
 void ew_cpu_detect(struct ew_cpu_info *out);
+/* What this build runs on, as engine files name it: "x86_64", "aarch64". */
+const char *ew_cpu_arch(void);
 /* "ref", "avx2", "avx512", "avx512vnni", "amx", "neon", "dotprod", "i8mm", "native" -> mask of
  * allowed flags. False when the text is unknown. */
 bool ew_cpu_level_mask(const char *level, uint32_t *mask);

@@ -48,6 +48,9 @@ static const struct ew_probe_loops *loops_for(uint32_t cpu_flags)
         return &ew_probe_loops__avx512;
     if (cpu_flags & EW_CPU_AVX2)
         return &ew_probe_loops__avx2;
+#elif defined(__aarch64__)
+    if (cpu_flags & EW_CPU_NEON)
+        return &ew_probe_loops__neon;
 #else
     (void)cpu_flags;
 #endif

@@ -11,6 +11,8 @@ struct ew_probe_loops {
 };
 #if defined(__x86_64__)
 extern const struct ew_probe_loops ew_probe_loops__avx2, ew_probe_loops__avx512;
+#elif defined(__aarch64__)
+extern const struct ew_probe_loops ew_probe_loops__neon;
 #endif
 
 #endif

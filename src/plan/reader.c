@@ -41,8 +41,9 @@ static ew_status read_meta(struct reader *rd, ew_error *err)
     st = ew_json_get_str_or(json, "arch", "engine META", "", &arch, err);
     if (!st)
         st = ew_json_get_str_or(json, "cpu_level", "engine META", "", &level, err);
-    if (!st && strcmp(arch, "x86_64") != 0)
-        st = ew_fail(err, EW_STATUS_MISMATCH, "engine is for '%s', this machine is 'x86_64'", arch);
+    if (!st && strcmp(arch, ew_cpu_arch()) != 0)
+        st = ew_fail(err, EW_STATUS_MISMATCH, "engine is for '%s', this machine is '%s'", arch,
+                     ew_cpu_arch());
     if (!st) {
         p->cpu_level = ew_arena_strdup(&p->arena, level);
         if (!p->meta || !p->cpu_level)

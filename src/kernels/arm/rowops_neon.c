@@ -1,0 +1,9 @@
+/* kernels/arm/rowops_neon.c - the row kernels of this level: rowops_tmpl.inc with its vectors. */
+#include "kernels/arm/vec_neon.h"
+
+#include "cpu/cpu.h"
+#include "kernels/x86/vmath.inc"
+#include "kernels/x86/vrow.inc"
+#include "kernels/x86/rowops_tmpl.inc"
+
+ROWOPS_TABLE(neon, EW_CPU_NEON)
