@@ -228,8 +228,9 @@ typedef struct ew_site_row {
     int32_t layer;                  /* -1: outside the layers */
     double error;                   /* relative, as above */
     double gain;                    /* slope of its output on the reference's: 1 but for noise */
+    double gain_error;              /* its standard error, from how channels differ */
     double usual_gain, usual_error; /* of its kind */
-    double score;                   /* robust deviations from them; suspicious from 6 */
+    double score;                   /* robust deviations from them; suspicious from 5 */
     bool folded; /* its channels are scaled (AWQ, SmoothQuant): what reads them undoes it, so its
                     gain is judged there */
     bool suspicious;

@@ -303,6 +303,7 @@ static ew_status fill_site(ew_site_row *row, const char *name, int32_t layer,
     EW_TRY(ew_match_is_folded(m, &row->folded, err));
     row->error = row->folded ? ew_match_error_unfolded(m) : ew_match_error(m);
     row->gain = row->folded ? 1 : ew_match_gain(m);
+    row->gain_error = row->folded ? 0 : ew_match_gain_error(m);
     return EW_STATUS_OK;
 }
 

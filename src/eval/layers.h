@@ -20,6 +20,8 @@ void ew_match_add(struct ew_match *m, const float *y, const float *x, const floa
 double ew_match_error(const struct ew_match *m);
 /* Least-squares slope of y on x over all channels. */
 double ew_match_gain(const struct ew_match *m);
+/* Its standard error, taking channels as draws: rounding scales each a little, by chance. */
+double ew_match_gain_error(const struct ew_match *m);
 /* Slope of channel c; 1 when the reference has nothing there. */
 double ew_match_channel_gain(const struct ew_match *m, uint32_t c);
 /* Whether channels are scaled by numbers of their own: the median of |ln slope| is over 0.1, which

@@ -18,9 +18,9 @@
 
 enum { KIND_MIN = 5 }; /* fewer of a kind: the median over all projections is its usual value */
 
-#define SCORE_MIN        6.0
+#define SCORE_MIN        5.0
 #define GAIN_SPREAD_MIN  0.0007 /* below it slopes are equal, whatever the others' spread */
-#define GAIN_DELTA_MIN   0.004  /* a smaller one is no fault */
+#define GAIN_DELTA_MIN   0.006  /* a smaller one is no fault */
 #define ERROR_SPREAD_MIN 0.15   /* of ln(error) */
 #define ERROR_RATIO_MIN  3.0
 #define ERROR_FLOOR      1e-5 /* f32 noise */
@@ -76,7 +76,8 @@ static void find_spreads(ew_layers_result *r, double *x)
 static void score(const ew_layers_result *r, ew_site_row *s)
 {
     const double gain = s->folded ? 0 : fabs(s->gain - s->usual_gain);
-    const double by_gain = gain / fmax(r->gain_spread, GAIN_SPREAD_MIN);
+    const double noise = hypot(r->gain_spread, s->gain_error);
+    const double by_gain = gain / fmax(noise, GAIN_SPREAD_MIN);
     const double ratio = fmax(s->error, ERROR_FLOOR) / s->usual_error;
     const double by_error = log(ratio) / fmax(r->error_spread, ERROR_SPREAD_MIN);
     const bool finite = isfinite(s->gain) && isfinite(s->error);
@@ -86,7 +87,7 @@ static void score(const ew_layers_result *r, ew_site_row *s)
         (void)snprintf(s->why, sizeof(s->why), "not a finite number");
     } else if (by_gain >= SCORE_MIN && gain >= GAIN_DELTA_MIN) {
         (void)snprintf(s->why, sizeof(s->why), "gain %.4f, others %.4f +- %.4f", s->gain,
-                       s->usual_gain, r->gain_spread);
+                       s->usual_gain, noise);
     } else if (by_error >= SCORE_MIN && ratio >= ERROR_RATIO_MIN) {
         (void)snprintf(s->why, sizeof(s->why), "error %.3g, others %.3g", s->error, s->usual_error);
     }

@@ -88,6 +88,18 @@ double ew_match_gain(const struct ew_match *m)
     return s.xx > 0 ? s.xy / s.xx : 1;
 }
 
+double ew_match_gain_error(const struct ew_match *m)
+{
+    const struct sums s = all_channels(m);
+    double squares = 0;
+
+    for (uint32_t c = 0; c < m->width && s.xx > 0; c++) {
+        const double off = m->xy[c] - s.xy / s.xx * m->xx[c];
+        squares += off * off;
+    }
+    return s.xx > 0 ? sqrt(squares) / s.xx : 0;
+}
+
 double ew_match_channel_gain(const struct ew_match *m, uint32_t c)
 {
     return m->xx[c] > 0 ? m->xy[c] / m->xx[c] : 1;
