@@ -70,11 +70,14 @@ static struct ew_value *behind_casts(struct ew_value *v)
 }
 
 /* Block scales that are e4m3 times a number, or times one of each row. */
-static const struct ew_value *inner_scales(struct dq *d, struct ew_value *s)
+static const struct ew_value *inner_scales(const struct ew_graph *g, struct dq *d,
+                                           struct ew_value *s)
 {
     const struct ew_node *inner = behind_casts(s)->producer;
     const struct ew_value *factor;
 
+    if (!g->llm_config && (s->type.dtype != EW_DTYPE_F32 || s->producer != inner))
+        return NULL; /* rounded to half on the way */
     if (!inner || inner->op != EW_OP_DEQUANTIZE_LINEAR || inner->attrs.quant.block_size != 0 ||
         !is_plain_const(inner->in[0]) || inner->in[0]->type.dtype != EW_DTYPE_F8E4M3)
         return NULL;
@@ -96,7 +99,7 @@ static const struct ew_value *inner_scales(struct dq *d, struct ew_value *s)
 }
 
 /* Scales: of the tensor, of rows, or of blocks along K. */
-static bool take_scales(struct dq *d)
+static bool take_scales(const struct ew_graph *g, struct dq *d)
 {
     const int64_t block = d->node->attrs.quant.block_size;
     struct ew_quant_strided *q = &d->src->codes;
@@ -111,7 +114,7 @@ static bool take_scales(struct dq *d)
         if (axis_of(d->node) != d->k_axis || block % 8 != 0 || block > INT32_MAX)
             return false;
         if (!is_plain_const(s))
-            s = inner_scales(d, d->node->in[1]);
+            s = inner_scales(g, d, d->node->in[1]);
         if (!s)
             return false;
         q->base.format.group = (uint32_t)block;
@@ -203,7 +206,9 @@ ew_status ew_graph_quant_of(struct ew_graph *g, const struct ew_node *dq, bool i
     d.src = ew_arena_new(&g->arena, struct dq_source, 1);
     if (!d.src)
         return ew_fail(err, EW_STATUS_NO_MEMORY, "weight of node '%s'", dq->name);
-    if (!take_codes(&d, dq->in[0], is_kn) || !take_scales(&d))
+    if (dq->out[0]->type.dtype != EW_DTYPE_F32 && !g->llm_config)
+        return EW_STATUS_OK;
+    if (!take_codes(&d, dq->in[0], is_kn) || !take_scales(g, &d))
         return EW_STATUS_OK;
     EW_TRY(take_zeros(g, &d, &ok, err));
     if (!ok || !ew_quant_format_ok(&d.src->codes.base.format))

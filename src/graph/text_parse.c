@@ -136,6 +136,66 @@ static ew_status parse_elements(struct parser *p, ew_dtype d, void *data, size_t
     return ew_lex_want(&p->l, "}");
 }
 
+/* "i4 g128 f16", "u4 zero g64 bf16", "f8e4m3 rows": after `of`. */
+static ew_status parse_format(struct parser *p, struct ew_quant_format *f)
+{
+    const char *word;
+    uint32_t group = 0;
+
+    *f = (struct ew_quant_format){ .code = EW_DTYPE_NONE };
+    EW_TRY(parse_dtype(p, &f->code));
+    f->zero = ew_lex_take(&p->l, "zero");
+    EW_TRY(ew_lex_word(&p->l, "'rows' or g and a number", &word));
+    if (strcmp(word, "rows") != 0) {
+        for (const char *c = word + 1; word[0] == 'g' && *c >= '0' && *c <= '9'; c++)
+            if (group < 100000000)
+                group = group * 10 + (uint32_t)(*c - '0');
+        EW_TRY(parse_dtype(p, &f->scale));
+    }
+    f->group = group;
+    if (!ew_quant_format_ok(f) || (group == 0 && strcmp(word, "rows") != 0))
+        return ew_fail(p->l.err, EW_STATUS_MALFORMED, "line %u: there is no such quantised format",
+                       p->l.line);
+    return EW_STATUS_OK;
+}
+
+static void read_zeros(const struct ew_quant_source *s, size_t row, size_t n_rows,
+                       const struct ew_quant_rows *out)
+{
+    const size_t n = n_rows * ew_quant_groups(&s->format, s->k);
+
+    (void)row;
+    memset(out->codes, 0, n_rows * s->k);
+    memset(out->zeros, 0, n * sizeof(*out->zeros));
+    for (size_t i = 0; i < n; i++)
+        out->scales[i] = 1.0f;
+    for (size_t i = 0; i < n_rows; i++)
+        out->row_scale[i] = 1.0f;
+}
+
+/* A quantised constant, all zeros; nothing is allocated for its elements. */
+static ew_status parse_quantised(struct parser *p, const char *name, const struct ew_type *t)
+{
+    struct ew_quant_source *src = ew_arena_new(&p->g->arena, struct ew_quant_source, 1);
+    struct ew_weight_part part = { .quant = src, .col_stride = 1 };
+
+    if (!src)
+        return no_memory(p);
+    EW_TRY(parse_format(p, &src->format));
+    if (t->dtype != EW_DTYPE_F32 || t->n_dims < 2 || t->n_dims > 3 || t->dim[t->n_dims - 1] < 1)
+        return ew_fail(p->l.err, EW_STATUS_MALFORMED,
+                       "line %u: quantised constant '%s' is no f32 matrix", p->l.line, name);
+    src->name = name;
+    src->k = (size_t)t->dim[t->n_dims - 1];
+    src->n = 1;
+    for (int i = 0; i + 1 < t->n_dims; i++)
+        src->n *= (size_t)t->dim[i];
+    src->read = read_zeros;
+    part.n_rows = src->n;
+    part.row_stride = (ptrdiff_t)src->k;
+    return ew_graph_add_const_parts(p->g, name, t, &part, 1) ? EW_STATUS_OK : no_memory(p);
+}
+
 static ew_status parse_const(struct parser *p)
 {
     struct ew_type t;
@@ -154,6 +214,8 @@ static ew_status parse_const(struct parser *p)
                            "line %u: constant '%s' has %zu bytes, %zu are left of %zu", p->l.line,
                            name, bytes, MAX_CONST_BYTES - p->zero_bytes, MAX_CONST_BYTES);
         p->zero_bytes += bytes;
+        if (ew_lex_take(&p->l, "of"))
+            return parse_quantised(p, name, &t);
     } else if (ew_lex_take(&p->l, "hash") || ew_lex_take(&p->l, "opaque")) {
         return ew_fail(p->l.err, EW_STATUS_UNSUPPORTED,
                        "line %u: constant '%s' was printed without its contents", p->l.line, name);

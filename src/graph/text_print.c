@@ -100,6 +100,17 @@ static bool is_all_zero(const char *data, size_t bytes)
     return true;
 }
 
+/* " of i4 g128 f16": of a quantised constant, part of what is read back. */
+static void put_format(struct ew_buf *b, const struct ew_value *v)
+{
+    char format[64];
+
+    if (!ew_const_quant(v))
+        return;
+    ew_quant_format_text(ew_const_quant(v), format, sizeof(format));
+    ew_buf_printf(b, " of %s", format);
+}
+
 /* False: out of memory. */
 static bool put_contents(struct ew_buf *b, const struct ew_value *v)
 {
@@ -120,7 +131,7 @@ static bool put_contents(struct ew_buf *b, const struct ew_value *v)
         ew_mem_free(data);
         return false;
     }
-    if (n <= EW_TEXT_CONST_CAP) {
+    if (n <= EW_TEXT_CONST_CAP && !ew_const_quant(v)) {
         put_elements(b, v->type.dtype, data, n);
     } else if (is_all_zero(data, bytes)) {
         ew_buf_puts(b, "zeros");
@@ -140,12 +151,6 @@ static void put_parts(struct ew_buf *b, const struct ew_value *v)
     for (size_t i = 0; i < v->con.n_parts; i++)
         ew_buf_printf(b, " %zu%s", v->con.parts[i].n_rows,
                       v->con.parts[i].col_stride == 1 ? "" : " transposed");
-    if (ew_const_quant(v)) {
-        char format[64];
-
-        ew_quant_format_text(ew_const_quant(v), format, sizeof(format));
-        ew_buf_printf(b, " of %s", format);
-    }
 }
 
 /* ---- attributes ---- */
@@ -297,6 +302,7 @@ static bool put_constants(struct ew_buf *b, const struct ew_graph *g)
         ew_buf_puts(b, " = ");
         if (!put_contents(b, v))
             return false;
+        put_format(b, v);
         put_parts(b, v);
         ew_buf_putc(b, '\n');
     }

@@ -1,18 +1,15 @@
-/* onnx/llm_dir.c - what lies beside the model of an LLM directory: config.json and
- * embedding.safetensors.
+/* onnx/llm_dir.c - config.json, which lies beside the model of an LLM directory (the other file is
+ * embedding.c's).
  *
  * The config's text is kept as it is; here are the checks without which the graph could not be
  * trusted: the keys that say the model's size, the version gate, and that the graph has the caches
- * the config promises. The safetensors code reads and writes exactly one tensor: checkpoints are
- * another layer's. */
-#include <stdio.h>
+ * the config promises. */
 #include <string.h>
 
 #include "base/json.h"
 #include "onnx/onnx_int.h"
 
 #define MAX_CONFIG_BYTES ((size_t)1 << 20)
-#define MAX_HEADER_BYTES ((size_t)1 << 20)
 
 /* ---- config.json ---- */
 
@@ -136,154 +133,4 @@ ew_status ew_onnx_llm_check(struct ew_onnx_in *in)
             (long long)e->type.dim[0], (long long)e->type.dim[1], (long long)vocab,
             (long long)hidden);
     return EW_STATUS_OK;
-}
-
-/* ---- embedding.safetensors ---- */
-
-static void close_map(void *obj)
-{
-    ew_file_map_close(obj);
-    ew_mem_free(obj);
-}
-
-/* Header length (8 bytes), JSON, data. */
-static ew_status read_header(const struct ew_file_map *map, json_t **out, size_t *data_at,
-                             ew_error *err)
-{
-    uint64_t len = 0;
-
-    if (map->len < 8)
-        return ew_fail(err, EW_STATUS_MALFORMED, "embedding.safetensors has %zu bytes", map->len);
-    for (unsigned i = 0; i < 8; i++)
-        len |= (uint64_t)map->bytes[i] << (8 * i);
-    if (len > map->len - 8 || len > MAX_HEADER_BYTES)
-        return ew_fail(err, EW_STATUS_MALFORMED,
-                       "embedding.safetensors: header of %llu bytes in a file of %zu",
-                       (unsigned long long)len, map->len);
-    *data_at = 8 + (size_t)len;
-    return ew_json_parse((const char *)map->bytes + 8, (size_t)len, "embedding.safetensors", out,
-                         err);
-}
-
-static ew_status read_entry(const json_t *header, size_t room, struct ew_type *type, size_t *at,
-                            ew_error *err)
-{
-    static const char *const what = "embedding.safetensors";
-    const json_t *entry = json_object_get(header, "embedding");
-    const json_t *shape = json_object_get(entry, "shape");
-    const json_t *span = json_object_get(entry, "data_offsets");
-    const char *dtype;
-    size_t bytes;
-
-    if (!json_is_object(entry) || json_array_size(shape) != 2 || json_array_size(span) != 2)
-        return ew_fail(err, EW_STATUS_MALFORMED, "%s: no tensor 'embedding' of two dims", what);
-    EW_TRY(ew_json_get_str_or(entry, "dtype", what, "", &dtype, err));
-    *type = (struct ew_type){ .n_dims = 2 };
-    type->dtype = strcmp(dtype, "F16") == 0    ? EW_DTYPE_F16
-                  : strcmp(dtype, "BF16") == 0 ? EW_DTYPE_BF16
-                  : strcmp(dtype, "F32") == 0  ? EW_DTYPE_F32
-                                               : EW_DTYPE_NONE;
-    if (type->dtype == EW_DTYPE_NONE)
-        return ew_fail(err, EW_STATUS_UNSUPPORTED, "%s: dtype %s is not supported", what, dtype);
-    for (size_t i = 0; i < 2; i++) {
-        const json_t *d = json_array_get(shape, i);
-        if (!json_is_integer(d) || json_integer_value(d) < 1)
-            return ew_fail(err, EW_STATUS_MALFORMED, "%s: bad shape", what);
-        type->dim[i] = json_integer_value(d);
-    }
-    const json_t *b = json_array_get(span, 0), *e = json_array_get(span, 1);
-    const int64_t begin = json_is_integer(b) ? json_integer_value(b) : -1;
-    const int64_t end = json_is_integer(e) ? json_integer_value(e) : -1;
-    if (!ew_type_bytes(type, &bytes) || begin < 0 || end < begin || (uint64_t)end > room ||
-        (uint64_t)(end - begin) != bytes)
-        return ew_fail(err, EW_STATUS_MALFORMED,
-                       "%s: data_offsets [%lld, %lld) do not fit %zu bytes of data", what,
-                       (long long)begin, (long long)end, room);
-    *at = (size_t)begin;
-    return EW_STATUS_OK;
-}
-
-/* A tied head is stored twice, in the model and here: one constant is enough. */
-static struct ew_value *find_same(const struct ew_graph *g, const struct ew_type *type,
-                                  const void *data)
-{
-    size_t bytes;
-
-    for (uint32_t i = 0; i < g->n_values; i++) {
-        struct ew_value *v = g->values[i];
-        if (v->is_const && v->n_uses && v->con.data && ew_type_equal(&v->type, type) &&
-            ew_type_bytes(type, &bytes) && memcmp(v->con.data, data, bytes) == 0)
-            return v;
-    }
-    return NULL;
-}
-
-ew_status ew_onnx_llm_embedding(struct ew_onnx_in *in, const char *dir)
-{
-    char path[4096 + 32];
-    struct ew_type type = { 0 };
-    json_t *header = NULL;
-    size_t data_at = 0, at = 0;
-
-    if (!ew_path_join(path, sizeof(path), dir, "embedding.safetensors") || !ew_path_is_file(path))
-        return EW_STATUS_OK; /* drafts borrow their base's */
-    struct ew_file_map *map = ew_mem_calloc(EW_MEM_ONNX, 1, sizeof(*map));
-    if (!map)
-        return ew_fail(in->err, EW_STATUS_NO_MEMORY, "no memory");
-    ew_status st = ew_file_map_open(map, path, in->err);
-    if (st) {
-        ew_mem_free(map);
-        return st;
-    }
-    if (ew_graph_own(in->g, map, close_map))
-        return ew_fail(in->err, EW_STATUS_NO_MEMORY, "no memory");
-    EW_TRY(read_header(map, &header, &data_at, in->err));
-    if (json_object_get(header, "embedding_scale"))
-        st = ew_fail(in->err, EW_STATUS_UNSUPPORTED,
-                     "embedding.safetensors: an fp8 embedding (embedding_scale) is not supported");
-    else
-        st = read_entry(header, map->len - data_at, &type, &at, in->err);
-    json_decref(header);
-    EW_TRY(st);
-    const uint8_t *data = map->bytes + data_at + at;
-    const bool copy = (uintptr_t)data % (ew_dtype_bits(type.dtype) / 8) != 0;
-    in->g->embedding = find_same(in->g, &type, data);
-    if (!in->g->embedding)
-        in->g->embedding = ew_graph_add_const(in->g, "embedding", &type, data, copy);
-    return in->g->embedding ? EW_STATUS_OK : ew_fail(in->err, EW_STATUS_NO_MEMORY, "no memory");
-}
-
-ew_status ew_onnx_save_embedding(const struct ew_value *v, const char *path, ew_error *err)
-{
-    const struct ew_type *t = &v->type;
-    const char *dtype = t->dtype == EW_DTYPE_F16    ? "F16"
-                        : t->dtype == EW_DTYPE_BF16 ? "BF16"
-                        : t->dtype == EW_DTYPE_F32  ? "F32"
-                                                    : NULL;
-    struct ew_file_writer *w;
-    char header[256];
-    uint8_t prefix[8];
-    size_t bytes;
-
-    if (!dtype || t->n_dims != 2 || !ew_type_bytes(t, &bytes) || !v->con.data)
-        return ew_fail(err, EW_STATUS_UNSUPPORTED,
-                       "embedding '%s' is not a plain f32, f16 or bf16 matrix", v->name);
-    int len = snprintf(
-        header, sizeof(header),
-        "{\"embedding\":{\"dtype\":\"%s\",\"shape\":[%lld,%lld],\"data_offsets\":[0,%zu]}}", dtype,
-        (long long)t->dim[0], (long long)t->dim[1], bytes);
-    while (len % 8 != 0)
-        header[len++] = ' ';
-    for (unsigned i = 0; i < 8; i++)
-        prefix[i] = (uint8_t)((uint64_t)len >> (8 * i));
-    EW_TRY(ew_file_writer_open(&w, path, err));
-    ew_status st = ew_file_writer_write(w, prefix, 8, err);
-    if (!st)
-        st = ew_file_writer_write(w, header, (size_t)len, err);
-    if (!st)
-        st = ew_file_writer_write(w, v->con.data, bytes, err);
-    if (!st)
-        return ew_file_writer_commit(w, err);
-    ew_file_writer_abort(w);
-    return st;
 }

@@ -8,6 +8,7 @@
  * bytes that were saved: no transposition, no cast. */
 #include <string.h>
 
+#include "graph/dequant.h"
 #include "onnx/onnx_int.h"
 
 struct restore {
@@ -64,26 +65,44 @@ static ew_status replace(struct restore *r, struct ew_node *old, ew_op op, const
     return EW_STATUS_OK;
 }
 
-/* MatMul(x, [Cast](Transpose(const))) [+ bias] -> Linear */
-static ew_status restore_linear(struct restore *r, struct ew_node *n)
+/* The constant [N,K] that the product reads through Transpose and Cast; *out NULL: it does not. */
+static ew_status weight_of(struct restore *r, const struct ew_node *n, struct ew_value **out)
 {
-    struct ew_node *last = n, *t;
-    size_t len;
+    const struct ew_node *t = n->in[1]->producer;
 
-    if (n->op != EW_OP_MATMUL || !is_step(n, "linear", &len))
-        return EW_STATUS_OK;
-    t = n->in[1]->producer;
+    *out = NULL;
     if (is_made_by(n->in[1], EW_OP_CAST) && n->in[1]->type.dtype == EW_DTYPE_F32)
         t = t->in[0]->producer;
-    if (!t || t->op != EW_OP_TRANSPOSE || !t->in[0]->is_const || t->in[0]->type.n_dims != 2)
+    if (!t || t->op != EW_OP_TRANSPOSE || t->in[0]->type.n_dims != 2)
         return EW_STATUS_OK;
     const struct ew_ints *perm = &t->attrs.perm.perm;
     const ew_dtype from = t->in[0]->type.dtype;
-    const bool exact =
-        from == n->in[1]->type.dtype || from == EW_DTYPE_F16 || from == EW_DTYPE_BF16;
-    if (perm->n != 2 || perm->v[0] != 1 || !exact)
+    if (perm->n != 2 || perm->v[0] != 1)
         return EW_STATUS_OK;
-    struct ew_value *in[3] = { n->in[0], t->in[0], NULL };
+    if (is_made_by(t->in[0], EW_OP_DEQUANTIZE_LINEAR) && from == n->in[1]->type.dtype)
+        return ew_graph_quant_of(r->g, t->in[0]->producer, false, out, r->err);
+    if (t->in[0]->is_const &&
+        (from == n->in[1]->type.dtype || from == EW_DTYPE_F16 || from == EW_DTYPE_BF16))
+        *out = t->in[0];
+    return EW_STATUS_OK;
+}
+
+/* MatMul(x, [Cast](Transpose([DequantizeLinear](const)))) [+ bias] -> Linear. The int4 plugin is
+ * one already. */
+static ew_status restore_linear(struct restore *r, struct ew_node *n)
+{
+    struct ew_node *last = n;
+    struct ew_value *in[3] = { n->n_in ? n->in[0] : NULL, NULL, NULL };
+    size_t len;
+
+    if ((n->op != EW_OP_MATMUL && n->op != EW_OP_LINEAR) || !is_step(n, "linear", &len))
+        return EW_STATUS_OK;
+    if (n->op == EW_OP_LINEAR)
+        in[1] = n->n_in == 2 ? n->in[1] : NULL;
+    else
+        EW_TRY(weight_of(r, n, &in[1]));
+    if (!in[1])
+        return EW_STATUS_OK;
     struct ew_node *next = ew_value_single_use(r->g, n->out[0]);
     if (next && next->op == EW_OP_ADD && next->in[0] == n->out[0] &&
         is_step_of(next, n->name, len, "bias")) {

@@ -99,16 +99,17 @@ static ew_status write_model(struct ew_onnx_out *o, const char *path)
     static const struct {
         const char *domain;
         int64_t version;
-    } k_sets[3] = { { "", EW_ONNX_SAVE_OPSET },
+    } k_sets[4] = { { "", EW_ONNX_SAVE_OPSET },
                     { EW_ONNX_PLUGIN_DOMAIN, 1 },
-                    { EW_ONNX_OWN_DOMAIN, 1 } };
-    const bool wanted[3] = { true, o->uses_plugin, o->uses_own };
-    Onnx__OperatorSetIdProto sets[3], *list[3];
+                    { EW_ONNX_OWN_DOMAIN, 1 },
+                    { EW_ONNX_TRT_DOMAIN, 1 } };
+    const bool wanted[4] = { true, o->uses_plugin, o->uses_own, o->uses_trt };
+    Onnx__OperatorSetIdProto sets[4], *list[4];
     Onnx__ModelProto m = ONNX__MODEL_PROTO__INIT;
     Onnx__GraphProto g = ONNX__GRAPH_PROTO__INIT;
 
     m.opset_import = list;
-    for (size_t i = 0; i < 3; i++) {
+    for (size_t i = 0; i < 4; i++) {
         onnx__operator_set_id_proto__init(&sets[i]);
         sets[i].domain = (char *)(uintptr_t)k_sets[i].domain;
         sets[i].version = k_sets[i].version;

@@ -84,7 +84,7 @@ ew_status ew_onnx_put_f32(struct ew_onnx_out *o, const char *name, float v)
 
 /* ---- the data file ---- */
 
-static ew_status write_bytes(struct ew_onnx_out *o, const void *bytes, size_t len)
+ew_status ew_onnx_write_data(struct ew_onnx_out *o, const void *bytes, size_t len)
 {
     const uint8_t *at = bytes;
 
@@ -121,7 +121,7 @@ static ew_status write_strided(struct ew_onnx_out *o, const struct ew_weight_par
                 memcpy(buf + i * row + c * elem,
                        src + (ptrdiff_t)c * p->col_stride * (ptrdiff_t)elem, elem);
         }
-        st = write_bytes(o, buf, n * row);
+        st = ew_onnx_write_data(o, buf, n * row);
     }
     ew_mem_free(buf);
     return st;
@@ -132,12 +132,12 @@ static ew_status write_const(struct ew_onnx_out *o, const struct ew_value *v, si
     const size_t elem = ew_dtype_bits(v->type.dtype) / 8;
 
     if (v->con.n_parts == 0)
-        return write_bytes(o, v->con.data, bytes);
+        return ew_onnx_write_data(o, v->con.data, bytes);
     const size_t k = (size_t)v->type.dim[v->type.n_dims - 1];
     for (size_t i = 0; i < v->con.n_parts; i++) {
         const struct ew_weight_part *p = &v->con.parts[i];
         if (p->col_stride == 1 && p->row_stride == (ptrdiff_t)k)
-            EW_TRY(write_bytes(o, p->data, p->n_rows * k * elem));
+            EW_TRY(ew_onnx_write_data(o, p->data, p->n_rows * k * elem));
         else
             EW_TRY(write_strided(o, p, k, elem));
     }
@@ -161,10 +161,14 @@ static bool put_entry(struct ew_onnx_out *o, Onnx__TensorProto *t, const char *k
     return true;
 }
 
-static ew_status put_external(struct ew_onnx_out *o, const struct ew_value *v, size_t bytes)
+ew_status ew_onnx_begin_data(struct ew_onnx_out *o, const char *name, const struct ew_type *type)
 {
     static const uint8_t zeros[DATA_ALIGN];
-    Onnx__TensorProto *t = new_tensor(o, v->name, &v->type);
+    Onnx__TensorProto *t = new_tensor(o, name, type);
+    size_t bytes;
+
+    if (!ew_type_bytes(type, &bytes))
+        return ew_onnx_out_no_memory(o);
 
     const size_t pad = (size_t)(-o->data_pos & (DATA_ALIGN - 1));
     EW_TRY(ew_file_writer_write(o->data, zeros, pad, o->err));
@@ -178,21 +182,23 @@ static ew_status put_external(struct ew_onnx_out *o, const struct ew_value *v, s
         !push(o, &o->tensors, t))
         return ew_onnx_out_no_memory(o);
     t->data_location = ONNX__TENSOR_PROTO__DATA_LOCATION__EXTERNAL;
-    return write_const(o, v, bytes);
+    return EW_STATUS_OK;
 }
 
 ew_status ew_onnx_put_const(struct ew_onnx_out *o, const struct ew_value *v)
 {
     size_t bytes;
 
-    if (o->const_done[v->id] & 1u)
+    if (o->const_done[v->id] & EW_ONNX_DONE_VALUE)
         return EW_STATUS_OK;
-    o->const_done[v->id] |= 1u;
+    o->const_done[v->id] |= EW_ONNX_DONE_VALUE;
     if (!ew_onnx_data_type(v->type.dtype) || !ew_type_bytes(&v->type, &bytes))
         return ew_fail(o->err, EW_STATUS_UNSUPPORTED, "constant '%s' of type %s has no ONNX form",
                        v->name, ew_dtype_text(v->type.dtype));
-    if (bytes > INLINE_BYTES)
-        return put_external(o, v, bytes);
+    if (bytes > INLINE_BYTES) {
+        EW_TRY(ew_onnx_begin_data(o, v->name, &v->type));
+        return write_const(o, v, bytes);
+    }
     uint8_t small[INLINE_BYTES];
     if (bytes)
         ew_const_copy(v, small);

@@ -14,6 +14,14 @@ struct ew_onnx_list { /* growable array of message pointers */
     size_t n, cap;
 };
 
+/* Forms in which a constant is in the file already. */
+enum ew_onnx_done {
+    EW_ONNX_DONE_VALUE = 1u << 0, /* under its name; quantised: behind a DequantizeLinear */
+    EW_ONNX_DONE_TRANSPOSED = 1u << 1,
+    EW_ONNX_DONE_CAST = 1u << 2,
+    EW_ONNX_DONE_INT4 = 1u << 3, /* as the plugin wants it */
+};
+
 struct ew_onnx_out {
     const struct ew_graph *g;
     uint32_t flags; /* enum ew_onnx_flags */
@@ -23,8 +31,8 @@ struct ew_onnx_out {
     uint64_t data_pos;
     uint64_t done_bytes, total_bytes; /* of constants, for progress */
     const ew_progress *progress;
-    uint8_t *const_done; /* by value id: bit 0 written, bit 1 transposed, bit 2 cast */
-    bool uses_plugin, uses_own;
+    uint8_t *const_done; /* by value id: enum ew_onnx_done */
+    bool uses_plugin, uses_own, uses_trt;
     ew_error *err;
 };
 
@@ -61,7 +69,29 @@ ew_status ew_onnx_put_f32(struct ew_onnx_out *o, const char *name, float v);
 Onnx__TensorProto *ew_onnx_make_tensor(struct ew_onnx_out *o, const char *name,
                                        const struct ew_type *type, const void *bytes);
 
+/* A tensor in the data file, whose bytes the caller then writes, all of them. */
+ew_status ew_onnx_begin_data(struct ew_onnx_out *o, const char *name, const struct ew_type *type);
+ew_status ew_onnx_write_data(struct ew_onnx_out *o, const void *bytes, size_t len);
+
+/* ---- save_quant.c ---- */
+
+/* The quantised constant v [N,K] as an f32 value named `out`. */
+ew_status ew_onnx_save_dequantized(struct ew_onnx_out *o, const struct ew_value *v,
+                                   const char *out);
+/* x W^T named `out` by the int4 plugin. *done false: the weight has no such form, nothing was
+ * written. */
+ew_status ew_onnx_save_int4(struct ew_onnx_out *o, const struct ew_value *v, const char *x,
+                            const char *out, bool *done);
+/* What x_quant of the Linear n does to x, whose name *x becomes. */
+ew_status ew_onnx_save_x_quant(struct ew_onnx_out *o, const struct ew_node *n, const char **x);
+/* The node of a dynamic quantiser: codes and scales. */
+ew_status ew_onnx_save_block_quantize(struct ew_onnx_out *o, int32_t kind, int64_t block,
+                                      const char *const *in, size_t n_in, const char *const *out);
+
 /* ---- save_ops.c, save_llm.c ---- */
+
+/* The node that was put last is of this domain. */
+ew_status ew_onnx_last_domain(struct ew_onnx_out *o, const char *domain);
 
 ew_status ew_onnx_save_node(struct ew_onnx_out *o, const struct ew_node *n);
 ew_status ew_onnx_save_linear(struct ew_onnx_out *o, const struct ew_node *n);

@@ -1,10 +1,10 @@
 /* onnx/save_llm.c - the LLM ops taken apart into standard ONNX ops, or written as plugins of the
  * contract.
  *
- *   Linear        W -Transpose-> [-Cast->] MatMul [Add bias] [Mul scale] [Div, Tanh, Mul softcap]
- * [act, up] [Add] FusedRmsNorm  RMSNormalization [Add residual] Swish         Sigmoid, Mul
- *   KvAttention   [Split] [q and k norms] [Concat] AttentionPlugin, Reshape
- *   Moe           edgewise::Moe
+ *   Linear        [quantisers of x] W [-DequantizeLinear->] -Transpose-> [-Cast->] MatMul [Add
+ * bias] [Mul scale] [Div, Tanh, Mul softcap] [act, up] [Add] FusedRmsNorm  RMSNormalization [Add
+ * residual] Swish         Sigmoid, Mul KvAttention   [Split] [q and k norms] [Concat]
+ * AttentionPlugin, Reshape Moe           edgewise::Moe
  *
  * Every step is named "<output>#<step>", which is what restore.c looks for. */
 #include <string.h>
@@ -20,9 +20,9 @@ static ew_status as_dtype(struct ew_onnx_out *o, const struct ew_value *v, const
         return EW_STATUS_OK;
     }
     *out = ew_onnx_step(o, name, ew_dtype_text(dtype));
-    if (v->is_const && (o->const_done[v->id] & 4u))
+    if (v->is_const && (o->const_done[v->id] & EW_ONNX_DONE_CAST))
         return EW_STATUS_OK;
-    o->const_done[v->id] |= 4u;
+    o->const_done[v->id] |= EW_ONNX_DONE_CAST;
     Onnx__NodeProto *p = ew_onnx_put_node(o, "Cast", *out, &name, 1, out, 1);
     return p && ew_onnx_put_int(o, p, "to", ew_onnx_data_type(dtype)) ? EW_STATUS_OK
                                                                       : ew_onnx_out_no_memory(o);
@@ -106,18 +106,43 @@ static ew_status put_glu(struct chain *c, int act)
 static ew_status put_weight(struct ew_onnx_out *o, const struct ew_value *w, ew_dtype dtype,
                             const char **out)
 {
-    const char *name = ew_onnx_step(o, w->name, "t");
+    const char *name = ew_onnx_step(o, w->name, "t"), *from = w->name;
     static const int64_t perm[2] = { 1, 0 };
 
-    if (!name)
+    if (ew_const_quant(w))
+        from = ew_onnx_step(o, w->name, "f32");
+    if (!name || !from)
         return ew_onnx_out_no_memory(o);
-    if (!(o->const_done[w->id] & 2u)) {
-        o->const_done[w->id] |= 2u;
-        Onnx__NodeProto *p = ew_onnx_put_node(o, "Transpose", name, &w->name, 1, &name, 1);
+    if (!(o->const_done[w->id] & EW_ONNX_DONE_TRANSPOSED)) {
+        o->const_done[w->id] |= EW_ONNX_DONE_TRANSPOSED;
+        if (ew_const_quant(w)) {
+            o->const_done[w->id] |= EW_ONNX_DONE_VALUE;
+            EW_TRY(ew_onnx_save_dequantized(o, w, from));
+        }
+        Onnx__NodeProto *p = ew_onnx_put_node(o, "Transpose", name, &from, 1, &name, 1);
         if (!p || !ew_onnx_put_ints(o, p, "perm", perm, 2))
             return ew_onnx_out_no_memory(o);
     }
     return as_dtype(o, w, name, dtype, out);
+}
+
+/* x W^T */
+static ew_status put_product(struct chain *c, const struct ew_node *n)
+{
+    const char *out = ew_onnx_step(c->o, c->base, "linear"), *other;
+    bool done = false;
+
+    if (!out)
+        return ew_onnx_out_no_memory(c->o);
+    EW_TRY(ew_onnx_save_x_quant(c->o, n, &c->at));
+    if (ew_const_quant(n->in[1]))
+        EW_TRY(ew_onnx_save_int4(c->o, n->in[1], c->at, out, &done));
+    if (done) {
+        c->at = out;
+        return EW_STATUS_OK;
+    }
+    EW_TRY(put_weight(c->o, n->in[1], n->in[0]->type.dtype, &other));
+    return step(c, "MatMul", "linear", other);
 }
 
 ew_status ew_onnx_save_linear(struct ew_onnx_out *o, const struct ew_node *n)
@@ -127,8 +152,7 @@ ew_status ew_onnx_save_linear(struct ew_onnx_out *o, const struct ew_node *n)
     struct chain c = { o, n->out[0]->name, n->in[0]->name };
     const char *other;
 
-    EW_TRY(put_weight(o, n->in[1], dtype, &other));
-    EW_TRY(step(&c, "MatMul", "linear", other));
+    EW_TRY(put_product(&c, n));
     if (n->n_in > 2 && n->in[2]) {
         EW_TRY(as_dtype(o, n->in[2], n->in[2]->name, dtype, &other));
         EW_TRY(step(&c, "Add", "bias", other));

@@ -292,13 +292,44 @@ static ew_status save_plain(struct ew_onnx_out *o, const struct ew_node *n)
     return p ? put_attributes(o, n, p) : ew_onnx_out_no_memory(o);
 }
 
+static ew_status save_block_quantize(struct ew_onnx_out *o, const struct ew_node *n)
+{
+    const struct ew_attr_block_quant *a = &n->attrs.block_quant;
+    const bool has_factor = n->n_in > 1 && n->in[1];
+    const char *in[2] = { n->in[0]->name, has_factor ? n->in[1]->name : NULL };
+    const char *out[2] = { n->out[0]->name, n->out[1]->name };
+
+    return ew_onnx_save_block_quantize(o, a->x_quant, a->block, in, has_factor ? 2 : 1, out);
+}
+
+static ew_status save_constants(struct ew_onnx_out *o, const struct ew_node *n)
+{
+    for (int i = 0; i < n->n_in; i++) {
+        const struct ew_value *v = n->in[i];
+
+        if (!v || !v->is_const || (ew_const_quant(v) && n->op == EW_OP_LINEAR))
+            continue; /* the weight of a Linear is written with it */
+        if (n->op == EW_OP_KV_ATTENTION && i == 12)
+            continue; /* scales: an attribute of the plugin */
+        if (ew_const_quant(v))
+            return ew_fail(o->err, EW_STATUS_UNSUPPORTED,
+                           "node '%s' (%s): quantised weight '%s' has an ONNX form under Linear "
+                           "alone",
+                           n->name, ew_op_get(n->op)->name, v->name);
+        EW_TRY(ew_onnx_put_const(o, v));
+    }
+    if (n->op == EW_OP_MOE && n->attrs.moe.x_quant != EW_XQ_NONE)
+        return ew_fail(o->err, EW_STATUS_UNSUPPORTED,
+                       "node '%s' (Moe): rounding of x before experts has no ONNX form", n->name);
+    return EW_STATUS_OK;
+}
+
 ew_status ew_onnx_save_node(struct ew_onnx_out *o, const struct ew_node *n)
 {
-    for (int i = 0; i < n->n_in; i++)
-        if (n->in[i] && n->in[i]->is_const &&
-            !(n->op == EW_OP_KV_ATTENTION && i == 12)) /* scales: an attribute of the plugin */
-            EW_TRY(ew_onnx_put_const(o, n->in[i]));
+    EW_TRY(save_constants(o, n));
     switch (n->op) {
+    case EW_OP_BLOCK_QUANTIZE:
+        return save_block_quantize(o, n);
     case EW_OP_LINEAR:
         return ew_onnx_save_linear(o, n);
     case EW_OP_FUSED_RMS_NORM:
