@@ -41,7 +41,8 @@ json_t *eval_estimate(ew_estimate e);
 struct html {
     char *text;
     size_t len, cap;
-    bool failed; /* out of memory */
+    bool failed;   /* out of memory */
+    bool row_open; /* of a table */
 };
 /* A figure a person looks at first. */
 struct html_card {

@@ -261,8 +261,17 @@ void html_table_begin(struct html *h, const char *title, const char *const *head
     html_raw(h, "</tr>");
 }
 
+static void close_row(struct html *h)
+{
+    if (h->row_open)
+        html_raw(h, "</tr>");
+    h->row_open = false;
+}
+
 void html_row(struct html *h, bool marked)
 {
+    close_row(h);
+    h->row_open = true;
     html_raw(h, marked ? "\n<tr class=\"m\">" : "\n<tr>");
 }
 
@@ -286,6 +295,7 @@ void html_cell_f(struct html *h, const char *fmt, ...)
 
 void html_table_end(struct html *h)
 {
+    close_row(h);
     html_raw(h, "\n</table>\n");
 }
 

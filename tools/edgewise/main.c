@@ -15,7 +15,7 @@ const struct command commands[] = {
     { "quantize",   "quantize <checkpoint> <dir> --scheme S [options]", "Write a quantised copy of a checkpoint.", cmd_quantize },
     { "inspect",    "inspect <path> [options]", "Say what is in a checkpoint, safetensors, ONNX or engine file.", cmd_inspect },
     { "bench",      "bench <model> [options]", "Measure speed and memory beside the machine's ceilings.", cmd_bench },
-    { "eval",       "eval ppl|qa|parity <model> [options]", "Measure how right a model is.", cmd_eval },
+    { "eval",       "eval ppl|kld|qa|choice|parity <model> [FILE] [options]", "Measure how right a model is.", cmd_eval },
     { "tokenize",   "tokenize <model|tokenizer.json> [TEXT] [options]", "Text to token ids and back.", cmd_tokenize },
     { "template",   "template <file|model> --input case.json [options]", "Render a chat template.", cmd_template },
     { "synth",      "synth <config.json> <dir> [options]", "Write a random checkpoint of a config's shape.", cmd_synth },
