@@ -1,11 +1,11 @@
 /* base/pool.c - the thread pool. One word counts runs; workers watch it, spin a while, then sleep
- * on it.
+ * on it. Barriers do the same on a word of their own.
  *
  *   run_word  odd while quitting is asked for; +2 for each run
- *   arrived   barrier counter, monotonic: the k-th barrier is passed when arrived >= k * n
- *
- * Each thread keeps its own count of barriers it has passed, so nothing is ever reset under a
- * reader's feet. */
+ *   arrived   threads at the barrier in hand; the last one sets it back and advances `epoch`
+ *   epoch     barriers passed; each thread keeps its own count, so all agree on what to wait for
+ *   cursor    of a thread's share: tag of the phase << 16 | grains given out. A cursor of an older
+ *             tag counts as 0, so nothing has to be set back between phases. */
 #include "base/pool.h"
 
 #include <stdatomic.h>
@@ -13,28 +13,41 @@
 #include "base/mem.h"
 #include "os/os.h"
 
-#define SPIN_RUNS                                                                                  \
-    20000 /* about 50 us of pauses before a worker sleeps: a decode step's gap is shorter */
-#define SPIN_BARRIER 4000
+/* A sleep and its wake cost 5 to 50 us of latency: spinning about as long is at most twice the best
+ * choice. Between runs a thread waits for sampling, which takes longer than a late partner. */
+#define SPIN_BARRIER_NS 50000u
+#define SPIN_RUN_NS     100000u
+#define PAUSES          32 /* between looks at the clock */
+#define CURSOR_BITS     16
+#define CURSOR_MASK     (((uint64_t)1 << CURSOR_BITS) - 1)
 
 struct worker {
+    _Atomic uint64_t cursor; /* other threads take from it too */
     struct ew_pool *pool;
     struct ew_thread *thread;
-    unsigned index;
-    uint64_t barriers; /* passed so far; own thread only */
-    char pad[64 - 4 * 8];
+    uint64_t barriers; /* passed so far; own thread only, as n_stolen */
+    uint64_t n_stolen;
+    _Atomic uint64_t n_sleeps; /* counts between runs too, when others may read it */
+    unsigned index, core;
+    bool pinned;
+    char pad[128 - 8 * 7 - 8];
 };
 
 struct ew_pool {
     _Atomic uint32_t run_word;
-    _Atomic uint32_t sleepers;
-    char pad0[56];
-    _Atomic uint64_t arrived;
-    char pad1[56];
+    char pad0[124];
+    _Atomic uint32_t epoch;
+    _Atomic uint32_t sleepers; /* read by who wakes: beside the word that it has just written */
+    char pad1[120];
+    _Atomic uint32_t arrived;
+    char pad2[124];
     ew_pool_fn *fn;
     void *arg;
+    uint64_t n_runs;
     unsigned n_threads;
-    struct worker *workers; /* [n_threads]; entry 0 is the caller */
+    bool spins, pinned;
+    struct ew_core_mask caller_mask; /* what workers had before they were pinned */
+    struct worker *workers;          /* [n_threads]; entry 0 is the caller */
 };
 
 static inline void cpu_pause(void)
@@ -46,43 +59,62 @@ static inline void cpu_pause(void)
 #endif
 }
 
+static const uint32_t *futex_of(const _Atomic uint32_t *word)
+{
+    return (const uint32_t *)(const void *)word;
+}
+
+/* Returns the word's value once it is not `seen`. */
+static uint32_t wait_change(struct worker *w, const _Atomic uint32_t *word, uint32_t seen,
+                            uint64_t spin_ns)
+{
+    struct ew_pool *const p = w->pool;
+    uint32_t now = atomic_load_explicit(word, memory_order_acquire);
+    uint64_t start = 0;
+
+    while (now == seen && p->spins) {
+        const uint64_t ns = ew_clock_ns();
+
+        start = start ? start : ns;
+        if (ns - start > spin_ns)
+            break;
+        for (int i = 0; i < PAUSES && now == seen; i++) {
+            cpu_pause();
+            now = atomic_load_explicit(word, memory_order_acquire);
+        }
+    }
+    if (now != seen)
+        return now;
+    atomic_fetch_add_explicit(&w->n_sleeps, 1, memory_order_relaxed);
+    atomic_fetch_add(&p->sleepers, 1);
+    while ((now = atomic_load(word)) == seen)
+        ew_wait_word(futex_of(word), seen);
+    atomic_fetch_sub(&p->sleepers, 1);
+    return now;
+}
+
+/* Sets the word and wakes who sleeps. Sequentially consistent on both sides: either the sleeper
+ * sees the new word, or it is counted here. */
+static void publish(struct ew_pool *p, _Atomic uint32_t *word, uint32_t value)
+{
+    atomic_store(word, value);
+    if (atomic_load(&p->sleepers))
+        ew_wake_word(futex_of(word));
+}
+
 void ew_pool_barrier(struct ew_pool *p, unsigned i_thread)
 {
     struct worker *const w = &p->workers[i_thread];
-    unsigned spins = 0;
 
     if (p->n_threads == 1)
         return;
-    const uint64_t target = ++w->barriers * p->n_threads;
-    atomic_fetch_add_explicit(&p->arrived, 1, memory_order_acq_rel);
-    while (atomic_load_explicit(&p->arrived, memory_order_acquire) < target) {
-        cpu_pause();
-        if (++spins >= SPIN_BARRIER) { /* somebody took our partner's core: let it run */
-            ew_thread_yield();
-            spins = 0;
-        }
+    const uint32_t seen = (uint32_t)w->barriers++;
+    if (atomic_fetch_add_explicit(&p->arrived, 1, memory_order_acq_rel) + 1 == p->n_threads) {
+        atomic_store_explicit(&p->arrived, 0, memory_order_relaxed);
+        publish(p, &p->epoch, seen + 1);
+    } else {
+        (void)wait_change(w, &p->epoch, seen, SPIN_BARRIER_NS);
     }
-}
-
-static uint32_t wait_for_run(struct ew_pool *p, uint32_t seen)
-{
-    uint32_t now;
-
-    for (unsigned i = 0; i < SPIN_RUNS; i++) {
-        now = atomic_load_explicit(&p->run_word, memory_order_acquire);
-        if (now != seen)
-            return now;
-        cpu_pause();
-    }
-    atomic_fetch_add(&p->sleepers, 1);
-    for (;;) {
-        now = atomic_load_explicit(&p->run_word, memory_order_seq_cst);
-        if (now != seen)
-            break;
-        ew_wait_word((const uint32_t *)(const void *)&p->run_word, seen);
-    }
-    atomic_fetch_sub(&p->sleepers, 1);
-    return now;
 }
 
 static void worker_main(void *arg)
@@ -92,7 +124,7 @@ static void worker_main(void *arg)
     uint32_t seen = 0;
 
     for (;;) {
-        seen = wait_for_run(p, seen);
+        seen = wait_change(w, &p->run_word, seen, SPIN_RUN_NS);
         if (seen & 1u)
             return;
         p->fn(p->arg, w->index, p->n_threads);
@@ -102,28 +134,140 @@ static void worker_main(void *arg)
 
 static void wake(struct ew_pool *p, uint32_t add)
 {
-    atomic_fetch_add_explicit(&p->run_word, add, memory_order_seq_cst);
-    if (atomic_load_explicit(&p->sleepers, memory_order_seq_cst))
-        ew_wake_word((const uint32_t *)(const void *)&p->run_word);
+    publish(p, &p->run_word, atomic_load_explicit(&p->run_word, memory_order_relaxed) + add);
 }
 
 void ew_pool_run(struct ew_pool *p, ew_pool_fn *fn, void *arg)
 {
-    if (p->n_threads == 1) {
-        fn(arg, 0, 1);
-        return;
+    struct ew_core_mask old;
+    const bool pins = p->pinned && ew_thread_pin(p->workers[0].core, &old);
+
+    p->n_runs++;
+    if (p->n_threads > 1) {
+        p->fn = fn;
+        p->arg = arg;
+        wake(p, 2);
     }
-    p->fn = fn;
-    p->arg = arg;
-    wake(p, 2);
     fn(arg, 0, p->n_threads);
     ew_pool_barrier(p, 0);
+    if (pins)
+        ew_thread_unpin(&old);
+}
+
+static void pin_self(void *arg, unsigned i, unsigned n)
+{
+    struct worker *const w = &((struct ew_pool *)arg)->workers[i];
+    struct ew_core_mask old;
+
+    (void)n;
+    w->pinned = ew_thread_pin(w->core, &old);
+    if (i == 0 && w->pinned) {
+        w->pool->caller_mask = old;
+        ew_thread_unpin(&old);
+    }
+}
+
+static void unpin_self(void *arg, unsigned i, unsigned n)
+{
+    (void)n;
+    if (i > 0)
+        ew_thread_unpin(&((struct ew_pool *)arg)->caller_mask);
+}
+
+ew_status ew_pool_pin(struct ew_pool *p, ew_error *err)
+{
+    struct ew_os_core *const cores = ew_mem_calloc(EW_MEM_MISC, EW_MAX_CORES, sizeof(*cores));
+    size_t n = 0;
+
+    if (!cores)
+        return ew_fail(err, EW_STATUS_NO_MEMORY, "list of cores");
+    n = ew_os_core_list(cores, EW_MAX_CORES);
+    for (unsigned i = 0; i < p->n_threads && i < n; i++)
+        p->workers[i].core = cores[i].id;
+    ew_mem_free(cores);
+    if (n < p->n_threads)
+        return ew_fail(err, EW_STATUS_UNSUPPORTED, "%u threads cannot be pinned to %zu cores",
+                       p->n_threads, n);
+    ew_pool_run(p, pin_self, p);
+    for (unsigned i = 0; i < p->n_threads; i++)
+        if (!p->workers[i].pinned) {
+            ew_pool_run(p, unpin_self, p);
+            return ew_fail(err, EW_STATUS_UNSUPPORTED, "the system refuses to pin thread %u to %u",
+                           i, p->workers[i].core);
+        }
+    p->pinned = true;
+    return EW_STATUS_OK;
 }
 
 unsigned ew_pool_threads(const struct ew_pool *p)
 {
     return p->n_threads;
 }
+
+uint64_t ew_pool_n_barriers(const struct ew_pool *p)
+{
+    return p->workers[0].barriers;
+}
+
+void ew_pool_get_stats(const struct ew_pool *p, struct ew_pool_stats *out)
+{
+    *out = (struct ew_pool_stats){ .n_runs = p->n_runs, .n_barriers = ew_pool_n_barriers(p) };
+    for (unsigned i = 0; i < p->n_threads; i++) {
+        out->n_sleeps += atomic_load_explicit(&p->workers[i].n_sleeps, memory_order_relaxed);
+        out->n_stolen += p->workers[i].n_stolen;
+    }
+}
+
+/* ---- shares ---- */
+
+void ew_share_begin(struct ew_share *s, struct ew_pool *p, unsigned i, unsigned n, size_t n_units,
+                    size_t grain)
+{
+    const size_t least = n_units >> (CURSOR_BITS - 1); /* so that the grains of a share fit */
+
+    *s = (struct ew_share){ .pool = p, .n_units = n_units, .i = i, .n = n };
+    s->grain = grain > least ? grain : least + 1;
+    s->tag = (p->workers[i].barriers + 1) << CURSOR_BITS; /* 48 bits: years of barriers */
+}
+
+/* Half of what is left of thread j's share, at least a grain: few ranges while nobody is late, and
+ * small ones at the end, where a late thread is waited for. */
+static bool take(struct ew_share *s, unsigned j, size_t *begin, size_t *end)
+{
+    _Atomic uint64_t *const cursor = &s->pool->workers[j].cursor;
+    uint64_t seen = atomic_load_explicit(cursor, memory_order_relaxed);
+    size_t lo, hi, grains, at, n;
+
+    ew_split_range(s->n_units, 1, j, s->n, &lo, &hi);
+    grains = (hi - lo + s->grain - 1) / s->grain;
+    do {
+        at = (seen & ~CURSOR_MASK) == s->tag ? (size_t)(seen & CURSOR_MASK) : 0;
+        if (at >= grains)
+            return false;
+        n = (grains - at + 1) / 2;
+    } while (!atomic_compare_exchange_weak_explicit(cursor, &seen, s->tag | (at + n),
+                                                    memory_order_relaxed, memory_order_relaxed));
+    *begin = lo + at * s->grain;
+    *end = at + n == grains ? hi : *begin + n * s->grain;
+    return true;
+}
+
+bool ew_share_next(struct ew_share *s, size_t *begin, size_t *end)
+{
+    if (s->n == 1) {
+        *begin = 0;
+        *end = s->n_units;
+        return s->victim++ == 0 && s->n_units > 0;
+    }
+    for (; s->victim < s->n; s->victim++)
+        if (take(s, (s->i + s->victim) % s->n, begin, end)) {
+            s->pool->workers[s->i].n_stolen += s->victim > 0;
+            return true;
+        }
+    return false;
+}
+
+/* ---- life ---- */
 
 void ew_pool_destroy(struct ew_pool *p)
 {
@@ -141,14 +285,14 @@ ew_status ew_pool_create(unsigned n_threads, struct ew_pool **out, ew_error *err
     struct ew_pool *p;
 
     *out = NULL;
-    n_threads = n_threads ? n_threads : ew_os_cores();
+    n_threads = n_threads ? n_threads : ew_os_threads();
     if (n_threads > 1024)
         return ew_fail(err, EW_STATUS_INVALID_ARG, "%u threads asked for, at most 1024", n_threads);
-    p = ew_mem_alloc_aligned(EW_MEM_MISC, sizeof(*p), 64);
+    p = ew_mem_alloc_aligned(EW_MEM_MISC, sizeof(*p), 128);
     if (!p)
         return ew_fail(err, EW_STATUS_NO_MEMORY, "thread pool");
-    p->n_threads = 1;
-    p->workers = ew_mem_alloc_aligned(EW_MEM_MISC, n_threads * sizeof(*p->workers), 64);
+    *p = (struct ew_pool){ .n_threads = 1, .spins = n_threads <= ew_os_cores() };
+    p->workers = ew_mem_alloc_aligned(EW_MEM_MISC, n_threads * sizeof(*p->workers), 128);
     if (!p->workers) {
         ew_mem_free_aligned(p);
         return ew_fail(err, EW_STATUS_NO_MEMORY, "thread pool");

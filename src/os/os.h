@@ -90,9 +90,39 @@ void ew_mutex_unlock(struct ew_mutex *m);
 void ew_wait_word(const uint32_t *word, uint32_t expect);
 void ew_wake_word(const uint32_t *word);
 void ew_thread_yield(void);
-unsigned ew_os_cores(void);        /* cores this process may use, >= 1 */
-bool ew_thread_pin(unsigned core); /* current thread; false when refused */
 uint32_t ew_os_pid(void);
+
+/* ---- cores (cores_linux.c) ---- */
+#define EW_MAX_CORES 1024
+struct ew_os_core {
+    unsigned id;
+    unsigned
+        capacity; /* relative speed: the kernel's cpu_capacity, else its highest kHz; 0: unknown */
+    unsigned sibling; /* 0: the first hardware thread of its core, 1: the second... */
+};
+struct ew_core_mask { /* which cores a thread may run on */
+    uint64_t bits[EW_MAX_CORES / 64];
+};
+/* Cores that the affinity mask and the cgroup's quota (rounded up) let this process use, >= 1. */
+unsigned ew_os_cores(void);
+/* Threads to run on by default: as ew_os_cores, without the slowest kind of a mixed processor. */
+unsigned ew_os_threads(void);
+/* The cores of this thread's mask, best first: first hardware threads before siblings, then faster
+ * before slower, then by number. Returns how many were written, at most cap. */
+size_t ew_os_core_list(struct ew_os_core *out, size_t cap);
+/* The parts of the above that read files, for any root ("/sys/devices/system/cpu",
+ * "/proc/self/cgroup", "/sys/fs/cgroup"): capacity and sibling of a core whose id is set; the
+ * quota in cores, 0 for none, of cgroup v2 or v1, the tightest on the way to the root. */
+void ew_os_core_read(const char *root, struct ew_os_core *core);
+double ew_os_cpu_quota(const char *self, const char *root);
+/* How many of n cores are not of the slowest kind: a core is of that kind within 10 % of the
+ * slowest capacity, where that is under 85 % of the highest. All when a capacity is unknown. */
+size_t ew_os_fast_cores(const struct ew_os_core *cores, size_t n);
+/* Current thread; false when refused. `old` is the mask it had. */
+bool ew_thread_pin(unsigned core, struct ew_core_mask *old);
+void ew_thread_unpin(const struct ew_core_mask *old);
+/* Whether this process may use AMX tiles; asks the system for them. Any number of times. */
+bool ew_os_grant_amx(void);
 
 /* ---- dynamic loading ---- */
 void *ew_lib_open(const char *path, ew_error *err);

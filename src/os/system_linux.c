@@ -180,25 +180,6 @@ void ew_thread_yield(void)
     sched_yield();
 }
 
-unsigned ew_os_cores(void)
-{
-    cpu_set_t set;
-
-    if (sched_getaffinity(0, sizeof(set), &set) != 0)
-        return 1;
-    const int n = CPU_COUNT(&set);
-    return n > 0 ? (unsigned)n : 1;
-}
-
-bool ew_thread_pin(unsigned core)
-{
-    cpu_set_t set;
-
-    CPU_ZERO(&set);
-    CPU_SET(core, &set);
-    return pthread_setaffinity_np(pthread_self(), sizeof(set), &set) == 0;
-}
-
 uint32_t ew_os_pid(void)
 {
     return (uint32_t)getpid();
