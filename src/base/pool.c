@@ -220,19 +220,19 @@ void ew_pool_get_stats(const struct ew_pool *p, struct ew_pool_stats *out)
 
 /* ---- shares ---- */
 
-void ew_share_begin(struct ew_share *s, struct ew_pool *p, unsigned i, unsigned n, size_t n_units,
+void ew_units_begin(struct ew_units *s, struct ew_pool *p, unsigned i, unsigned n, size_t n_units,
                     size_t grain)
 {
     const size_t least = n_units >> (CURSOR_BITS - 1); /* so that the grains of a share fit */
 
-    *s = (struct ew_share){ .pool = p, .n_units = n_units, .i = i, .n = n };
+    *s = (struct ew_units){ .pool = p, .n_units = n_units, .i = i, .n = n };
     s->grain = grain > least ? grain : least + 1;
     s->tag = (p->workers[i].barriers + 1) << CURSOR_BITS; /* 48 bits: years of barriers */
 }
 
 /* Half of what is left of thread j's share, at least a grain: few ranges while nobody is late, and
  * small ones at the end, where a late thread is waited for. */
-static bool take(struct ew_share *s, unsigned j, size_t *begin, size_t *end)
+static bool take(struct ew_units *s, unsigned j, size_t *begin, size_t *end)
 {
     _Atomic uint64_t *const cursor = &s->pool->workers[j].cursor;
     uint64_t seen = atomic_load_explicit(cursor, memory_order_relaxed);
@@ -252,7 +252,7 @@ static bool take(struct ew_share *s, unsigned j, size_t *begin, size_t *end)
     return true;
 }
 
-bool ew_share_next(struct ew_share *s, size_t *begin, size_t *end)
+bool ew_units_next(struct ew_units *s, size_t *begin, size_t *end)
 {
     if (s->n == 1) {
         *begin = 0;

@@ -3,7 +3,7 @@
  *
  *   caller: ew_pool_run(pool, fn, arg)  -> fn(arg, 0, n) on the caller, fn(arg, 1..n-1, n) on
  * workers inside fn: ew_pool_barrier(pool, i) -> returns when all n have arrived
- *                    ew_share_begin / ew_share_next -> ranges of units, each given out once
+ *                    ew_units_begin / ew_units_next -> ranges of units, each given out once
  *
  * Whoever waits spins for some tens of microseconds, then sleeps, so that a thread that lost its
  * core can have the waiter's; a pool of more threads than cores sleeps at once. A run allocates
@@ -48,16 +48,16 @@ uint64_t ew_pool_n_barriers(const struct ew_pool *p);
  * Between two barriers each thread may walk one set of units, the same on all threads. Ranges are
  * multiples of `grain` units from the share's start but for its last. n 1 (a serial step, or a pool
  * of one): everything in one range. */
-struct ew_share {
+struct ew_units {
     struct ew_pool *pool;
     uint64_t tag; /* of the phase, in the high bits of cursors */
     size_t n_units, grain;
     unsigned i, n, victim;
 };
-void ew_share_begin(struct ew_share *s, struct ew_pool *p, unsigned i, unsigned n, size_t n_units,
+void ew_units_begin(struct ew_units *s, struct ew_pool *p, unsigned i, unsigned n, size_t n_units,
                     size_t grain);
 /* The next range, false when all are given out. */
-bool ew_share_next(struct ew_share *s, size_t *begin, size_t *end);
+bool ew_units_next(struct ew_units *s, size_t *begin, size_t *end);
 
 /* Splits [0, n) into n_threads runs of whole multiples of `grain`; run i is [*begin, *end). */
 static inline void ew_split_range(size_t n, size_t grain, unsigned i, unsigned n_threads,

@@ -126,13 +126,13 @@ static void count_units(void *arg, unsigned i, unsigned n)
     struct units *const u = arg;
 
     for (unsigned phase = 0; phase < 3; phase++) {
-        struct ew_share s;
+        struct ew_units s;
         size_t begin, end;
 
         if (i == u->late)
             (void)usleep(3000);
-        ew_share_begin(&s, u->pool, i, n, u->n_units, u->grain);
-        while (ew_share_next(&s, &begin, &end)) {
+        ew_units_begin(&s, u->pool, i, n, u->n_units, u->grain);
+        while (ew_units_next(&s, &begin, &end)) {
             if (begin >= end || end > u->n_units)
                 __atomic_fetch_add(&u->n_wrong, 1, __ATOMIC_RELAXED);
             for (size_t k = begin; k < end && k < N_UNITS; k++) {
@@ -199,19 +199,19 @@ static void test_late_thread(void **state)
 /* A serial step inside a run of many is called as 0 of 1. */
 static void test_share_of_one(void **state)
 {
-    struct ew_share s;
+    struct ew_units s;
     struct ew_pool *p;
     size_t begin = 9, end = 9;
 
     (void)state;
     assert_int_equal(ew_pool_create(3, &p, NULL), 0);
-    ew_share_begin(&s, p, 0, 1, 10, 4);
-    assert_true(ew_share_next(&s, &begin, &end));
+    ew_units_begin(&s, p, 0, 1, 10, 4);
+    assert_true(ew_units_next(&s, &begin, &end));
     assert_int_equal(begin, 0);
     assert_int_equal(end, 10);
-    assert_false(ew_share_next(&s, &begin, &end));
-    ew_share_begin(&s, p, 0, 1, 0, 4);
-    assert_false(ew_share_next(&s, &begin, &end));
+    assert_false(ew_units_next(&s, &begin, &end));
+    ew_units_begin(&s, p, 0, 1, 0, 4);
+    assert_false(ew_units_next(&s, &begin, &end));
     ew_pool_destroy(p);
 }
 
