@@ -4,6 +4,7 @@
 #include <stdio.h>
 
 #include "base/json.h"
+#include "base/size.h"
 #include "plan/codec.h"
 #include "plan/reader.h"
 

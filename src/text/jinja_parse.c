@@ -188,7 +188,7 @@ static ew_status parse_set(struct jinja_parser *p, struct jinja_node **out)
 
 static ew_status parse_params(struct jinja_parser *p, struct jinja_node *n)
 {
-    struct jinja_arg *a;
+    struct jinja_arg *a = NULL;
     size_t cap = 0;
 
     while (!jinja_accept(p, JINJA_TOK_OP, ")")) {
