@@ -70,12 +70,12 @@ struct bench {
     struct ew_linear_args a;
     struct ew_weight_part part;
     struct ew_quant_strided quant; /* one made-up row for all, when the weight is quantised */
-    uint8_t *packed, *scratch, *pack_scratch;
+    uint8_t *packed, *scratch, *pack_scratch, *prepared;
     size_t pack_stride;
     float *x, *y;
     uint16_t *row;
     size_t stride, units;
-    bool packing;
+    enum { BENCH_PACK, BENCH_PREPARE, BENCH_RUN } phase;
 };
 
 static void bench_body(void *arg, unsigned i, unsigned n)
@@ -90,11 +90,13 @@ static void bench_body(void *arg, unsigned i, unsigned n)
                                        .scratch = t->pack_scratch + i * t->pack_stride };
     size_t begin, end;
 
-    ew_split_range(t->units, 1, i, n, &begin, &end);
+    ew_split_range(t->phase == BENCH_PREPARE ? t->a.m : t->units, 1, i, n, &begin, &end);
     if (begin >= end)
         return;
-    if (t->packing)
+    if (t->phase == BENCH_PACK)
         t->kernel->pack(t->packed, &args, begin, end);
+    else if (t->phase == BENCH_PREPARE)
+        t->kernel->prepare(&t->a, begin, end, t->prepared);
     else
         t->kernel->run(&t->a, begin, end, t->scratch + i * t->stride);
 }
@@ -104,6 +106,7 @@ static void bench_free(struct bench *t)
     ew_mem_free_aligned(t->packed);
     ew_mem_free_aligned(t->scratch);
     ew_mem_free_aligned(t->pack_scratch);
+    ew_mem_free_aligned(t->prepared);
     ew_mem_free(t->x);
     ew_mem_free(t->y);
     ew_mem_free(t->row);
@@ -144,10 +147,12 @@ static ew_status bench_make(struct ew_build *b, struct bench *t)
     t->pack_scratch =
         ew_mem_alloc_aligned(EW_MEM_BUILD, t->pack_stride * ew_pool_threads(b->pool) + 64, 64);
     t->scratch = ew_mem_alloc_aligned(EW_MEM_BUILD, t->stride * ew_pool_threads(b->pool), 128);
+    t->prepared =
+        ew_mem_alloc_aligned(EW_MEM_BUILD, ew_linear_prepared_bytes(t->kernel, f, m, k) + 64, 64);
     t->x = ew_mem_calloc(EW_MEM_BUILD, m * k, sizeof(float));
     t->y = ew_mem_calloc(EW_MEM_BUILD, m * n, sizeof(float));
     t->row = ew_mem_calloc(EW_MEM_BUILD, k, 8);
-    if (!t->packed || !t->scratch || !t->pack_scratch || !t->x || !t->y || !t->row)
+    if (!t->packed || !t->scratch || !t->pack_scratch || !t->prepared || !t->x || !t->y || !t->row)
         return ew_fail(b->err, EW_STATUS_NO_MEMORY, "timing of [%zu,%zu] at %zu rows", n, k, m);
     bench_row(t);
     for (size_t i = 0; i < m * k; i++)
@@ -158,9 +163,9 @@ static ew_status bench_make(struct ew_build *b, struct bench *t)
     t->a.y = t->y;
     t->a.y_stride = t->a.glu ? n / 2 : n;
     t->a.scale = 1.0f;
-    t->packing = true;
+    t->a.prepared = t->prepared;
+    t->phase = BENCH_PACK;
     ew_pool_run(b->pool, bench_body, t);
-    t->packing = false;
     return EW_STATUS_OK;
 }
 
@@ -190,6 +195,10 @@ static ew_status measure(struct ew_build *b, const struct ew_linear_kernel *kern
         const uint64_t begin = ew_clock_ns();
         uint64_t took;
 
+        bench.phase = BENCH_PREPARE;
+        if (kernel->prepare)
+            ew_pool_run(b->pool, bench_body, &bench);
+        bench.phase = BENCH_RUN;
         ew_pool_run(b->pool, bench_body, &bench);
         took = ew_clock_ns() - begin;
         spent += took;

@@ -24,6 +24,12 @@ const struct ew_linear_kernel *const *ew_linear_kernels(size_t *n)
     return all;
 }
 
+size_t ew_linear_prepared_bytes(const struct ew_linear_kernel *k, const struct ew_quant_format *f,
+                                size_t m, size_t n_cols)
+{
+    return k->prepare ? (m + EW_PREPARED_PAD) * k->prepared_row_bytes(f, n_cols) : 0;
+}
+
 const struct ew_linear_kernel *ew_linear_kernel_find(const char *name)
 {
     for (size_t i = 0; i < EW_COUNT(all); i++)

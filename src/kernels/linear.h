@@ -26,8 +26,9 @@ struct ew_linear_args {
     size_t x_stride;
     const void *w;                        /* packed */
     const struct ew_quant_format *format; /* of w; NULL or code NONE for plain kernels */
-    const float *bias;                    /* [n] in the order of W's rows, or NULL */
-    const float *residual;                /* [m][residual_stride], or NULL */
+    const void *prepared;  /* of a kernel with `prepare`: what that made of x; x is not read then */
+    const float *bias;     /* [n] in the order of W's rows, or NULL */
+    const float *residual; /* [m][residual_stride], or NULL */
     size_t residual_stride;
     float *y; /* [m][y_stride] */
     size_t y_stride;
@@ -57,18 +58,22 @@ struct ew_pack_args {
     void *scratch; /* pack_scratch_bytes, 64-byte aligned, one a thread */
 };
 
+#define EW_PREPARED_PAD 31 /* rows: kernels may read whole tiles of rows */
+
 /* One way to run one kind of weight. Units are what a range splits: a panel, or a gate/up pair of
  * panels. `f` is the format of a quantised weight, ignored by kernels of plain ones.
  *
  * x_quant (enum ew_x_quant, op/attrs.h) says what a kernel does to x: NONE works on x as it is, to
  * the tolerance above. INT8_ROW rounds each row of x to int8 first (scale = amax / 127, nearest
  * even; a row of zeros has scale 0) and multiplies integers: then the tolerance is against the
- * rounded x, and the integer sums are exact. */
+ * rounded x, and the integer sums are exact. x_error adds itself to the tolerance (x as two bf16
+ * numbers: 2^-18). */
 struct ew_linear_kernel {
     const char *name;      /* "linear_bf16__avx2_p16" */
     uint32_t cpu_need;     /* enum ew_cpu_flags */
     ew_dtype weight_dtype; /* f32, f16 or bf16; NONE: a quantised format that `takes` accepts */
     int x_quant;
+    float x_error; /* relative rounding of an element of x inside, beside x_quant; 0: none */
     bool (*takes)(const struct ew_quant_format *f, size_t k); /* NULL for plain weights */
     unsigned panel;                                           /* outputs a panel */
     size_t (*packed_bytes)(const struct ew_quant_format *f, size_t n, size_t k, bool glu);
@@ -80,6 +85,12 @@ struct ew_linear_kernel {
      * glu. */
     void (*unpack_row)(float *dst, const void *packed, const struct ew_quant_format *f, size_t n,
                        size_t k, size_t row);
+    /* x in the kernel's own form, made once for all threads: row i of x goes to prepared +
+     * i * prepared_row_bytes. Rows are independent. The buffer is 64-byte aligned and has
+     * EW_PREPARED_PAD rows more than m, whose contents do not matter. Both NULL: run reads x. */
+    size_t (*prepared_row_bytes)(const struct ew_quant_format *f, size_t k);
+    void (*prepare)(const struct ew_linear_args *a, size_t row_begin, size_t row_end,
+                    void *prepared);
     size_t (*n_units)(size_t n, bool glu);
     /* Per-thread working memory for up to m rows; may be 0. */
     size_t (*scratch_bytes)(const struct ew_quant_format *f, size_t m, size_t n, size_t k);
@@ -89,6 +100,9 @@ struct ew_linear_kernel {
 /* Every kernel compiled into this build, slowest first; the builder times those the CPU has.
  * *n is their number. Static. */
 const struct ew_linear_kernel *const *ew_linear_kernels(size_t *n);
+/* Bytes of the prepared form of m rows; 0 for kernels that need none. */
+size_t ew_linear_prepared_bytes(const struct ew_linear_kernel *k, const struct ew_quant_format *f,
+                                size_t m, size_t n_cols);
 /* By name, NULL if this build has none. */
 const struct ew_linear_kernel *ew_linear_kernel_find(const char *name);
 /* Whether kernel k runs a weight of this dtype and format (NULL or code NONE: plain) with x treated

@@ -115,7 +115,7 @@ static double exact_sum(const struct ck_problem *p, size_t m, size_t n, double *
     /* all products equal: every step of a chain rounds the same way, so only the bound of theory
      * holds */
     const double unit = p->s.fill == CK_EQUAL ? (double)p->s.k * 6e-8 : 0;
-    *slack = mass * fabs(scale) * (2e-6 + unit) + 1e-42 * (double)p->s.k;
+    *slack = mass * fabs(scale) * (2e-6 + unit + (double)p->x_error) + 1e-42 * (double)p->s.k;
     z *= scale;
     if (cap != 0)
         z = cap * tanh(z / cap);
@@ -317,7 +317,7 @@ void ck_problem_check(struct ck *c, const struct ew_linear_kernel *kern, const s
 
 static void check_one(struct ck *c, const struct ew_linear_kernel *kern, const struct ck_shape *s)
 {
-    struct ck_problem p = { .s = *s };
+    struct ck_problem p = { .s = *s, .x_error = kern->x_error };
 
     problem_make(c, &p, kern->weight_dtype);
     ck_problem_check(c, kern, &p);

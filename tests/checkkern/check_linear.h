@@ -21,6 +21,7 @@ struct ck_problem {
     float *w, *x, *bias, *residual; /* w [n][k] as the kernel should see it, x [m][k + x_pad] */
     const float *x_seen;            /* x as the kernel should see it: x, or x rounded */
     struct ck_mem x_mem, bias_mem, residual_mem;
+    float x_error;      /* of the kernel under test */
     unsigned char *raw; /* unpacked plain weights */
     struct ew_weight_part parts[3];
 };
