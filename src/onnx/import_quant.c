@@ -5,6 +5,7 @@
  * become QuantizeLinear, DequantizeLinear and BlockQuantize, which pass/lower_x_quant takes in. */
 #include <string.h>
 
+#include "onnx/int4_plugin.h"
 #include "onnx/onnx_int.h"
 
 static bool is_plain_const(const struct ew_value *v)

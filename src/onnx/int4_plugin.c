@@ -4,7 +4,9 @@
  * Four output channels share 2*k bytes. A stripe of 64 columns is 256 nibbles (low nibble of a byte
  * first): channel 0's 64 codes, then those of channels 1, 2 and 3. Within a stripe columns are
  * permuted, each half of 32 by itself. Codes are 0..15 and mean code - 8. */
-#include "onnx/onnx_int.h"
+#include "onnx/int4_plugin.h"
+
+#include "tensor/tensor.h"
 
 /* Column of a half stripe that stands at each of its places. */
 static const uint8_t k_column[32] = { 0, 8,  16, 24, 1, 9,  17, 25, 2, 10, 18, 26, 3, 11, 19, 27,

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "kernels/linear_pack.h"
+#include "onnx/int4_plugin.h"
 #include "onnx/save_int.h"
 
 #define STREAM_BYTES ((size_t)1 << 16)

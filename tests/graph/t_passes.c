@@ -22,6 +22,7 @@ static const struct {
     { "simplify", ew_pass_simplify },
     { "half_to_f32", ew_pass_half_to_f32 },
     { "recognise_linear", ew_pass_recognise_linear },
+    { "lower_x_quant", ew_pass_lower_x_quant },
     { "recognise_norm", ew_pass_recognise_norm },
     { "recognise_act", ew_pass_recognise_act },
     { "fuse_qk_norm", ew_pass_fuse_qk_norm },
@@ -142,7 +143,8 @@ static void check_file(const char *name)
 #define FILES(X) \
     X(fold_shapes) X(fold_constants) X(simplify) X(linear) X(norm) X(act) X(half) \
     X(qk_norm_head) X(qk_norm_full) X(qkv_bias) X(qkv_split) X(glu) X(glu_halves) \
-    X(epilogue) X(not_fused) X(pointwise) X(decoder)
+    X(epilogue) X(not_fused) X(pointwise) X(decoder) X(dequantize) X(x_quant) \
+    X(quant_joined) X(quant_not_joined)
 /* clang-format on */
 FILES(FILE_TEST)
 
