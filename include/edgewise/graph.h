@@ -18,16 +18,24 @@ extern "C" {
 
 typedef struct ew_graph ew_graph;
 
+/* What x is rounded to before it meets a quantised weight. */
+typedef enum ew_activations {
+    EW_ACTIVATIONS_EXACT = 0, /* not at all: as if weights were unpacked to f32 */
+    EW_ACTIVATIONS_INT8,      /* int8 with a scale a token: the fast way */
+    EW_ACTIVATIONS_DECLARED,  /* as the checkpoint's config says */
+} ew_activations;
+
 /* Zero = default of every field. */
 typedef struct ew_checkpoint_opts {
     uint32_t struct_size;
     bool hidden_states; /* also output hidden_0..hidden_L: inputs of each layer, then the final
                            norm's output (as HF) */
     const ew_logger *logger;
+    ew_activations activations; /* of quantised checkpoints */
 } ew_checkpoint_opts;
 #define EW_CHECKPOINT_OPTS_INIT                                                                    \
     {                                                                                              \
-        sizeof(ew_checkpoint_opts), 0, 0                                                           \
+        sizeof(ew_checkpoint_opts), 0, 0, 0                                                        \
     }
 
 /* Reads `dir` (config.json; model.safetensors or pytorch_model.bin, or the index of one) and builds

@@ -52,7 +52,9 @@ static const char *const common_keys[] = {
     "partial_rotary_factor",
     "original_max_position_embeddings",
     "layer_types",
-    "is_causal", /* check_causal() */
+    "is_causal",           /* check_causal() */
+    "quantization_config", /* quant_config.c */
+    "compression_config",
 };
 
 /* Training, generation, bookkeeping: nothing that changes logits. */
@@ -184,18 +186,12 @@ ew_status ew_config_check_keys(const struct ew_config *c, const char *const *han
             is_harmless(key) || is_off(value))
             continue;
         /* Older multimodal files keep the other halves beside the text keys. */
-        if (c->multimodal && c->text == c->root && ends_with(key, "_config") &&
-            strcmp(key, "quantization_config") != 0)
+        if (c->multimodal && c->text == c->root && ends_with(key, "_config"))
             continue;
         return ew_fail(err, EW_STATUS_UNSUPPORTED,
                        "%s: key \"%s\" is not supported for model_type \"%s\"", c->what, key,
                        c->type);
     }
-    if (!is_off(json_object_get(c->root, "quantization_config")) &&
-        json_object_get(c->root, "quantization_config"))
-        return ew_fail(err, EW_STATUS_UNSUPPORTED,
-                       "%s: key \"quantization_config\" is not supported: quantised checkpoint",
-                       c->what);
     return EW_STATUS_OK;
 }
 
@@ -292,20 +288,32 @@ ew_status ew_config_load_file(const char *path, struct ew_config *out, ew_error 
     return finish(&c, out, err);
 }
 
+/* A JSON object beside config.json, if it is there. */
+static ew_status load_beside(const char *dir, const char *name, json_t **out, ew_error *err)
+{
+    char path[4096];
+
+    if (!ew_path_join(path, sizeof(path), dir, name))
+        return ew_fail(err, EW_STATUS_LIMIT, "%s: the path is too long", dir);
+    if (!ew_path_is_file(path))
+        return EW_STATUS_OK;
+    EW_TRY(ew_json_load(path, MAX_CONFIG_BYTES, out, err));
+    if (!json_is_object(*out))
+        return ew_fail(err, EW_STATUS_MALFORMED, "%s: it is not a JSON object", path);
+    return EW_STATUS_OK;
+}
+
 ew_status ew_config_load(const char *dir, struct ew_config *out, ew_error *err)
 {
-    char path[4096], generation[4096];
+    char path[4096];
     ew_status s;
 
-    if (!ew_path_join(path, sizeof(path), dir, "config.json") ||
-        !ew_path_join(generation, sizeof(generation), dir, "generation_config.json"))
+    if (!ew_path_join(path, sizeof(path), dir, "config.json"))
         return ew_fail(err, EW_STATUS_LIMIT, "%s: the path is too long", dir);
     EW_TRY(ew_config_load_file(path, out, err));
-    if (!ew_path_is_file(generation))
-        return EW_STATUS_OK;
-    s = ew_json_load(generation, MAX_CONFIG_BYTES, &out->generation, err);
-    if (!s && !json_is_object(out->generation))
-        s = ew_fail(err, EW_STATUS_MALFORMED, "%s: it is not a JSON object", generation);
+    s = load_beside(dir, "generation_config.json", &out->generation, err);
+    if (!s)
+        s = load_beside(dir, "hf_quant_config.json", &out->hf_quant, err);
     if (s)
         ew_config_deinit(out);
     return s;
@@ -315,6 +323,7 @@ void ew_config_deinit(struct ew_config *c)
 {
     json_decref(c->root);
     json_decref(c->generation);
+    json_decref(c->hf_quant);
     ew_mem_free(c->what);
     memset(c, 0, sizeof(*c));
 }

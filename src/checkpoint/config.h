@@ -15,12 +15,13 @@ struct ew_config {
     json_t *root;       /* the file */
     const json_t *text; /* the text model: root, or one of its members */
     json_t *generation; /* generation_config.json, or NULL */
+    json_t *hf_quant;   /* hf_quant_config.json (ModelOpt's), or NULL */
     const char *type;   /* model_type of the text model: "qwen3", "gemma3_text"... */
     bool multimodal;    /* other halves exist: tensors outside the text model are none of ours */
 };
 
 ew_status ew_config_load(const char *dir, struct ew_config *out, ew_error *err);
-/* One file, without generation_config.json. */
+/* One file, without those beside it. */
 ew_status ew_config_load_file(const char *path, struct ew_config *out, ew_error *err);
 /* From memory. generation may be NULL. */
 ew_status ew_config_parse(const char *text, size_t len, const char *what, struct ew_config *out,

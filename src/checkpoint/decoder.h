@@ -60,8 +60,8 @@ const char *ew_decoder_rope_input(int i);
 
 /* The graph; takes st over in every case (the graph keeps it, or it is closed). */
 ew_status ew_decoder_build(const struct ew_decoder_spec *s, const struct ew_config *c,
-                           struct ew_safetensors *st, bool hidden_states, ew_graph **out,
-                           ew_error *err);
+                           struct ew_safetensors *st, const ew_checkpoint_opts *opts,
+                           ew_graph **out, ew_error *err);
 
 /* The graph of layer i alone, over a borrowed st that must outlive it, for one sequence of seq_len
  * tokens from position 0. Inputs as in the whole graph with batch 1 and a cache of seq_len tokens;

@@ -161,7 +161,7 @@ static ew_status build(const char *dir, const struct ew_config *c, const ew_chec
     EW_TRY(ew_safetensors_open_dir(dir, &st, err));
     ew_log(opts->logger, EW_LOG_INFO, "%s: %s, %lld layers, %zu tensors", dir, s->family,
            (long long)s->n_layers, ew_safetensors_count(st));
-    status = ew_decoder_build(s, c, st, opts->hidden_states, out, err);
+    status = ew_decoder_build(s, c, st, opts, out, err);
     if (status)
         ew_error_within(err, "%s", dir);
     return status;
@@ -182,6 +182,10 @@ ew_status ew_graph_from_checkpoint(const char *dir, const ew_checkpoint_opts *op
                        "ew_graph_from_checkpoint: struct_size is %u, should be %zu",
                        opts->struct_size, sizeof(*opts));
     opts = opts ? opts : &defaults;
+    if (opts->activations < EW_ACTIVATIONS_EXACT || opts->activations > EW_ACTIVATIONS_DECLARED)
+        return ew_fail(err, EW_STATUS_INVALID_ARG,
+                       "ew_graph_from_checkpoint: activations is %d, should be 0 to %d",
+                       (int)opts->activations, (int)EW_ACTIVATIONS_DECLARED);
     EW_TRY(ew_config_load(dir, &config, err));
     s = ew_decoder_spec_init(&spec, &config, opts->logger, err);
     if (!s) {

@@ -22,6 +22,12 @@ struct builder {
     struct ew_value *rope[2];
     struct ew_value *x;              /* residual stream */
     struct ew_value *residual_scale; /* constant, or NULL */
+    struct prepared {                /* the last x that a quantised weight asked for */
+        struct ew_value *x, *y;
+        const float *mul;
+        const uint32_t *perm;
+    } prepared;
+    struct ew_weight embedding;
     ew_error *err;
 };
 
@@ -99,19 +105,101 @@ static ew_status add_norm(struct builder *b, const char *rel, struct ew_value *x
     return add_op(b, EW_OP_FUSED_RMS_NORM, name, &attrs, in, 2, out);
 }
 
-/* weight is a constant that is there already. */
-static ew_status add_linear(struct builder *b, const char *rel, struct ew_value *x,
-                            struct ew_value *weight, bool bias, struct ew_value **out)
+static bool same_bytes(const void *a, const void *b, size_t n)
 {
-    struct ew_value *in[3] = { x, weight, NULL };
+    return a == b || (a && b && memcmp(a, b, n) == 0);
+}
+
+static ew_status multiply_x(struct builder *b, const char *name, const float *mul,
+                            struct ew_value **x)
+{
+    const int64_t k = (*x)->type.dim[(*x)->type.n_dims - 1];
+    const struct ew_type type = ew_type_make(EW_DTYPE_F32, 1, &k);
+    char node[NAME_CAP + 32];
+    struct ew_value *c;
+
+    snprintf(node, sizeof(node), "%s.pre_quant_scale", name);
+    c = ew_graph_add_const(b->g, node, &type, mul, false);
+    if (!c)
+        return ew_fail(b->err, EW_STATUS_NO_MEMORY, "no memory for constant '%s'", node);
+    snprintf(node, sizeof(node), "%s.x_scaled", name);
+    return add_binary(b, EW_OP_MUL, node, *x, c, x);
+}
+
+static ew_status gather_x(struct builder *b, const char *name, const uint32_t *perm,
+                          struct ew_value **x)
+{
+    const int64_t k = (*x)->type.dim[(*x)->type.n_dims - 1];
+    const struct ew_type type = ew_type_make(EW_DTYPE_I64, 1, &k);
+    int64_t *order = ew_arena_new(&b->g->arena, int64_t, (size_t)k);
+    struct ew_value *in[2] = { *x, NULL };
+    char node[NAME_CAP + 32];
+    union ew_attrs attrs;
+
+    snprintf(node, sizeof(node), "%s.g_idx_order", name);
+    for (int64_t i = 0; order && i < k; i++)
+        order[i] = perm[i];
+    in[1] = order ? ew_graph_add_const(b->g, node, &type, order, false) : NULL;
+    if (!in[1])
+        return ew_fail(b->err, EW_STATUS_NO_MEMORY, "no memory for constant '%s'", node);
+    ew_op_attrs_init(EW_OP_GATHER, &attrs);
+    attrs.axis.axis = -1;
+    snprintf(node, sizeof(node), "%s.x_ordered", name);
+    return add_op(b, EW_OP_GATHER, node, &attrs, in, 2, x);
+}
+
+/* x as a weight wants it. Projections that share x and want the same share what is made of it. */
+static ew_status prepare_x(struct builder *b, const char *name, const struct ew_weight *w,
+                           struct ew_value **x)
+{
+    const size_t k = (size_t)(*x)->type.dim[(*x)->type.n_dims - 1];
+    struct prepared *p = &b->prepared;
+    struct ew_value *y = *x;
+
+    if (!w->x_mul && !w->perm)
+        return EW_STATUS_OK;
+    if (p->x != *x || !same_bytes(p->mul, w->x_mul, k * sizeof(float)) ||
+        !same_bytes(p->perm, w->perm, k * sizeof(uint32_t))) {
+        if (w->x_mul)
+            EW_TRY(multiply_x(b, name, w->x_mul, &y));
+        if (w->perm)
+            EW_TRY(gather_x(b, name, w->perm, &y));
+        *p = (struct prepared){ *x, y, w->x_mul, w->perm };
+    }
+    *x = p->y;
+    return EW_STATUS_OK;
+}
+
+/* A Linear node with this whole name; bias NULL: none. */
+static ew_status add_product(struct builder *b, const char *name, struct ew_value *x,
+                             const struct ew_weight *weight, struct ew_value *bias,
+                             struct ew_value **out)
+{
+    struct ew_value *in[3] = { x, weight->value, bias };
+    union ew_attrs attrs;
+
+    EW_TRY(prepare_x(b, name, weight, &in[0]));
+    ew_op_attrs_init(EW_OP_LINEAR, &attrs);
+    attrs.linear.x_quant = weight->x_quant;
+    attrs.linear.x_block = weight->x_block;
+    if (weight->x_scale > 0)
+        attrs.linear.x_scale = weight->x_scale;
+    return add_op(b, EW_OP_LINEAR, name, &attrs, in, bias ? 3 : 2, out);
+}
+
+static ew_status add_linear(struct builder *b, const char *rel, struct ew_value *x,
+                            const struct ew_weight *weight, bool bias, struct ew_value **out)
+{
+    struct ew_value *bias_value = NULL;
     char name[NAME_CAP];
 
     if (bias) {
         snprintf(name, sizeof(name), "%s.bias", rel);
-        EW_TRY(ew_weights_vector(&b->w, name, weight->type.dim[0], 0.0f, &in[2], b->err));
+        EW_TRY(
+            ew_weights_vector(&b->w, name, weight->value->type.dim[0], 0.0f, &bias_value, b->err));
     }
     snprintf(name, sizeof(name), "model.%s", rel);
-    return add_op(b, EW_OP_LINEAR, name, NULL, in, bias ? 3 : 2, out);
+    return add_product(b, name, x, weight, bias_value, out);
 }
 
 /* The stored projection `tail` of layer i: [n, k]. */
@@ -120,12 +208,12 @@ static ew_status add_projection(struct builder *b, int64_t i, const char *tail, 
 {
     const int64_t k = x->type.dim[x->type.n_dims - 1];
     char rel[REL_CAP], name[NAME_CAP];
-    struct ew_value *weight;
+    struct ew_weight weight;
 
     rel_name(rel, i, tail);
     snprintf(name, sizeof(name), "%s.weight", rel);
     EW_TRY(ew_weights_matrix(&b->w, name, n, k, &weight, b->err));
-    return add_linear(b, rel, x, weight, bias, out);
+    return add_linear(b, rel, x, &weight, bias, out);
 }
 
 /* Rows [begin, begin + n) of the stored projection `stored`, as if it were one named `tail`. */
@@ -134,13 +222,13 @@ static ew_status add_slice(struct builder *b, int64_t i, const char *stored, con
                            struct ew_value **out)
 {
     char rel[REL_CAP], as[NAME_CAP], from[REL_CAP];
-    struct ew_value *weight;
+    struct ew_weight weight;
 
     rel_name(from, i, stored);
     rel_name(rel, i, tail);
     snprintf(as, sizeof(as), "%s.weight", rel);
     EW_TRY(ew_weights_rows(&b->w, from, total, begin, n, b->s->hidden, as, &weight, b->err));
-    return add_linear(b, rel, x, weight, false, out);
+    return add_linear(b, rel, x, &weight, false, out);
 }
 
 static ew_status add_qkv(struct builder *b, int64_t i, struct ew_value *x, struct ew_value **qkv)
@@ -264,7 +352,7 @@ static ew_status add_mlp(struct builder *b, int64_t i, struct ew_value *x, struc
 
 /* Experts are stored one by one under two spellings, or stacked. */
 static ew_status find_experts(struct builder *b, int64_t i, const char *block,
-                              struct ew_value **gate_up, struct ew_value **down)
+                              struct ew_weight *gate_up, struct ew_weight *down)
 {
     const struct ew_decoder_spec *s = b->s;
     const bool old = strcmp(block, "block_sparse_moe") == 0;
@@ -273,7 +361,7 @@ static ew_status find_experts(struct builder *b, int64_t i, const char *block,
     struct ew_expert_block d[1] = { { dn, s->hidden } };
 
     snprintf(tail, sizeof(tail), "%s.experts.gate_up_proj", block);
-    if (ew_weights_has(&b->w, rel_name(as, i, tail))) {
+    if (ew_weights_has_stack(&b->w, rel_name(as, i, tail))) {
         EW_TRY(ew_weights_stack(&b->w, as, s->n_experts, 2 * s->moe_inter, s->hidden, gate_up,
                                 b->err));
         snprintf(tail, sizeof(tail), "%s.experts.down_proj", block);
@@ -292,10 +380,25 @@ static ew_status find_experts(struct builder *b, int64_t i, const char *block,
                               s->moe_inter, down, b->err);
 }
 
+/* One rounding of x serves both products of an expert. */
+static ew_status set_expert_x(struct builder *b, int64_t i, const struct ew_weight *gate_up,
+                              const struct ew_weight *down, union ew_attrs *attrs)
+{
+    if (gate_up->x_quant != down->x_quant || gate_up->x_block != down->x_block)
+        return ew_fail(b->err, EW_STATUS_UNSUPPORTED,
+                       "layer %" PRId64 ": experts' gate_up and down projections that round their "
+                       "activations in different ways are not supported",
+                       i);
+    attrs->moe.x_quant = gate_up->x_quant;
+    attrs->moe.x_block = gate_up->x_block;
+    return EW_STATUS_OK;
+}
+
 static ew_status add_moe(struct builder *b, int64_t i, struct ew_value *x, struct ew_value **out)
 {
     const struct ew_decoder_spec *s = b->s;
     struct ew_value *in[4] = { x, NULL, NULL, NULL };
+    struct ew_weight gate_up, down;
     const char *block = "mlp";
     char name[NAME_CAP];
     union ew_attrs attrs;
@@ -304,8 +407,11 @@ static ew_status add_moe(struct builder *b, int64_t i, struct ew_value *x, struc
         block = "block_sparse_moe";
     snprintf(name, sizeof(name), "%s.gate", block);
     EW_TRY(add_projection(b, i, name, x, s->n_experts, false, &in[1]));
-    EW_TRY(find_experts(b, i, block, &in[2], &in[3]));
+    EW_TRY(find_experts(b, i, block, &gate_up, &down));
+    in[2] = gate_up.value;
+    in[3] = down.value;
     ew_op_attrs_init(EW_OP_MOE, &attrs);
+    EW_TRY(set_expert_x(b, i, &gate_up, &down, &attrs));
     attrs.moe.top_k = s->top_k;
     attrs.moe.norm_topk = s->norm_topk;
     attrs.moe.act = s->act;
@@ -421,7 +527,8 @@ static ew_status add_head(struct builder *b)
 {
     const struct ew_decoder_spec *s = b->s;
     static const int64_t last_axis = -1;
-    struct ew_value *in[2], *y, *c, *weight = b->g->embedding;
+    struct ew_weight weight = b->embedding;
+    struct ew_value *in[2], *y, *c;
     union ew_attrs attrs;
 
     EW_TRY(add_norm(b, "norm", b->x, &y));
@@ -437,8 +544,7 @@ static ew_status add_head(struct builder *b)
     EW_TRY(add_op(b, EW_OP_GATHER_ND, "model.selected", &attrs, in, 2, &in[0]));
     if (!s->tied_head || ew_weights_head_differs(&b->w))
         EW_TRY(ew_weights_head(&b->w, s->vocab, s->hidden, &weight, b->err));
-    in[1] = weight;
-    EW_TRY(add_op(b, EW_OP_LINEAR, "lm_head", NULL, in, 2, &y));
+    EW_TRY(add_product(b, "lm_head", in[0], &weight, NULL, &y));
     if (s->logits_divisor != 1) {
         EW_TRY(add_scalar(b, "logits_divisor", s->logits_divisor, &c));
         EW_TRY(add_binary(b, EW_OP_DIV, "lm_head.scaled", y, c, &y));
@@ -456,8 +562,8 @@ static ew_status build_body(struct builder *b, bool multimodal)
 {
     const struct ew_decoder_spec *s = b->s;
 
-    EW_TRY(ew_weights_matrix(&b->w, "embed_tokens.weight", s->vocab, s->hidden, &b->g->embedding,
-                             b->err));
+    EW_TRY(ew_weights_embedding(&b->w, s->vocab, s->hidden, &b->embedding, b->err));
+    b->g->embedding = b->embedding.value;
     EW_TRY(add_inputs(b));
     if (s->residual_scale != 1)
         EW_TRY(add_scalar(b, "residual_scale", s->residual_scale, &b->residual_scale));
@@ -476,11 +582,27 @@ static void close_weights(void *st)
     ew_safetensors_close(st);
 }
 
-ew_status ew_decoder_build(const struct ew_decoder_spec *s, const struct ew_config *c,
-                           struct ew_safetensors *st, bool hidden_states, ew_graph **out,
-                           ew_error *err)
+/* The body, with the quantisation that the config describes. */
+static ew_status build_weights(struct builder *b, const struct ew_config *c,
+                               const struct ew_safetensors *st, ew_activations activations)
 {
-    struct builder b = { .s = s, .hidden_states = hidden_states, .err = err };
+    struct ew_qx_config *quant;
+    ew_status status;
+
+    EW_TRY(ew_qx_config_open(c, &quant, b->err));
+    status = ew_weights_init(&b->w, st, b->g, quant, activations, b->err);
+    if (!status)
+        status = build_body(b, c->multimodal);
+    ew_weights_deinit(&b->w);
+    ew_qx_config_close(quant);
+    return status;
+}
+
+ew_status ew_decoder_build(const struct ew_decoder_spec *s, const struct ew_config *c,
+                           struct ew_safetensors *st, const ew_checkpoint_opts *opts,
+                           ew_graph **out, ew_error *err)
+{
+    struct builder b = { .s = s, .hidden_states = opts->hidden_states, .err = err };
     ew_status status = ew_graph_create(s->family, &b.g, err);
 
     if (status) {
@@ -491,10 +613,7 @@ ew_status ew_decoder_build(const struct ew_decoder_spec *s, const struct ew_conf
     if (status)
         ew_fail(err, status, "no memory for a graph");
     else
-        status = ew_weights_init(&b.w, st, b.g, err);
-    if (!status)
-        status = build_body(&b, c->multimodal);
-    ew_weights_deinit(&b.w);
+        status = build_weights(&b, c, st, opts->activations);
     if (!status) {
         char *text;
 
@@ -537,7 +656,7 @@ ew_status ew_decoder_build_layer(const struct ew_decoder_spec *s, const struct e
     ew_status status;
 
     EW_TRY(ew_graph_create(s->family, &b.g, err));
-    status = ew_weights_init(&b.w, st, b.g, err);
+    status = ew_weights_init(&b.w, st, b.g, NULL, EW_ACTIVATIONS_EXACT, err);
     if (!status)
         status = add_layer_inputs(&b, i, seq_len);
     if (!status && s->residual_scale != 1)
