@@ -25,7 +25,8 @@ typedef struct ew_context ew_context;
 
 typedef struct ew_engine_opts {
     uint32_t struct_size;
-    uint32_t n_threads; /* threads a context of this engine runs on; 0: one per core */
+    uint32_t n_threads; /* threads a context of this engine runs on; 0: one per core, or
+                           per core of the faster kinds on a mixed processor */
     const ew_logger *logger;
 } ew_engine_opts;
 #define EW_ENGINE_OPTS_INIT                                                                        \
@@ -77,6 +78,8 @@ enum ew_context_flags {
     EW_CONTEXT_NO_GRAPH =
         1u << 0, /* issue step by step, never capture: a profiler sees every kernel */
     EW_CONTEXT_PROFILE = 1u << 1, /* time every step */
+    EW_CONTEXT_PIN = 1u << 2, /* one core a thread, the caller's too while a run lasts; UNSUPPORTED
+                                 when there are more threads than cores */
 };
 typedef struct ew_context_opts {
     uint32_t struct_size;
@@ -121,6 +124,11 @@ typedef struct ew_step_profile {
 EW_API ew_status ew_context_get_step(const ew_context *c, uint32_t i, ew_step_profile *out);
 typedef struct ew_context_stats {
     uint64_t n_runs, n_captures, n_replays, activation_bytes, scratch_bytes;
+    uint32_t n_threads;
+    uint64_t n_barriers;      /* met by all threads, in all runs; none with one thread */
+    uint64_t n_last_barriers; /* of them in the last run */
+    uint64_t n_sleeps;        /* times that a thread waited too long to spin on */
+    uint64_t n_stolen;        /* ranges of units that a thread took from a late one */
 } ew_context_stats;
 EW_API void ew_context_get_stats(const ew_context *c, ew_context_stats *out);
 
@@ -137,7 +145,8 @@ EW_API uint64_t ew_memory_n_allocations(void);
 typedef struct ew_machine_info {
     char model[64];
     char level[16];          /* "avx2" */
-    uint32_t n_cores;        /* of the machine, whatever n_threads was */
+    uint32_t n_cores;        /* that this process may use, whatever n_threads was */
+    uint32_t n_threads;      /* that measured */
     double read_bytes_per_s; /* measured, n_threads threads */
     double f32_flops_per_s;
 } ew_machine_info;

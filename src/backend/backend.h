@@ -2,7 +2,8 @@
  * of a launch list, and run a list. One vtable a device; backend/cpu is the first.
  *
  *   emit: node + views --> steps (function + arguments, kept in the launch's arena)
- *   run:  the pool's threads walk the list together; every phase of a step ends with a barrier
+ *   run:  the pool's threads walk the list together; a phase ends with a barrier unless the next
+ *         needs none (serial and `each` steps, the end of the list)
  *
  * A list is immutable once emitted and holds no scratch addresses: those belong to the run, so that
  * a context may grow its scratch without touching captured lists. */
@@ -31,8 +32,9 @@ struct ew_step {
     ew_step_fn *fn;
     const void *args;
     unsigned n_phases;
-    bool
-        serial; /* thread 0 does it all (called as 0 of 1); no barrier before another serial step */
+    bool serial; /* thread 0 does all of it (as 0 of 1); no barrier before another serial step */
+    bool each;   /* one phase that every thread does in whole: thread 0 to its place, the others to
+                  * the front of their own scratch; no barrier after it */
     uint32_t slot;      /* profile entry: node number, or n_nodes + output for a closing copy */
     const char *tactic; /* static or in the plan */
     uint64_t bytes, flops;
@@ -43,6 +45,7 @@ struct ew_step_list {
     struct ew_arena *arena; /* of the launch */
     struct ew_step *steps;
     size_t n, cap;
+    size_t n_ran; /* steps that have run already, where a list runs while it is emitted */
     size_t shared_bytes, thread_bytes; /* largest need of any step */
     struct {
         void *data;

@@ -39,6 +39,8 @@ ew_status ew_context_create(ew_engine *e, const ew_context_opts *opts, ew_contex
     st = alloc_tables(c, err);
     if (!st)
         st = ew_pool_create(e->n_threads, &c->pool, err);
+    if (!st && (c->flags & EW_CONTEXT_PIN))
+        st = ew_pool_pin(c->pool, err);
     if (!st)
         st = ew_context_set_profile(c, 0);
     if (st) {
@@ -82,7 +84,14 @@ const char *ew_context_error(const ew_context *c)
 
 void ew_context_get_stats(const ew_context *c, ew_context_stats *out)
 {
+    struct ew_pool_stats pool;
+
+    ew_pool_get_stats(c->pool, &pool);
     *out = c->stats;
+    out->n_threads = ew_pool_threads(c->pool);
+    out->n_barriers = pool.n_barriers;
+    out->n_sleeps = pool.n_sleeps;
+    out->n_stolen = pool.n_stolen;
     out->activation_bytes = c->block_bytes;
     out->scratch_bytes = c->shared_bytes + c->thread_stride * ew_pool_threads(c->pool);
 }
@@ -373,6 +382,7 @@ ew_status ew_context_exec(struct ew_context *c, const struct ew_step_list *list,
 
 ew_status ew_context_run(ew_context *c)
 {
+    const uint64_t barriers = ew_pool_n_barriers(c->pool);
     struct ew_launch *l = c->last;
     ew_status st;
 
@@ -391,6 +401,7 @@ ew_status ew_context_run(ew_context *c)
     } else {
         st = ew_context_exec(c, &l->list, 0, l->list.n);
     }
+    c->stats.n_last_barriers = ew_pool_n_barriers(c->pool) - barriers;
     c->clean = !st;
     c->stats.n_runs += !st;
     return st;

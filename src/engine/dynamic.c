@@ -75,7 +75,9 @@ static ew_status node_outputs(struct ew_context *c, struct ew_launch *l,
 static ew_status run_tail(struct ew_context *c, struct ew_launch *l, size_t begin)
 {
     EW_TRY(ew_context_scratch(c, l->list.shared_bytes, l->list.thread_bytes));
-    return ew_context_exec(c, &l->list, begin, l->list.n);
+    EW_TRY(ew_context_exec(c, &l->list, begin, l->list.n));
+    l->list.n_ran = l->list.n;
+    return EW_STATUS_OK;
 }
 
 static ew_status run_node(struct ew_context *c, struct ew_launch *l, uint32_t i, const void **data,

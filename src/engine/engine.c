@@ -11,7 +11,7 @@ static void opts_read(struct ew_engine *e, const ew_engine_opts *opts)
 
     if (opts)
         memcpy(&o, opts, opts->struct_size < sizeof(o) ? opts->struct_size : sizeof(o));
-    e->n_threads = o.n_threads ? o.n_threads : ew_os_cores();
+    e->n_threads = o.n_threads ? o.n_threads : ew_os_threads();
     if (o.logger) {
         e->logger = *o.logger;
         e->has_logger = true;

@@ -38,6 +38,7 @@ ew_status ew_machine_measure(uint32_t n_threads, const char *cpu_level, ew_machi
     out->model[sizeof(out->model) - 1] = 0;
     strncat(out->level, ew_cpu_level_text(cpu.flags & mask), sizeof(out->level) - 1);
     out->n_cores = cpu.n_cores;
+    out->n_threads = ew_pool_threads(pool);
     out->read_bytes_per_s = ew_probe_read_bandwidth(pool, cpu.flags & mask, 0, 0.5);
     out->f32_flops_per_s = ew_probe_f32_flops(pool, cpu.flags & mask, 0.3);
     ew_pool_destroy(pool);

@@ -116,6 +116,21 @@ static json_t *host_json(const struct ew_runtime *rt)
     return o;
 }
 
+/* Barriers of the last run are those of a decode step, when that was what ran last. */
+static json_t *threads_json(const struct ew_runtime *rt)
+{
+    json_t *o = json_object();
+    ew_context_stats s;
+
+    ew_context_get_stats(rt->lane->ctx, &s);
+    put_count(o, "threads", s.n_threads);
+    put_count(o, "barriers", s.n_barriers);
+    put_count(o, "barriers_last_run", s.n_last_barriers);
+    put_count(o, "sleeps", s.n_sleeps);
+    put_count(o, "stolen_ranges", s.n_stolen);
+    return o;
+}
+
 /* Per-step table of the context; an empty list unless it profiles. */
 static json_t *steps_json(const struct ew_runtime *rt)
 {
@@ -176,6 +191,7 @@ ew_status ew_runtime_profile_json(const ew_runtime *rt, char **json, ew_error *e
     put_real(o, "peak_unified_memory_mb", (double)peak / 1048576);
     json_object_set_new(o, "host", host_json(rt));
     json_object_set_new(o, "memory", memory_json(rt));
+    json_object_set_new(o, "threads", threads_json(rt));
     json_object_set_new(o, "steps", steps_json(rt));
     ok = sorted && json_dump_callback(o, put_piece, &text, JSON_INDENT(2)) == 0;
     json_decref(o);

@@ -222,6 +222,11 @@ ew_status ew_context_run(ew_context *c)
     }
     return EW_STATUS_OK;
 }
+void ew_context_get_stats(const ew_context *c, ew_context_stats *out)
+{
+    (void)c;
+    *out = (ew_context_stats){ .n_threads = 1 };
+}
 ew_status ew_context_get_step(const ew_context *c, uint32_t i, ew_step_profile *out)
 {
     (void)c, (void)i, (void)out;

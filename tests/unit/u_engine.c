@@ -400,59 +400,122 @@ static void test_trace_and_describe(void **state)
     free(x);
 }
 
-/* One row: norms and short pointwise programs run on one thread alone, between steps that run on
- * all. */
-static void test_single_row_steps(void **state)
+/* norm, linear and a pointwise sum, three times. Of the whole x [1,ROW_K], or of rows [0, n) of
+ * x [1,ROW_K], where n is an input and every step runs as soon as it is emitted. */
+#define ROW_K 200
+static struct ew_graph *row_graph(bool dynamic)
 {
     union ew_attrs prog = { .pointwise = { .n_instr = 2,
                                            .instr = { { EW_PW_ADD, 2, 0, 1, 0 },
                                                       { EW_PW_MUL_IMM, 2, 2, 0, 0.5f } } } };
-    const struct ew_type xt = { EW_DTYPE_F32, 3, { 1, 1, FIX_K } };
-    const int64_t kd[1] = { FIX_K }, wd[2] = { FIX_K, FIX_K };
-    float *x = noises(FIX_K, 5), y[3][FIX_K];
+    const struct ew_type xt = { EW_DTYPE_F32, 2, { 1, ROW_K } }, nt = { EW_DTYPE_I64, 0, { 0 } };
+    const int64_t kd[1] = { ROW_K }, wd[2] = { ROW_K, ROW_K }, zero = 0, one = 1;
+    struct ew_graph *g = NULL;
+    struct ew_node *n = NULL;
+    struct ew_value *in[3], *h;
+    ew_error err = { 0 };
+
+    MUST(ew_graph_create("rows", &g, &err));
+    h = ew_graph_add_input(g, "x", &xt);
+    if (dynamic) {
+        in[0] = ew_graph_add_const(g, "zero", &nt, &zero, true);
+        in[1] = ew_graph_add_input(g, "n", &nt);
+        in[2] = ew_graph_add_const(g, "one", &nt, &one, true);
+        MUST(ew_graph_add_node(g, EW_OP_RANGE, "range", NULL, in, 3, 1, &n, &err));
+        in[0] = h;
+        in[1] = n->out[0];
+        MUST(ew_graph_add_node(g, EW_OP_GATHER, "gather", NULL, in, 2, 1, &n, &err));
+        h = n->out[0];
+    }
+    for (uint32_t i = 0; i < 3; i++) {
+        in[0] = h;
+        in[1] = const_f32(g, "nw", 1, kd, 10 + i);
+        MUST(ew_graph_add_node(g, EW_OP_FUSED_RMS_NORM, "norm", NULL, in, 2, 1, &n, &err));
+        in[0] = n->out[0];
+        in[1] = const_f32(g, "w", 2, wd, 20 + i);
+        MUST(ew_graph_add_node(g, EW_OP_LINEAR, "lin", NULL, in, 2, 1, &n, &err));
+        in[0] = n->out[0];
+        in[1] = h;
+        MUST(ew_graph_add_node(g, EW_OP_POINTWISE, "pw", &prog, in, 2, 1, &n, &err));
+        h = n->out[0];
+    }
+    MUST(ew_graph_add_output(g, h, "y", &err));
+    return g;
+}
+
+/* One row: norms run on every thread for itself and short pointwise programs on one alone, between
+ * steps that run on all. The same bits whatever the number of threads, and node by node. */
+static void test_single_row_steps(void **state)
+{
+    static const uint32_t threads[] = { 1, 2, 3, 7 };
+    float *x = noises(ROW_K, 5), first[ROW_K] = { 0 };
+    int64_t one = 1, dims[8];
     ew_error err = { 0 };
 
     (void)state;
-    for (uint32_t threads = 1; threads <= 3; threads++) {
-        struct ew_graph *g = NULL;
-        struct ew_node *n = NULL;
-        struct ew_value *in[2], *h;
+    for (int t = 0; t < 8; t++) {
+        const bool dynamic = t >= 4;
         ew_engine_opts o = EW_ENGINE_OPTS_INIT;
+        ew_context_stats st;
         ew_engine *e = NULL;
         ew_context *c = NULL;
         void *bytes = NULL;
+        const void *y = NULL;
+        ew_dtype dtype;
+        uint32_t n_dims;
         size_t len = 0;
 
-        MUST(ew_graph_create("rows", &g, &err));
-        h = ew_graph_add_input(g, "x", &xt);
-        for (uint32_t i = 0; i < 3; i++) {
-            in[0] = h;
-            in[1] = const_f32(g, "nw", 1, kd, 10 + i);
-            MUST(ew_graph_add_node(g, EW_OP_FUSED_RMS_NORM, "norm", NULL, in, 2, 1, &n, &err));
-            in[0] = n->out[0];
-            in[1] = const_f32(g, "w", 2, wd, 20 + i);
-            MUST(ew_graph_add_node(g, EW_OP_LINEAR, "lin", NULL, in, 2, 1, &n, &err));
-            in[0] = n->out[0];
-            in[1] = h;
-            MUST(ew_graph_add_node(g, EW_OP_POINTWISE, "pw", &prog, in, 2, 1, &n, &err));
-            h = n->out[0];
-        }
-        MUST(ew_graph_add_output(g, h, "y", &err));
-        build_bytes(g, NULL, 0, &bytes, &len);
-        o.n_threads = threads;
+        build_bytes(row_graph(dynamic), NULL, 0, &bytes, &len);
+        o.n_threads = threads[t % 4];
         MUST(ew_engine_load(bytes, len, &o, &e, &err));
         MUST(ew_context_create(e, NULL, &c, &err));
-        memset(y[threads - 1], 0, sizeof(y[0]));
         assert_int_equal(ew_context_set_address(c, "x", x), 0);
-        assert_int_equal(ew_context_set_address(c, "y", y[threads - 1]), 0);
+        if (dynamic)
+            assert_int_equal(ew_context_set_address(c, "n", &one), 0);
         for (int run = 0; run < 20; run++)
-            assert_int_equal(ew_context_run(c), 0);
-        assert_true(y[threads - 1][0] != 0 && y[threads - 1][0] != x[0]);
-        assert_memory_equal(y[threads - 1], y[0], sizeof(y[0]));
+            if (ew_context_run(c))
+                fail_msg("%s", ew_context_error(c));
+        assert_int_equal(ew_context_get_output(c, "y", &y, &dtype, dims, &n_dims), 0);
+        assert_int_equal(dims[n_dims - 1], ROW_K);
+        if (t == 0)
+            memcpy(first, y, sizeof(first));
+        assert_true(first[0] != 0 && first[0] != x[0]);
+        assert_memory_equal(y, first, sizeof(first));
+        ew_context_get_stats(c, &st);
+        assert_int_equal(st.n_threads, threads[t % 4]);
+        if (st.n_threads == 1)
+            assert_int_equal(st.n_barriers, 0);
+        else if (!dynamic) /* a norm costs none; the last of two steps has the run's */
+            assert_int_equal(st.n_last_barriers, 6);
         ew_context_destroy(c);
         ew_engine_destroy(e);
         ew_plan_free(bytes);
     }
+    free(x);
+}
+
+/* Every thread has a core of its own, or the refusal says so. */
+static void test_pinned(void **state)
+{
+    ew_context_opts opts = EW_CONTEXT_OPTS_INIT;
+    float y[3 * FIX_N], want[3 * FIX_N], *x = noises(3 * FIX_K, 5);
+    struct env v;
+    ew_context *c = NULL;
+    ew_error err = { 0 };
+
+    (void)state;
+    opts.flags = EW_CONTEXT_PIN;
+    open_linear(&v, 1);
+    MUST(ew_context_create(v.e, &opts, &c, &err));
+    run_linear(c, x, 3, y);
+    linear_expect(x, 3, want);
+    close_to(y, want, (size_t)3 * FIX_N, 1e-5f);
+    ew_context_destroy(c);
+    close_env(&v);
+    open_linear(&v, 1000);
+    assert_int_equal(ew_context_create(v.e, &opts, &c, &err), EW_STATUS_UNSUPPORTED);
+    assert_non_null(strstr(err.text, "1000 threads cannot be pinned"));
+    close_env(&v);
     free(x);
 }
 
@@ -467,6 +530,7 @@ int main(void)
         cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_threads_and_no_graph_agree),
         cmocka_unit_test(test_single_row_steps),
+        cmocka_unit_test(test_pinned),
         cmocka_unit_test(test_dynamic),
         cmocka_unit_test(test_shape_arithmetic),
         cmocka_unit_test(test_trace_and_describe),

@@ -100,7 +100,7 @@ bool cli_parse_u32_list(const char *text, uint32_t *out, uint32_t cap, uint32_t 
 struct model_opts {
     const char *cache_dir, *cpu, *kv, *tactic, *timing_cache, *trace;
     uint32_t threads, max_batch, max_input_len, max_kv_len;
-    bool rebuild, no_graph, no_fusion, no_timing, profile, quiet, verbose;
+    bool rebuild, no_graph, no_fusion, no_timing, profile, pin, quiet, verbose;
 };
 extern struct model_opts model_opts;
 extern const struct opt model_opt_table[];

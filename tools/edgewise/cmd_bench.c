@@ -36,7 +36,7 @@ struct bench {
 
 static uint32_t n_threads(const struct bench *b)
 {
-    return model_opts.threads ? model_opts.threads : b->machine.n_cores;
+    return b->machine.n_threads;
 }
 
 static int by_value(const void *a, const void *b)

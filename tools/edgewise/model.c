@@ -11,7 +11,7 @@ struct model_opts model_opts;
 
 /* clang-format off */
 const struct opt build_opt_table[] = {
-    { "threads", 't', OPT_U32, &model_opts.threads, "N", "threads (default: one per core)" },
+    { "threads", 't', OPT_U32, &model_opts.threads, "N", "threads (default: one per core; per core of the faster kinds on a mixed processor)" },
     { "cpu", 0, OPT_TEXT, &model_opts.cpu, "LEVEL", "use no more than: ref (plain C), avx2, avx512, native (default)" },
     { "max-batch", 0, OPT_U32, &model_opts.max_batch, "N", "requests decoded together (default 8)" },
     { "max-input-len", 0, OPT_U32, &model_opts.max_input_len, "N", "longest prefill step; longer prompts run in chunks (default 512)" },
@@ -30,6 +30,7 @@ const struct opt model_opt_table[] = {
     { "cache-dir", 0, OPT_TEXT, &model_opts.cache_dir, "DIR", "where engines made on the fly go (default ~/.cache/edgewise)" },
     { "rebuild", 0, OPT_FLAG, &model_opts.rebuild, NULL, "build again even if the cache has it" },
     { "no-graph", 0, OPT_FLAG, &model_opts.no_graph, NULL, "never replay a captured launch list" },
+    { "pin", 0, OPT_FLAG, &model_opts.pin, NULL, "tie each thread to a core of its own; siblings of a core come last" },
     { "profile", 0, OPT_FLAG, &model_opts.profile, NULL, "time every step; figures as JSON on standard error" },
     { "trace", 0, OPT_TEXT, &model_opts.trace, "FILE", "write a Chrome trace" },
     OPT_END,
@@ -140,7 +141,8 @@ int model_open(const char *model, uint32_t flags, bool hidden_states, ew_runtime
     opts.n_threads = model_opts.threads;
     opts.max_batch = model_opts.max_batch;
     opts.flags = (model_opts.no_graph ? EW_CONTEXT_NO_GRAPH : 0u) |
-                 (model_opts.profile ? EW_CONTEXT_PROFILE : 0u);
+                 (model_opts.profile ? EW_CONTEXT_PROFILE : 0u) |
+                 (model_opts.pin ? EW_CONTEXT_PIN : 0u);
     opts.trace_path = model_opts.trace;
     opts.logger = cli_logger();
     if (ew_runtime_open(dir, &opts, out, &err))

@@ -76,6 +76,15 @@ struct walk {
     struct ew_exec *x;
 };
 
+/* No barrier after the last phase of step s: its readers are the same thread, or the run ends with
+ * one. */
+static bool needs_no_barrier(const struct walk *w, size_t s)
+{
+    const struct ew_step *const step = &w->steps[s];
+
+    return s + 1 == w->n || step->each || (step->serial && w->steps[s + 1].serial);
+}
+
 static void walk(void *arg, unsigned i, unsigned n)
 {
     const struct walk *w = arg;
@@ -83,7 +92,6 @@ static void walk(void *arg, unsigned i, unsigned n)
 
     for (size_t s = 0; s < w->n; s++) {
         const struct ew_step *step = &w->steps[s];
-        const bool fused = step->serial && s + 1 < w->n && w->steps[s + 1].serial;
 
         if (x->step_ns && i == 0)
             x->step_ns[s] = ew_clock_ns();
@@ -93,12 +101,10 @@ static void walk(void *arg, unsigned i, unsigned n)
             if ((!step->serial || i == 0) && !__atomic_load_n(&x->status, __ATOMIC_RELAXED))
                 step->fn(step, x, phase, i,
                          step->serial ? 1 : n); /* a serial step is thread 0's in whole */
-            if (n > 1 && !fused)
+            if (n > 1 && (phase + 1 < step->n_phases || !needs_no_barrier(w, s)))
                 ew_pool_barrier(x->pool, i);
         }
     }
-    if (x->step_ns && i == 0)
-        x->step_ns[w->n] = ew_clock_ns();
 }
 
 static void cpu_run(const struct ew_step_list *list, size_t begin, size_t end, struct ew_exec *x)
@@ -107,6 +113,8 @@ static void cpu_run(const struct ew_step_list *list, size_t begin, size_t end, s
 
     if (w.n)
         ew_pool_run(x->pool, walk, &w);
+    if (x->step_ns)
+        x->step_ns[w.n] = ew_clock_ns();
 }
 
 const struct ew_backend *ew_backend_cpu(void)

@@ -76,8 +76,10 @@ static void attention_run(const struct ew_step *s, struct ew_exec *x, unsigned p
         if (begin < end)
             at->kernel->prep(&a, begin, end);
     } else {
-        ew_split_range(at->n_units, 1, i, n, &begin, &end);
-        if (begin < end)
+        struct ew_units units;
+
+        ew_units_begin(&units, x->pool, i, n, at->n_units, 1);
+        while (ew_units_next(&units, &begin, &end))
             at->kernel->run(&a, begin, end, x->thread + i * x->thread_stride);
     }
 }

@@ -4,6 +4,12 @@
 
 #include "backend/cpu/steps.h"
 
+#include "base/size.h"
+
+#define GRAIN_ROWS   8
+#define GRAIN_BLOCKS 4
+#define EACH_VALUES  4096 /* a norm of so few costs less than handing it over */
+
 struct norm_step {
     const struct ew_rowops *ops;
     float *y;
@@ -16,14 +22,47 @@ static void norm_run(const struct ew_step *s, struct ew_exec *x, unsigned phase,
                      unsigned n)
 {
     const struct norm_step *r = s->args;
+    struct ew_units units;
     size_t begin, end;
 
-    (void)x;
     (void)phase;
-    ew_split_range(r->rows, 1, i, n, &begin, &end);
-    if (begin < end)
+    if (s->each) {
+        float *const own = (float *)(void *)(x->thread + i * x->thread_stride);
+
+        r->ops->rmsnorm(i ? own : r->y, r->x, r->w, r->residual, r->rows, r->n, r->eps);
+        return;
+    }
+    ew_units_begin(&units, x->pool, i, n, r->rows, GRAIN_ROWS);
+    while (ew_units_next(&units, &begin, &end))
         r->ops->rmsnorm(r->y + begin * r->n, r->x + begin * r->n, r->w,
                         r->residual ? r->residual + begin * r->n : NULL, end - begin, r->n, r->eps);
+}
+
+static bool overlap(const float *a, size_t n_a, const float *b, size_t n_b)
+{
+    return a && b && (uintptr_t)a < (uintptr_t)(b + n_b) && (uintptr_t)b < (uintptr_t)(a + n_a);
+}
+
+/* While one thread writes y of the step behind the norm, another may still read what the norm
+ * reads. */
+bool ew_norm_for_each(struct ew_step_list *list, const float *x, const float *y, size_t n_y)
+{
+    struct ew_step *const s = list->n > list->n_ran ? &list->steps[list->n - 1] : NULL;
+    const struct norm_step *const r = s && s->fn == norm_run ? s->args : NULL;
+
+    if (!r || r->y != x || r->rows * r->n > EACH_VALUES)
+        return false;
+    const struct {
+        const float *at;
+        size_t n;
+    } in[] = { { r->x, r->rows * r->n }, { r->residual, r->rows * r->n }, { r->w, r->n } };
+    for (size_t k = 0; k < EW_COUNT(in); k++)
+        if (overlap(in[k].at, in[k].n, y, n_y) || overlap(in[k].at, in[k].n, r->y, r->rows * r->n))
+            return false;
+    s->serial = false;
+    s->each = true;
+    list->thread_bytes = ew_max_size(list->thread_bytes, r->rows * r->n * sizeof(float));
+    return true;
 }
 
 ew_status ew_emit_rms_norm(struct ew_step_list *list, const struct ew_emit *e, ew_error *err)
@@ -71,16 +110,8 @@ struct pointwise_step {
     size_t stride[8][EW_MAX_DIMS]; /* of input k along outer axis d, in elements */
 };
 
-static void pointwise_run(const struct ew_step *s, struct ew_exec *x, unsigned phase, unsigned i,
-                          unsigned n)
+static void pointwise_blocks(const struct pointwise_step *p, size_t begin, size_t end)
 {
-    const struct pointwise_step *p = s->args;
-    const size_t total = p->outer * p->n_blocks;
-    size_t begin, end;
-
-    (void)x;
-    (void)phase;
-    ew_split_range(total, 1, i, n, &begin, &end);
     for (size_t u = begin; u < end; u++) {
         const size_t at = u % p->n_blocks * p->block;
         const size_t len = p->inner - at < p->block ? p->inner - at : p->block;
@@ -100,6 +131,19 @@ static void pointwise_run(const struct ew_step *s, struct ew_exec *x, unsigned p
         p->ops->pointwise(p->program, p->y + u / p->n_blocks * p->inner + at, in, p->step, p->n_in,
                           len);
     }
+}
+
+static void pointwise_run(const struct ew_step *s, struct ew_exec *x, unsigned phase, unsigned i,
+                          unsigned n)
+{
+    const struct pointwise_step *p = s->args;
+    struct ew_units units;
+    size_t begin, end;
+
+    (void)phase;
+    ew_units_begin(&units, x->pool, i, n, p->outer * p->n_blocks, GRAIN_BLOCKS);
+    while (ew_units_next(&units, &begin, &end))
+        pointwise_blocks(p, begin, end);
 }
 
 /* Dim of input t on output axis d, and its element stride there. */

@@ -20,6 +20,12 @@ ew_status ew_emit_f32_out(struct ew_step_list *list, const struct ew_emit *e, in
 ew_status ew_emit_f32_out_end(struct ew_step_list *list, const struct ew_emit *e, int i,
                               const float *from, ew_error *err);
 
+/* Called before the emission of a step that reads x and writes the n_y floats at y: when the last
+ * step is a small norm that makes x, every thread will do that norm for itself (no barrier between
+ * the two). True: thread 0 finds x at x, the others at the front of their own scratch, which the
+ * step must keep free for it. */
+bool ew_norm_for_each(struct ew_step_list *list, const float *x, const float *y, size_t n_y);
+
 /* A failure inside a step; any thread, the first one wins. */
 void ew_exec_fail(struct ew_exec *x, ew_status st);
 static inline size_t ew_max_size(size_t a, size_t b)
