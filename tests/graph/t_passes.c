@@ -144,7 +144,7 @@ static void check_file(const char *name)
     X(fold_shapes) X(fold_constants) X(simplify) X(linear) X(norm) X(act) X(half) \
     X(qk_norm_head) X(qk_norm_full) X(qkv_bias) X(qkv_split) X(glu) X(glu_halves) \
     X(epilogue) X(not_fused) X(pointwise) X(decoder) X(dequantize) X(x_quant) \
-    X(quant_joined) X(quant_not_joined)
+    X(quant_joined) X(quant_not_joined) X(quant_all)
 /* clang-format on */
 FILES(FILE_TEST)
 
