@@ -98,6 +98,7 @@ static ew_status nbits_zeros(struct ew_onnx_node *n, struct ew_quant_strided *q,
 {
     const unsigned bits = ew_quant_code_bits(q->base.format.code);
     const size_t row = bits == 4 ? (groups + 1) / 2 * 2 : groups; /* rows start at bytes */
+    const size_t want = q->base.n * (row * bits / 8);
     size_t have;
 
     if (!ew_onnx_input(n, 3)) {
@@ -108,9 +109,9 @@ static ew_status nbits_zeros(struct ew_onnx_node *n, struct ew_quant_strided *q,
     EW_TRY(want_const(n, 3, "zero points"));
     if (n->x[3]->type.dtype != EW_DTYPE_U8)
         return ew_onnx_refuse(n, "zero points of %s", ew_dtype_text(n->x[3]->type.dtype));
-    if (!ew_type_bytes(&n->x[3]->type, &have) || have != q->base.n * row * bits / 8)
+    if (!ew_type_bytes(&n->x[3]->type, &have) || have != want)
         return ew_fail(n->in->err, EW_STATUS_MISMATCH, "zero points '%s' have %zu bytes, not %zu",
-                       n->x[3]->name, have, q->base.n * row * bits / 8);
+                       n->x[3]->name, have, want);
     q->base.format.zero = 1;
     q->zeros = n->x[3]->con.data;
     q->zero_dtype = bits == 4 ? EW_DTYPE_U4 : EW_DTYPE_U8;
@@ -124,7 +125,7 @@ static ew_status nbits_tensors(struct ew_onnx_node *n, struct ew_quant_strided *
 {
     const ew_dtype scale = n->x[2]->type.dtype;
     const unsigned bits = ew_quant_code_bits(q->base.format.code);
-    const size_t row = groups * q->base.format.group;
+    const size_t row = groups * q->base.format.group, want = q->base.n * (row * bits / 8);
     size_t bytes, n_scales;
 
     if (n->x[1]->type.dtype != EW_DTYPE_U8 ||
@@ -132,11 +133,10 @@ static ew_status nbits_tensors(struct ew_onnx_node *n, struct ew_quant_strided *
         return ew_onnx_refuse(n, "weights of %s with scales of %s",
                               ew_dtype_text(n->x[1]->type.dtype), ew_dtype_text(scale));
     if (!ew_type_bytes(&n->x[1]->type, &bytes) || !ew_type_count(&n->x[2]->type, &n_scales) ||
-        bytes != q->base.n * row * bits / 8 || n_scales != q->base.n * groups)
+        bytes != want || n_scales != q->base.n * groups)
         return ew_fail(n->in->err, EW_STATUS_MISMATCH,
                        "weights '%s' of %zu bytes and %zu scales, needed are %zu and %zu",
-                       n->x[1]->name, bytes, n_scales, q->base.n * row * bits / 8,
-                       q->base.n * groups);
+                       n->x[1]->name, bytes, n_scales, want, q->base.n * groups);
     q->base.format.scale = scale;
     q->base.name = n->x[1]->name;
     q->codes = n->x[1]->con.data;
