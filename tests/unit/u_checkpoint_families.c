@@ -414,7 +414,7 @@ static void compare_outputs(struct run *r, const struct ew_safetensors *ref, con
 
 static void check_dir(const char *dir, const char *name)
 {
-    const ew_checkpoint_opts opts = { sizeof(opts), true, NULL };
+    const ew_checkpoint_opts opts = { .struct_size = sizeof(opts), .hidden_states = true };
     char path[4096], file[4096];
     struct ew_safetensors *ref;
     const struct ew_st_tensor *ids;
