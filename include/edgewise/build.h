@@ -53,10 +53,12 @@ typedef struct ew_build_opts {
     const char *tactic;       /* "linear_bf16__avx2_p16": force where it applies; NULL: time them */
     ew_progress progress;
     const ew_logger *logger;
+    ew_activations activations; /* of a quantised checkpoint; read where the graph is made
+                                   (ew_model_build), not by ew_build_file */
 } ew_build_opts;
 #define EW_BUILD_OPTS_INIT                                                                         \
     {                                                                                              \
-        sizeof(ew_build_opts), 0, 0, 0, 0, 0, 0, EW_DTYPE_NONE, 0, 0, 0, 0, { 0, 0 }, 0            \
+        sizeof(ew_build_opts), 0, 0, 0, 0, 0, 0, EW_DTYPE_NONE, 0, 0, 0, 0, { 0, 0 }, 0, 0         \
     }
 
 /* Writes the engine to `path` (atomic). The graph is consumed in the sense that passes change it;

@@ -138,6 +138,7 @@ static ew_status load_graph(const char *model, const char *kind, const ew_build_
 
     opts.hidden_states = hidden_states;
     opts.logger = build->logger;
+    opts.activations = build->activations;
     if (strcmp(kind, "checkpoint") == 0)
         return ew_graph_from_checkpoint(model, &opts, out, err);
     if (hidden_states)
@@ -244,9 +245,9 @@ static ew_status cache_key(const char *model, const char *home, const ew_build_o
     st = describe_files(home, &b, err);
     ew_buf_printf(&b, "cpu %x %s level %s\n", cpu.flags, cpu.model,
                   o->cpu_level ? o->cpu_level : "native");
-    ew_buf_printf(&b, "flags %u batch %u input %u kv %u %d threads %u tactic %s hidden %d\n",
+    ew_buf_printf(&b, "flags %u batch %u input %u kv %u %d x %d threads %u tactic %s hidden %d\n",
                   o->flags, o->max_batch, o->max_input_len, o->max_kv_len, (int)o->kv_dtype,
-                  o->n_threads, o->tactic ? o->tactic : "", hidden_states);
+                  (int)o->activations,                  o->n_threads, o->tactic ? o->tactic : "", hidden_states);
     describe_profiles(o, &b);
     if (!st && b.failed)
         st = ew_fail(err, EW_STATUS_NO_MEMORY, "%s: cache key", model);

@@ -98,13 +98,15 @@ bool cli_parse_u32_list(const char *text, uint32_t *out, uint32_t cap, uint32_t 
 
 /* ---- options of every command that runs a model (model.c) ---- */
 struct model_opts {
-    const char *cache_dir, *cpu, *kv, *tactic, *timing_cache, *trace;
+    const char *cache_dir, *cpu, *kv, *activations, *tactic, *timing_cache, *trace;
     uint32_t threads, max_batch, max_input_len, max_kv_len;
     bool rebuild, no_graph, no_fusion, no_timing, profile, pin, quiet, verbose;
 };
 extern struct model_opts model_opts;
 extern const struct opt model_opt_table[];
 extern const struct opt build_opt_table[];
+/* --activations as a number; false after a message. */
+bool model_activations(ew_activations *out);
 /* Fills build options from the command line; false after a message. */
 bool model_build_opts(ew_build_opts *out);
 /* Engine for `model` (built into the cache when it is not one) and an open runtime. flags: enum

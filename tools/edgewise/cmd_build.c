@@ -25,6 +25,7 @@ static const struct opt build_table[] = {
 static const struct opt export_table[] = {
     { "split-qkv", 0, OPT_FLAG, &split_qkv, NULL, "attention with q, k, v inputs (0.6 and later) instead of one packed qkv" },
     { "hidden-states", 0, OPT_FLAG, &hidden_states, NULL, "also output every layer's input" },
+    { "activations", 0, OPT_TEXT, &model_opts.activations, "KIND", "x before quantised weights: exact (default), int8, declared" },
     { "print", 0, OPT_FLAG, &print_graph, NULL, "print the graph's text form" },
     { "quiet", 'q', OPT_FLAG, &model_opts.quiet, NULL, "no progress" },
     OPT_END,
@@ -225,6 +226,8 @@ int cmd_export(int argc, char **argv)
                              kind);
     read.hidden_states = hidden_states;
     read.logger = cli_logger();
+    if (!model_activations(&read.activations))
+        return EXIT_USAGE;
     if (ew_graph_from_checkpoint(args[0], &read, &g, &err))
         return cli_fail(&err);
     save.flags = split_qkv ? EW_ONNX_SPLIT_QKV : 0u;

@@ -7,16 +7,23 @@
 #include <string.h>
 #include <time.h>
 
+#if defined(__aarch64__)
+#    define LEVELS "neon, dotprod, i8mm"
+#else
+#    define LEVELS "avx2, avx512, avx512vnni, amx"
+#endif
+
 struct model_opts model_opts;
 
 /* clang-format off */
 const struct opt build_opt_table[] = {
     { "threads", 't', OPT_U32, &model_opts.threads, "N", "threads (default: one per core; per core of the faster kinds on a mixed processor)" },
-    { "cpu", 0, OPT_TEXT, &model_opts.cpu, "LEVEL", "use no more than: ref (plain C), avx2, avx512, native (default)" },
+    { "cpu", 0, OPT_TEXT, &model_opts.cpu, "LEVEL", "use no more than: ref (plain C), " LEVELS ", native (default)" },
     { "max-batch", 0, OPT_U32, &model_opts.max_batch, "N", "requests decoded together (default 8)" },
     { "max-input-len", 0, OPT_U32, &model_opts.max_input_len, "N", "longest prefill step; longer prompts run in chunks (default 512)" },
     { "max-kv-len", 0, OPT_U32, &model_opts.max_kv_len, "N", "tokens a conversation may hold (default: 4096 or the model's limit)" },
     { "kv", 0, OPT_TEXT, &model_opts.kv, "DTYPE", "KV cache: f32 (default, unless the checkpoint asks for another), f16, bf16, fp8, int8" },
+    { "activations", 0, OPT_TEXT, &model_opts.activations, "KIND", "x before quantised weights: exact (default), int8 (a scale a token: fast), declared (as the checkpoint says)" },
     { "tactic", 0, OPT_TEXT, &model_opts.tactic, "NAME", "force a kernel where it applies (names: inspect)" },
     { "timing-cache", 0, OPT_TEXT, &model_opts.timing_cache, "FILE", "reuse and keep measured tactic times" },
     { "no-timing", 0, OPT_FLAG, &model_opts.no_timing, NULL, "take the best-ranked kernels without timing them" },
@@ -54,6 +61,26 @@ static ew_dtype kv_dtype_find(const char *name)
     return EW_DTYPE_NONE;
 }
 
+/* False, after a message: no such kind. */
+bool model_activations(ew_activations *out)
+{
+    static const char *const names[] = { [EW_ACTIVATIONS_EXACT] = "exact",
+                                         [EW_ACTIVATIONS_INT8] = "int8",
+                                         [EW_ACTIVATIONS_DECLARED] = "declared" };
+
+    *out = EW_ACTIVATIONS_EXACT;
+    if (!model_opts.activations)
+        return true;
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+        if (strcmp(names[i], model_opts.activations) == 0) {
+            *out = (ew_activations)i;
+            return true;
+        }
+    }
+    cli_usage("--activations: '%s' is not exact, int8 or declared", model_opts.activations);
+    return false;
+}
+
 bool model_build_opts(ew_build_opts *out)
 {
     *out = (ew_build_opts)EW_BUILD_OPTS_INIT;
@@ -66,6 +93,8 @@ bool model_build_opts(ew_build_opts *out)
             return false;
         }
     }
+    if (!model_activations(&out->activations))
+        return false;
     out->flags |= model_opts.no_timing ? EW_BUILD_NO_TIMING : 0u;
     out->flags |= model_opts.no_fusion ? EW_BUILD_NO_FUSION : 0u;
     out->cpu_level = model_opts.cpu;
