@@ -1,10 +1,12 @@
-# A file's name says which instruction set it is compiled for: *_avx2.c, *_avx512.c; *_dotprod.c, *_i8mm.c (*_neon.c is what
+# A file's name says which instruction set it is compiled for: *_avx2.c, *_avx512.c, *_avx512vnni.c; *_dotprod.c, *_i8mm.c (*_neon.c is what
 # every AArch64 has). No other file gets such flags.
 file(GLOB_RECURSE avx2 CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/kernels/x86/*_avx2.c)
 file(GLOB_RECURSE avx512 CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/kernels/x86/*_avx512.c)
+file(GLOB_RECURSE avx512vnni CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/kernels/x86/*_avx512vnni.c)
+set(avx512_flags "-mavx512f;-mavx512bw;-mavx512cd;-mavx512dq;-mavx512vl;-mavx2;-mfma;-mf16c;-mbmi2;-mprefer-vector-width=512")
 set_source_files_properties(${avx2} PROPERTIES COMPILE_OPTIONS "-mavx2;-mfma;-mf16c;-mbmi2")
-set_source_files_properties(${avx512} PROPERTIES COMPILE_OPTIONS
-    "-mavx512f;-mavx512bw;-mavx512cd;-mavx512dq;-mavx512vl;-mavx2;-mfma;-mf16c;-mbmi2;-mprefer-vector-width=512")
+set_source_files_properties(${avx512} PROPERTIES COMPILE_OPTIONS "${avx512_flags}")
+set_source_files_properties(${avx512vnni} PROPERTIES COMPILE_OPTIONS "${avx512_flags};-mavx512vnni")
 file(GLOB_RECURSE dotprod CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/kernels/arm/*_dotprod.c)
 file(GLOB_RECURSE i8mm CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/kernels/arm/*_i8mm.c)
 set_source_files_properties(${dotprod} PROPERTIES COMPILE_OPTIONS "-march=armv8.2-a+dotprod")

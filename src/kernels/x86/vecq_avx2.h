@@ -5,12 +5,13 @@
 
 #include "kernels/x86/vec_avx2.h"
 
-#define QNP(r) ((r) <= 3 ? 2 : 1) /* panels that a tile of r rows takes at once */
+#define QNP(r) ((r) == 1 ? 2 : 1) /* panels that a tile of r rows takes at once */
 
 #define vi_xor(a, b)      _mm256_xor_si256(a, b)
 #define vi_mul(a, b)      _mm256_mullo_epi32(a, b)
 #define vi_shuffle8(a, i) _mm256_shuffle_epi8(a, i)
 #define vi_sub8(a, b)     _mm256_sub_epi8(a, b)
+#define vi_store(p, a)    _mm256_storeu_si256((__m256i *)(void *)(p), a)
 #define vi_set1_8(x)      _mm256_set1_epi8((char)(x))
 /* 16 bytes in every 128-bit block. */
 #define vi_dup16(p) _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(const void *)(p)))

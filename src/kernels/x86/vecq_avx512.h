@@ -11,6 +11,7 @@
 #define vi_mul(a, b)      _mm512_mullo_epi32(a, b)
 #define vi_shuffle8(a, i) _mm512_shuffle_epi8(a, i)
 #define vi_sub8(a, b)     _mm512_sub_epi8(a, b)
+#define vi_store(p, a)    _mm512_storeu_si512((void *)(p), a)
 #define vi_set1_8(x)      _mm512_set1_epi8((char)(x))
 /* 16 bytes in every 128-bit block. */
 #define vi_dup16(p) _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)(const void *)(p)))

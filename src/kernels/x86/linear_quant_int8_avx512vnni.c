@@ -1,0 +1,10 @@
+/* kernels/x86/linear_quant_int8_avx512vnni.c - quantised weights times int8 rows at this level:
+ * linear_quant_int8.inc with its vectors. */
+#include "kernels/x86/vecq_avx512.h"
+
+#include "cpu/cpu.h"
+#include "kernels/x86/vmath.inc"
+#include "kernels/x86/linear_quant_int8.inc"
+
+INT8_KERNEL(q4x8, avx512vnni_p32, (EW_CPU_AVX2 | EW_CPU_AVX512 | EW_CPU_AVX512VNNI))
+INT8_KERNEL(q8x8, avx512vnni_p32, (EW_CPU_AVX2 | EW_CPU_AVX512 | EW_CPU_AVX512VNNI))
