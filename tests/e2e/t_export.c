@@ -1,5 +1,6 @@
 /* Export, import, run: the logits are those of the direct path, bit for bit, in both forms of the
- * attention op, for every family of tests/golden and for models/tiny. */
+ * attention op, for every family of tests/golden, for models/tiny and for quantised copies of it.
+ */
 #include <dirent.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -14,14 +15,16 @@
 #include "edgewise/build.h"
 #include "edgewise/graph.h"
 #include "edgewise/onnx.h"
+#include "edgewise/quantize.h"
 #include "edgewise/runtime.h"
+#include "os/os.h"
 
 #define FAMILIES EW_SOURCE_DIR "/tests/golden/families"
 #define WORK     EW_BINARY_DIR "/test-export"
 #define N_IDS    24
 
 /* Logits of three steps: a prefill, a second chunk, one token. */
-static float *logits_of(const char *model, uint32_t *vocab)
+static float *logits_of(const char *model, ew_activations activations, uint32_t *vocab)
 {
     ew_build_opts opts = EW_BUILD_OPTS_INIT;
     ew_runtime_opts ro = EW_RUNTIME_OPTS_INIT;
@@ -33,6 +36,7 @@ static float *logits_of(const char *model, uint32_t *vocab)
     uint32_t at = 0;
 
     opts.flags = EW_BUILD_NO_TIMING | EW_BUILD_ALL_LOGITS;
+    opts.activations = activations;
     opts.max_kv_len = 64;
     opts.max_input_len = 32;
     ro.n_threads = 1;
@@ -53,31 +57,34 @@ static float *logits_of(const char *model, uint32_t *vocab)
     return out;
 }
 
-static void export_model(const char *model, const char *dir, uint32_t flags)
+static void export_model(const char *model, ew_activations activations, const char *dir,
+                         uint32_t flags)
 {
+    ew_checkpoint_opts opts = EW_CHECKPOINT_OPTS_INIT;
     ew_onnx_save_opts save = EW_ONNX_SAVE_OPTS_INIT;
     ew_graph *g = NULL;
     ew_error err = { 0 };
 
     save.flags = flags;
-    if (ew_graph_from_checkpoint(model, NULL, &g, &err) || ew_graph_save_onnx(g, dir, &save, &err))
+    opts.activations = activations;
+    if (ew_graph_from_checkpoint(model, &opts, &g, &err) || ew_graph_save_onnx(g, dir, &save, &err))
         fail_msg("%s: %s", model, err.text);
     ew_graph_destroy(g);
 }
 
-static void check_model(const char *model)
+static void check_model_as(const char *model, ew_activations activations)
 {
     static const uint32_t forms[2] = { 0, EW_ONNX_SPLIT_QKV };
     uint32_t vocab, same_vocab;
-    float *const want = logits_of(model, &vocab);
+    float *const want = logits_of(model, activations, &vocab);
     double size = 0;
 
     for (size_t i = 0; i < (size_t)N_IDS * vocab; i++)
         size += (double)(want[i] * want[i]);
     assert_true(size > 0); /* not a comparison of nothing */
     for (size_t f = 0; f < 2; f++) {
-        export_model(model, WORK "/onnx", forms[f]);
-        float *const got = logits_of(WORK "/onnx", &same_vocab);
+        export_model(model, activations, WORK "/onnx", forms[f]);
+        float *const got = logits_of(WORK "/onnx", EW_ACTIVATIONS_EXACT, &same_vocab);
 
         assert_int_equal(vocab, same_vocab);
         for (size_t i = 0; i < (size_t)N_IDS * vocab; i++)
@@ -88,6 +95,47 @@ static void check_model(const char *model)
         free(got);
     }
     free(want);
+}
+
+static void check_model(const char *model)
+{
+    check_model_as(model, EW_ACTIVATIONS_EXACT);
+}
+
+/* The int4 plugin, DequantizeLinear with rows, blocks and zero points, two levels, exponents; x as
+ * it is and rounded as the checkpoint says. */
+static void test_quantised(void **state)
+{
+    static const struct {
+        const char *scheme, *method;
+        uint32_t group;
+        bool asymmetric;
+        bool rounds_x; /* its config declares activations that its tensors have scales for */
+    } cases[] = {
+        { "int4", "rtn", 128, false, false }, { "int4", "rtn", 32, true, false },
+        { "int8", NULL, 0, false, true },     { "fp8", NULL, 0, false, true },
+        { "nvfp4", NULL, 0, false, false },   { "mxfp4", NULL, 0, false, false },
+    };
+    static const char dir[] = WORK "/quantised";
+    ew_error err = { 0 };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        ew_quantize_opts opts = EW_QUANTIZE_OPTS_INIT;
+
+        opts.scheme = cases[i].scheme;
+        opts.method = cases[i].method;
+        opts.group = cases[i].group;
+        opts.asymmetric = cases[i].asymmetric;
+        opts.calibration_tokens = 256;
+        ew_dir_remove(dir);
+        if (ew_quantize(EW_SOURCE_DIR "/models/tiny", dir, &opts, NULL, &err))
+            fail_msg("%s: %s", cases[i].scheme, err.text);
+        check_model_as(dir, EW_ACTIVATIONS_EXACT);
+        if (cases[i].rounds_x)
+            check_model_as(dir, EW_ACTIVATIONS_DECLARED);
+    }
+    ew_dir_remove(dir);
 }
 
 static void test_tiny(void **state)
@@ -122,6 +170,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_tiny),
+        cmocka_unit_test(test_quantised),
         cmocka_unit_test(test_families),
     };
 
