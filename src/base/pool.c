@@ -16,6 +16,7 @@
 /* A sleep and its wake cost 5 to 50 us of latency: spinning about as long is at most twice the best
  * choice. Between runs a thread waits for sampling, which takes longer than a late partner. */
 #define SPIN_BARRIER_NS 50000u
+#define SPIN_LEAST_NS   3000u /* where spinning was in vain again and again: others want the core */
 #define SPIN_RUN_NS     100000u
 #define PAUSES          32 /* between looks at the clock */
 #define CURSOR_BITS     16
@@ -27,10 +28,11 @@ struct worker {
     struct ew_thread *thread;
     uint64_t barriers; /* passed so far; own thread only, as n_stolen */
     uint64_t n_stolen;
+    uint64_t spin_ns;          /* at barriers: halved by a vain spin, doubled by one that paid */
     _Atomic uint64_t n_sleeps; /* counts between runs too, when others may read it */
     unsigned index, core;
     bool pinned;
-    char pad[128 - 8 * 7 - 8];
+    char pad[128 - 8 * 8 - 8];
 };
 
 struct ew_pool {
@@ -64,33 +66,35 @@ static const uint32_t *futex_of(const _Atomic uint32_t *word)
     return (const uint32_t *)(const void *)word;
 }
 
-/* Returns the word's value once it is not `seen`. */
-static uint32_t wait_change(struct worker *w, const _Atomic uint32_t *word, uint32_t seen,
-                            uint64_t spin_ns)
+/* True once the word is not `seen`, false after spin_ns. */
+static bool spin_change(const _Atomic uint32_t *word, uint32_t seen, uint64_t spin_ns)
 {
-    struct ew_pool *const p = w->pool;
-    uint32_t now = atomic_load_explicit(word, memory_order_acquire);
     uint64_t start = 0;
 
-    while (now == seen && p->spins) {
-        const uint64_t ns = ew_clock_ns();
+    for (;;) {
+        uint64_t ns;
 
+        for (int i = 0; i < PAUSES; i++) {
+            if (atomic_load_explicit(word, memory_order_acquire) != seen)
+                return true;
+            cpu_pause();
+        }
+        ns = ew_clock_ns();
         start = start ? start : ns;
         if (ns - start > spin_ns)
-            break;
-        for (int i = 0; i < PAUSES && now == seen; i++) {
-            cpu_pause();
-            now = atomic_load_explicit(word, memory_order_acquire);
-        }
+            return false;
     }
-    if (now != seen)
-        return now;
+}
+
+static void sleep_change(struct worker *w, const _Atomic uint32_t *word, uint32_t seen)
+{
+    struct ew_pool *const p = w->pool;
+
     atomic_fetch_add_explicit(&w->n_sleeps, 1, memory_order_relaxed);
     atomic_fetch_add(&p->sleepers, 1);
-    while ((now = atomic_load(word)) == seen)
+    while (atomic_load(word) == seen)
         ew_wait_word(futex_of(word), seen);
     atomic_fetch_sub(&p->sleepers, 1);
-    return now;
 }
 
 /* Sets the word and wakes who sleeps. Sequentially consistent on both sides: either the sleeper
@@ -113,7 +117,13 @@ void ew_pool_barrier(struct ew_pool *p, unsigned i_thread)
         atomic_store_explicit(&p->arrived, 0, memory_order_relaxed);
         publish(p, &p->epoch, seen + 1);
     } else {
-        (void)wait_change(w, &p->epoch, seen, SPIN_BARRIER_NS);
+        const bool paid = p->spins && spin_change(&p->epoch, seen, w->spin_ns);
+
+        if (!paid)
+            sleep_change(w, &p->epoch, seen);
+        w->spin_ns = paid ? w->spin_ns * 2 : w->spin_ns / 2;
+        w->spin_ns = w->spin_ns > SPIN_BARRIER_NS ? SPIN_BARRIER_NS : w->spin_ns;
+        w->spin_ns = w->spin_ns < SPIN_LEAST_NS ? SPIN_LEAST_NS : w->spin_ns;
     }
 }
 
@@ -124,7 +134,9 @@ static void worker_main(void *arg)
     uint32_t seen = 0;
 
     for (;;) {
-        seen = wait_change(w, &p->run_word, seen, SPIN_RUN_NS);
+        if (!p->spins || !spin_change(&p->run_word, seen, SPIN_RUN_NS))
+            sleep_change(w, &p->run_word, seen);
+        seen = atomic_load_explicit(&p->run_word, memory_order_acquire);
         if (seen & 1u)
             return;
         p->fn(p->arg, w->index, p->n_threads);
@@ -298,7 +310,7 @@ ew_status ew_pool_create(unsigned n_threads, struct ew_pool **out, ew_error *err
         return ew_fail(err, EW_STATUS_NO_MEMORY, "thread pool");
     }
     for (unsigned i = 0; i < n_threads; i++)
-        p->workers[i] = (struct worker){ .pool = p, .index = i };
+        p->workers[i] = (struct worker){ .pool = p, .index = i, .spin_ns = SPIN_BARRIER_NS };
     /* The count is what a running worker divides by: set before the first run, wound back if a
      * start fails. */
     for (unsigned i = 1; i < n_threads; i++) {
