@@ -224,15 +224,16 @@ typedef struct ew_layer_row {
 } ew_layer_row;
 /* A projection, on exactly the reference's input of it. */
 typedef struct ew_site_row {
-    char name[128];                 /* "model.layers.3.mlp.down_proj" */
-    int32_t layer;                  /* -1: outside the layers */
-    double error;                   /* relative, as above */
-    double gain;                    /* slope of its output on the reference's: 1 but for noise */
-    double gain_error;              /* its standard error, from how channels differ */
+    char name[128];     /* "model.layers.3.mlp.down_proj" */
+    int32_t layer;      /* -1: outside the layers */
+    double error;       /* relative, as above */
+    double gain;        /* slope of its output on the reference's: 1 but for noise */
+    double gain_error;  /* its standard error, from how channels differ */
+    double gain_folded; /* the slope when the reference's input gets the scales of the model's own:
+                           AWQ and SmoothQuant scale columns and undo it in what feeds them */
     double usual_gain, usual_error; /* of its kind */
     double score;                   /* robust deviations from them; suspicious from 5 */
-    bool folded; /* its channels are scaled (AWQ, SmoothQuant): what reads them undoes it, so its
-                    gain is judged there */
+    bool folded; /* its channels are scaled by numbers of their own; the error is without them */
     bool suspicious;
     char why[128]; /* "gain 1.0200, others 0.9997 +- 0.0008"; "" when not suspicious */
 } ew_site_row;

@@ -4,8 +4,7 @@
  * First pass: both models on their own; the residual streams beside each other. Second pass: the
  * model is cut (eval/probe.h) and gets the reference's stream at every place, so that each half of
  * a layer shows its own error alone; projections whose input is made inside the half get the
- * reference's input too. Some quantisers scale columns of a projection and undo that in what feeds
- * it; where the model's own input shows such scales, the reference's input is given with them. */
+ * reference's input too, once as it is and once scaled by channel as the model's own input is. */
 #include "eval/layers.h"
 
 #include <math.h>
@@ -33,7 +32,7 @@ struct layers {
     struct ew_match *adds;    /* [n_stations] cut: what the half adds to it */
     struct ew_match *sites;   /* [n_sites] */
     struct ew_match *inputs;  /* [n_sites] alone ones: the model's own input, first window */
-    bool *in_folded;          /* [n_sites] */
+    struct ew_match *refed;   /* [n_sites] alone ones: with those inputs' scales */
     uint64_t n_same;
     ew_layers_result *out;
 };
@@ -130,12 +129,13 @@ static ew_status make_sums(struct layers *l, ew_error *err)
     EW_TRY(make_stations(&l->adds, r->n_stations, r->hidden, err));
     l->sites = ew_mem_calloc(EW_MEM_EVAL, r->n_sites, sizeof(*l->sites));
     l->inputs = ew_mem_calloc(EW_MEM_EVAL, r->n_sites, sizeof(*l->inputs));
-    l->in_folded = ew_mem_calloc(EW_MEM_EVAL, r->n_sites, sizeof(*l->in_folded));
-    if (!l->sites || !l->inputs || !l->in_folded)
+    l->refed = ew_mem_calloc(EW_MEM_EVAL, r->n_sites, sizeof(*l->refed));
+    if (!l->sites || !l->inputs || !l->refed)
         return ew_fail(err, EW_STATUS_NO_MEMORY, "sums of %u projections", r->n_sites);
     for (uint32_t i = 0; i < r->n_sites; i++) {
         EW_TRY(ew_match_init(&l->sites[i], r->sites[i].width, err));
         EW_TRY(ew_match_init(&l->inputs[i], r->sites[i].alone ? r->sites[i].input_width : 0, err));
+        EW_TRY(ew_match_init(&l->refed[i], r->sites[i].alone ? r->sites[i].width : 0, err));
     }
     return EW_STATUS_OK;
 }
@@ -197,41 +197,48 @@ static void give_stations(struct layers *l, uint32_t n)
                (size_t)n * l->reference.hidden * sizeof(float));
 }
 
-static void give_input(struct layers *l, uint32_t i, uint32_t n)
+/* scaled: by channel, as the model's own input is. */
+static void give_input(struct layers *l, uint32_t i, uint32_t n, bool scaled)
 {
     const uint32_t width = l->reference.sites[i].input_width;
     const float *const from = ew_probe_data(&l->reference, l->reference.sites[i].in_seen);
     float *const to = ew_probe_data(&l->model, l->model.sites[i].in_given);
 
     for (uint32_t c = 0; c < width; c++) {
-        const float gain = l->in_folded[i] ? (float)ew_match_channel_gain(&l->inputs[i], c) : 1.0f;
+        const float gain = scaled ? (float)ew_match_channel_gain(&l->inputs[i], c) : 1.0f;
 
         for (uint32_t t = 0; t < n; t++)
             to[(size_t)t * width + c] = gain * from[(size_t)t * width + c];
     }
 }
 
-/* After the first run of the first window: which inputs have scales of their own. */
-static ew_status find_folds(struct layers *l, uint32_t n, bool *any, ew_error *err)
-{
-    *any = false;
-    for (uint32_t i = 0; i < l->n_sites; i++) {
-        if (!l->model.sites[i].alone)
-            continue;
-        ew_match_add(&l->inputs[i], ew_probe_data(&l->model, l->model.sites[i].in_seen),
-                     ew_probe_data(&l->reference, l->reference.sites[i].in_seen), NULL, n);
-        EW_TRY(ew_match_is_folded(&l->inputs[i], &l->in_folded[i], err));
-        *any = *any || l->in_folded[i];
-    }
-    return EW_STATUS_OK;
-}
-
-static ew_status run_cut(struct layers *l, uint32_t n, ew_error *err)
+static ew_status run_cut(struct layers *l, uint32_t n, bool scaled, ew_error *err)
 {
     for (uint32_t i = 0; i < l->n_sites; i++)
         if (l->model.sites[i].alone)
-            give_input(l, i, n);
+            give_input(l, i, n, scaled);
     return ew_probe_run(&l->model, n, err);
+}
+
+/* Projections on the reference's input; alone ones again with the scales of the model's own, which
+ * the first window tells. */
+static ew_status compare_sites(struct layers *l, uint32_t n, bool first, ew_error *err)
+{
+    for (uint32_t i = 0; i < l->n_sites; i++) {
+        const struct ew_probe_site *const s = &l->model.sites[i], *const r = &l->reference.sites[i];
+
+        ew_match_add(&l->sites[i], ew_probe_data(&l->model, s->alone ? s->out_alone : s->out),
+                     ew_probe_data(&l->reference, r->out), NULL, n);
+        if (s->alone && first)
+            ew_match_add(&l->inputs[i], ew_probe_data(&l->model, s->in_seen),
+                         ew_probe_data(&l->reference, r->in_seen), NULL, n);
+    }
+    EW_TRY(run_cut(l, n, true, err));
+    for (uint32_t i = 0; i < l->n_sites; i++)
+        if (l->model.sites[i].alone)
+            ew_match_add(&l->refed[i], ew_probe_data(&l->model, l->model.sites[i].out_alone),
+                         ew_probe_data(&l->reference, l->reference.sites[i].out), NULL, n);
+    return EW_STATUS_OK;
 }
 
 static ew_status compare_cut(struct layers *l, const int32_t *ids, uint32_t n, bool first,
@@ -240,14 +247,7 @@ static ew_status compare_cut(struct layers *l, const int32_t *ids, uint32_t n, b
     EW_TRY(ew_probe_embed(&l->reference, ids, n, err));
     EW_TRY(ew_probe_run(&l->reference, n, err));
     give_stations(l, n);
-    EW_TRY(run_cut(l, n, err));
-    if (first) {
-        bool any;
-
-        EW_TRY(find_folds(l, n, &any, err));
-        if (any)
-            EW_TRY(run_cut(l, n, err));
-    }
+    EW_TRY(run_cut(l, n, false, err));
     for (uint32_t i = 1; i < l->n_stations; i++) {
         const float *const y = ew_probe_data(&l->model, l->model.stations[i]);
         const float *const x = ew_probe_data(&l->reference, l->reference.stations[i]);
@@ -256,13 +256,7 @@ static ew_status compare_cut(struct layers *l, const int32_t *ids, uint32_t n, b
         ew_match_add(&l->halves[i], y, x, NULL, n);
         ew_match_add(&l->adds[i], y, x, base, n);
     }
-    for (uint32_t i = 0; i < l->n_sites; i++) {
-        const struct ew_probe_site *const s = &l->model.sites[i];
-
-        ew_match_add(&l->sites[i], ew_probe_data(&l->model, s->alone ? s->out_alone : s->out),
-                     ew_probe_data(&l->reference, l->reference.sites[i].out), NULL, n);
-    }
-    return EW_STATUS_OK;
+    return compare_sites(l, n, first, err);
 }
 
 static ew_status run_pass(struct layers *l, bool cut, ew_error *err)
@@ -295,15 +289,21 @@ static ew_status run_pass(struct layers *l, bool cut, ew_error *err)
 
 /* ---- figures ---- */
 
+/* refed: NULL or empty when the site's input is the stream. */
 static ew_status fill_site(ew_site_row *row, const char *name, int32_t layer,
-                           const struct ew_match *m, ew_error *err)
+                           const struct ew_match *m, const struct ew_match *refed, ew_error *err)
 {
     (void)snprintf(row->name, sizeof(row->name), "%s", name);
     row->layer = layer;
     EW_TRY(ew_match_is_folded(m, &row->folded, err));
     row->error = row->folded ? ew_match_error_unfolded(m) : ew_match_error(m);
-    row->gain = row->folded ? 1 : ew_match_gain(m);
-    row->gain_error = row->folded ? 0 : ew_match_gain_error(m);
+    row->gain = row->gain_folded = ew_match_gain(m);
+    row->gain_error = ew_match_gain_error(m);
+    if (refed && refed->width) {
+        row->error = fmin(row->error, ew_match_error(refed));
+        row->gain_folded = ew_match_gain(refed);
+        row->gain_error = ew_match_gain_error(refed);
+    }
     return EW_STATUS_OK;
 }
 
@@ -317,10 +317,10 @@ static ew_status fill_result(struct layers *l, ew_error *err)
     out->sites = ew_mem_calloc(EW_MEM_EVAL, out->n_sites, sizeof(*out->sites));
     if (!out->layers || !out->sites)
         return ew_fail(err, EW_STATUS_NO_MEMORY, "a table of %u projections", out->n_sites);
-    EW_TRY(fill_site(&out->sites[0], "model.embed_tokens", -1, &l->embedding, err));
+    EW_TRY(fill_site(&out->sites[0], "model.embed_tokens", -1, &l->embedding, NULL, err));
     for (uint32_t i = 0; i < l->n_sites; i++)
         EW_TRY(fill_site(&out->sites[i + 1], l->reference.sites[i].name,
-                         l->reference.sites[i].layer, &l->sites[i], err));
+                         l->reference.sites[i].layer, &l->sites[i], &l->refed[i], err));
     for (uint32_t i = 0; i < out->n_layers; i++) {
         ew_layer_row *const row = &out->layers[i];
         const uint32_t a = 2 * i + 1, m = a + 1;
@@ -368,7 +368,7 @@ static void layers_deinit(struct layers *l)
     drop_matches(l->adds, l->n_stations);
     drop_matches(l->sites, l->n_sites);
     drop_matches(l->inputs, l->n_sites);
-    ew_mem_free(l->in_folded);
+    drop_matches(l->refed, l->n_sites);
     ew_mem_free(l->ids);
 }
 

@@ -199,6 +199,7 @@ static void fill_sites(ew_layers_result *r, ew_site_row *sites, ew_layer_row *la
     for (uint32_t i = 0; i < 2 * n; i++) {
         sites[i].layer = (int32_t)(i / 2);
         sites[i].gain = (i % 2 ? 0.990 : 1.001) + 0.001 * (double)noise(&seed);
+        sites[i].gain_folded = sites[i].gain;
         sites[i].error = (i % 2 ? 0.08 : 0.05) * (1 + 0.2 * (double)noise(&seed));
         snprintf(sites[i].name, sizeof(sites[i].name), "model.layers.%u.%s", i / 2, kinds[i % 2]);
         layers[i / 2].added = 0.01 * (1 + i / 2);
@@ -228,6 +229,7 @@ static void test_judge(void **state)
     for (uint32_t bad = 0; bad < 24; bad++) { /* a wrong scale, anywhere */
         fill_sites(&r, sites, layers, 12);
         sites[bad].gain *= 1.02;
+        sites[bad].gain_folded *= 1.02;
         assert_int_equal(ew_layers_judge(&r, &err), 0);
         assert_int_equal(r.n_suspicious, 1);
         assert_true(sites[bad].suspicious && layers[bad / 2].suspicious);
@@ -238,8 +240,7 @@ static void test_judge(void **state)
     fill_sites(&r, sites, layers, 12);
     sites[5].error *= 6;
     sites[9].gain = NAN;
-    sites[3].folded = true; /* its gain means nothing */
-    sites[3].gain = 4;
+    sites[3].gain = 4; /* columns scaled, and undone in what feeds them */
     assert_int_equal(ew_layers_judge(&r, &err), 0);
     assert_int_equal(r.n_suspicious, 2);
     assert_true(sites[5].suspicious && sites[9].suspicious && !sites[3].suspicious);

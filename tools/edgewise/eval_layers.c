@@ -20,12 +20,12 @@ static json_t *layer_json(const ew_layer_row *l)
 
 static json_t *site_json(const ew_site_row *s)
 {
-    return json_pack("{s:s, s:i, s:o, s:o, s:o, s:o, s:o, s:o, s:b, s:b, s:s}", "name", s->name,
-                     "layer", s->layer, "error", eval_real(s->error), "gain", eval_real(s->gain),
-                     "gain_error", eval_real(s->gain_error), "usual_error",
-                     eval_real(s->usual_error), "usual_gain", eval_real(s->usual_gain), "score",
-                     eval_real(s->score), "folded", s->folded, "suspicious", s->suspicious, "why",
-                     s->why);
+    return json_pack("{s:s, s:i, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:b, s:b, s:s}", "name",
+                     s->name, "layer", s->layer, "error", eval_real(s->error), "gain",
+                     eval_real(s->gain), "gain_error", eval_real(s->gain_error), "gain_folded",
+                     eval_real(s->gain_folded), "usual_error", eval_real(s->usual_error),
+                     "usual_gain", eval_real(s->usual_gain), "score", eval_real(s->score), "folded",
+                     s->folded, "suspicious", s->suspicious, "why", s->why);
 }
 
 static json_t *to_json(const ew_layers_result *r)
