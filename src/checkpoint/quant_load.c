@@ -312,7 +312,8 @@ static ew_status take_scales(struct ew_qx_job *j, ew_error *err)
 
     if (s->grains == EW_QX_GROUP)
         EW_TRY(check_divides(j, "columns", j->k, s->group, err));
-    snprintf(want, sizeof(want), "[%zu,%zu]", blocks[0], blocks[1]);
+    const bool columns = s->layout == EW_QX_AWQ || s->layout == EW_QX_GPTQ;
+    snprintf(want, sizeof(want), "[%zu,%zu]", blocks[columns], blocks[!columns]);
     if (!t)
         return missing(j, j->scales_name, want, err);
     for (size_t i = 0; i < EW_COUNT(grains) && !grain; i++)

@@ -106,8 +106,6 @@ static void no_key_is_ignored(void **state)
     expect("{\"use_parallel_residual\": false}", EW_STATUS_OK, NULL);
     expect("{\"sliding_window\": 4}", EW_STATUS_UNSUPPORTED, "sliding_window");
     expect("{\"partial_rotary_factor\": 0.5}", EW_STATUS_UNSUPPORTED, "partial_rotary_factor");
-    expect("{\"quantization_config\": {\"quant_method\": \"awq\"}}", EW_STATUS_UNSUPPORTED,
-           "quantization_config");
     expect("{\"layer_types\": [\"full_attention\", \"sliding_attention\"]}", EW_STATUS_UNSUPPORTED,
            "layer_types");
     expect("{\"layer_types\": [\"full_attention\", \"full_attention\"]}", EW_STATUS_OK, NULL);
