@@ -140,6 +140,8 @@ static const char *judge(const struct ck_problem *p, size_t m, size_t n, float g
         slack = slack * (fabs(up) + up_slack) + up_slack * fabs(y) + 4e-7 * fabs(y * up);
         if (isinf(up) && fabs(y) < 1e-30)
             return ""; /* NaN or inf: it hangs on whether the gate underflowed to zero */
+        if ((isfinite(y) && fabs(y) > 1e37) || (isfinite(up) && fabs(up) > 1e37))
+            return ""; /* f32 does not hold this factor, whatever the product is */
         y *= up;
     }
     if (p->s.has_residual)
