@@ -16,7 +16,7 @@ extern "C" {
 typedef struct ew_quantize_opts {
     uint32_t struct_size;
     const char *scheme;           /* "int8", "int4", "gptq", "fp8", "nvfp4", "mxfp4" */
-    const char *method;           /* int4: "awq" (default) or "rtn" */
+    const char *method;           /* int4: "awq" (default), "awq+gptq" or "rtn" */
     uint32_t group;               /* int4, gptq: 32, 64 or 128; 0: 128 */
     uint32_t bits;                /* gptq: 4 or 8; 0: 4 */
     bool asymmetric;              /* int4, gptq: zero points */
@@ -28,6 +28,8 @@ typedef struct ew_quantize_opts {
     uint32_t n_overrides;         /* at most 64 */
     const char *calibration;      /* UTF-8 text; NULL: the built-in one */
     size_t calibration_len;
+    const int32_t *calibration_ids; /* tokens instead of a text; needs no tokenizer. NULL: none */
+    size_t n_calibration_ids;
     uint32_t calibration_tokens; /* 0: 4096, or what the text has */
     uint32_t n_threads;          /* 0: one per core */
     ew_progress progress;

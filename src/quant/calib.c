@@ -81,10 +81,9 @@ static ew_status embed_ids(struct ew_q_run *r, const int32_t *ids)
     return EW_STATUS_OK;
 }
 
-static ew_status start_hidden(struct ew_q_run *r, const struct ew_buf *ids)
+static ew_status start_hidden(struct ew_q_run *r, const int32_t *ids, size_t have)
 {
-    const size_t want = r->options->raw->calibration_tokens;
-    const size_t have = ids->len / sizeof(int32_t), cap = want ? want : N_TOKENS;
+    const size_t want = r->options->raw->calibration_tokens, cap = want ? want : N_TOKENS;
     size_t n = have < cap ? have : cap, seq = SEQ_LEN;
 
     if (have < MIN_TOKENS || n < MIN_TOKENS)
@@ -93,7 +92,7 @@ static ew_status start_hidden(struct ew_q_run *r, const struct ew_buf *ids)
     seq = (size_t)r->spec.max_position < seq ? (size_t)r->spec.max_position : seq;
     r->seq_len = n < seq ? n : seq;
     r->n_tokens = n / r->seq_len * r->seq_len;
-    return embed_ids(r, (const int32_t *)(const void *)ids->data);
+    return embed_ids(r, ids);
 }
 
 ew_status ew_q_calib_open(struct ew_q_run *r)
@@ -104,18 +103,21 @@ ew_status ew_q_calib_open(struct ew_q_run *r)
     struct ew_buf ids;
     ew_status s;
 
-    EW_TRY(ew_tokenizer_load(r->dir, &t, r->err));
-    ew_buf_init(&ids, EW_MEM_CHECKPOINT, (size_t)1 << 30);
-    if (o->calibration)
-        s = append_ids(r, &ids, t, o->calibration, o->calibration_len, EW_ENCODE_SPECIAL);
-    else
-        s = builtin_ids(r, t, &ids);
-    if (!s)
-        s = start_hidden(r, &ids);
-    ew_buf_deinit(&ids);
-    ew_tokenizer_destroy(t);
-    if (s)
-        return s;
+    if (o->calibration_ids) {
+        EW_TRY(start_hidden(r, o->calibration_ids, o->n_calibration_ids));
+    } else {
+        EW_TRY(ew_tokenizer_load(r->dir, &t, r->err));
+        ew_buf_init(&ids, EW_MEM_CHECKPOINT, (size_t)1 << 30);
+        if (o->calibration)
+            s = append_ids(r, &ids, t, o->calibration, o->calibration_len, EW_ENCODE_SPECIAL);
+        else
+            s = builtin_ids(r, t, &ids);
+        if (!s)
+            s = start_hidden(r, (const int32_t *)(const void *)ids.data, ids.len / sizeof(int32_t));
+        ew_buf_deinit(&ids);
+        ew_tokenizer_destroy(t);
+        EW_TRY(s);
+    }
     r->tap_width[EW_Q_TAP_ATTN] = r->tap_width[EW_Q_TAP_MLP] = (size_t)d->hidden;
     r->tap_width[EW_Q_TAP_O] = (size_t)(d->n_heads * d->head_dim);
     r->tap_width[EW_Q_TAP_DOWN] = (size_t)d->inter;

@@ -87,12 +87,14 @@ static float stored_scale(const struct ew_q_format *f, float s)
 
 int16_t ew_q_encode(const struct ew_q_format *f, float v, float scale, uint8_t zero)
 {
+    const float half = f->asymmetric ? (float)(1 << (f->bits - 1)) : 0; /* rounds signed codes */
     float lo, hi;
 
     switch (f->kind) {
     case EW_Q_INT:
         int_range(f, &lo, &hi);
-        return (int16_t)clamp(nearest(clamp(v / scale, -1e6f, 1e6f)) + (float)zero, lo, hi);
+        v = clamp(v / scale, -1e6f, 1e6f) + ((float)zero - half);
+        return (int16_t)clamp(nearest(v) + half, lo, hi);
     case EW_Q_FP8:
         return ew_f32_to_f8e4m3(v / scale, 1);
     default:
@@ -187,8 +189,8 @@ static void fit_int(const struct ew_q_format *f, const float *w, const float *im
         max = -min > max ? -min : max;
         min = -max;
     }
-    *zero = 0;
-    *scale = 1;
+    *zero = f->asymmetric ? (uint8_t)(1 << (f->bits - 1)) : 0;
+    *scale = FLT_EPSILON; /* of a block of zeros, as compressed-tensors has it */
     if (max - min < FLT_MIN * levels)
         return;
     for (int step = 0; step < (search ? 28 : 1); step++) {
@@ -222,7 +224,7 @@ static float mxfp4_scale(float amax)
     const uint32_t bits = (ew_f32_bits(amax) + (1u << 21)) & 0x7f800000u;
     const int exponent = (int)(bits >> 23) - 127 - 2;
 
-    return ldexpf(1, exponent < -126 ? -126 : exponent);
+    return ldexpf(1, exponent < -127 ? -127 : exponent);
 }
 
 static void fit_fp4(const struct ew_q_format *f, const float *w, const float *importance, size_t n,
@@ -264,7 +266,7 @@ void ew_q_fit(const struct ew_q_format *f, const float *w, const float *importan
         extent(w, n, &min, &max);
         max = -min > max ? -min : max;
         *scale = stored_scale(f, max / FP8_MAX);
-        *scale = *scale >= FLT_MIN ? *scale : 1;
+        *scale = *scale >= FLT_MIN ? *scale : FLT_EPSILON;
     } else {
         fit_fp4(f, w, importance, n, global, search, scale);
     }

@@ -213,7 +213,7 @@ static ew_status round_module(struct ew_q_run *r, const struct ew_q_module *m, c
         s = make_hessian(r, m, x, &a);
     rtn.importance = a.diagonal;
     rtn.search = rtn.search || a.diagonal;
-    if (!s && a.diagonal && m->scheme.method == EW_Q_GPTQ)
+    if (!s && a.diagonal && (m->scheme.method == EW_Q_GPTQ || m->scheme.compensate))
         s = compensate(r, m, &a, w, q);
     else if (!s)
         ew_q_parallel(r, m->n, rtn_rows, &rtn);

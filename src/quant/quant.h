@@ -25,6 +25,7 @@ struct ew_q_scheme {
     bool smooth;      /* fold activation outliers into the norm before (SmoothQuant) */
     bool activations; /* the metadata asks for quantised activations */
     bool act_order;
+    bool compensate; /* AWQ: round as GPTQ does */
 };
 
 /* Options, read and checked. Strings are borrowed from ew_quantize_opts. */

@@ -32,9 +32,11 @@ static ew_status parse_int4(const ew_quantize_opts *o, struct ew_q_scheme *s, ew
 {
     const char *method = o->method ? o->method : "awq";
 
-    if (strcmp(method, "awq") != 0 && strcmp(method, "rtn") != 0)
-        return ew_fail(err, EW_STATUS_INVALID_ARG, "method '%s' is not one of awq, rtn", method);
-    s->method = strcmp(method, "awq") == 0 ? EW_Q_AWQ : EW_Q_RTN;
+    s->compensate = strcmp(method, "awq+gptq") == 0;
+    if (strcmp(method, "awq") != 0 && strcmp(method, "rtn") != 0 && !s->compensate)
+        return ew_fail(err, EW_STATUS_INVALID_ARG, "method '%s' is not one of rtn, awq, awq+gptq",
+                       method);
+    s->method = strcmp(method, "rtn") == 0 ? EW_Q_RTN : EW_Q_AWQ;
     return EW_STATUS_OK;
 }
 

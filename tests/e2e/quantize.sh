@@ -1,0 +1,56 @@
+#!/bin/sh
+# `edgewise quantize`: every scheme writes a folder, twice the same; what cannot be done is refused by name; nothing is left of a
+# run that was killed or refused.
+. "$(dirname "$0")/lib.sh"
+q() {
+    out=$1
+    shift
+    works "quantize $*" "$ew" quantize models/tiny "$tmp/$out" -q -t 2 --calibration-tokens 256 "$@"
+}
+format() { value "$tmp/$1/config.json" quantization_config.format; }
+
+q int8 --scheme int8
+equal "int8" "$(format int8)" int-quantized
+q int4 --scheme int4 --group 64 --lm-head int8 --embedding int8 --kv fp8 --override '*.0.mlp.down_proj=int8' --override '*.1.self_attn.*=none'
+equal "int4" "$(format int4)" mixed-precision
+equal "a head of its own" "$(value "$tmp/int4/config.json" tie_word_embeddings)" false
+text=$("$ew" inspect "$tmp/int4/model.safetensors")
+has "packed" "$text" "layers.0.mlp.up_proj.weight_packed  dtype=i32"
+has "an override" "$text" "layers.0.mlp.down_proj.weight  dtype=i8"
+has "left out" "$text" "layers.1.self_attn.q_proj.weight  dtype=bf16"
+has "the head" "$text" "lm_head.weight_packed"
+has "the embedding" "$text" "embed_tokens.weight_packed"
+has "scales of the cache" "$text" "layers.2.self_attn.k_scale"
+q gptq --scheme gptq --group 32 --asymmetric --act-order
+has "zero points" "$("$ew" inspect "$tmp/gptq/model.safetensors")" "weight_zero_point"
+for s in fp8 nvfp4 mxfp4; do
+    q $s --scheme $s
+done
+equal "nvfp4" "$(format nvfp4)" nvfp4-pack-quantized
+works "both" "$ew" quantize models/tiny "$tmp/both" --scheme int4 --method awq+gptq -g 32 -q --calibration-tokens 256 --json
+cp "$tmp/out" "$tmp/both.json"
+within "bits a weight" "$(value "$tmp/both.json" bits_per_weight)" 4.5 0.01
+works "rtn" "$ew" quantize models/tiny "$tmp/rtn" --scheme int4 --method rtn -g 32 -q --json
+equal "modules" "$(value "$tmp/out" modules.#)" "$(value "$tmp/both.json" modules.#)"
+
+q again --scheme int4 --group 64 --lm-head int8 --embedding int8 --kv fp8 --override '*.0.mlp.down_proj=int8' --override '*.1.self_attn.*=none'
+if cmp -s "$tmp/int4/model.safetensors" "$tmp/again/model.safetensors"; then good; else bad "two runs differ"; fi
+"$ew" quantize models/tiny "$tmp/one" -q -t 1 --calibration-tokens 256 --scheme gptq -g 32 --asymmetric --act-order
+if cmp -s "$tmp/one/model.safetensors" "$tmp/gptq/model.safetensors"; then good; else bad "one thread and two differ"; fi
+
+refused "quantised already" "quantised already (compressed-tensors)" "$ew" quantize "$tmp/int8" "$tmp/no" -q --scheme int4
+refused "unknown scheme" "'int5'" "$ew" quantize models/tiny "$tmp/no" -q --scheme int5
+refused "not empty" "not empty" "$ew" quantize models/tiny "$tmp/int8" -q --scheme int4
+refused "no group" "does not divide" "$ew" quantize tests/golden/families/gemma3-softcap "$tmp/no" -q --scheme int4 --method rtn
+has "by tensor" "$(cat "$tmp/err")" "layers.0.self_attn.q_proj.weight"
+refused "little text" "to calibrate on" "$ew" quantize models/tiny "$tmp/no" -q --scheme int4 --calibration README.md --calibration-tokens 8
+refused "no checkpoint" "absent" "$ew" quantize "$tmp/absent" "$tmp/no" -q --scheme int4
+if [ -e "$tmp/no" ]; then bad "a refused run left its folder"; else good; fi
+"$ew" quantize models/tiny "$tmp/killed" -q --scheme int4 &
+pid=$!
+sleep 0.3
+kill -9 $pid 2>/dev/null
+wait $pid 2>/dev/null
+if [ -e "$tmp/killed" ] && [ ! -e "$tmp/killed/config.json" ]; then bad "half a folder"; else good; fi
+equal "nothing else was left" "$(find "$tmp" -maxdepth 1 -name '*.tmp.*' ! -name 'killed.*' | wc -l)" 0
+finish
