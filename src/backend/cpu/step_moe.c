@@ -7,6 +7,7 @@
 
 #include "backend/cpu/steps.h"
 
+#include "base/size.h"
 #include "kernels/xquant.h"
 
 struct moe_step {
@@ -27,23 +28,31 @@ struct moe_work {   /* carved from the run's shared scratch */
     int32_t *row;   /* [rows*k] row of a place */
     int32_t *first; /* [e+1] places of an expert */
     float *x, *mid, *out;
+    uint8_t *up_form, *down_form; /* x and mid in their kernels' own form, where they have one */
 };
 
 static size_t carve(uint8_t *base, const struct moe_step *m, struct moe_work *w)
 {
     const size_t rk = m->rows * m->k;
-    const size_t want[] = {
-        rk * 4,       rk * 4, rk * 4, rk * 4, (m->e + 1) * 4, rk * m->h * 4, rk * m->inner * 4,
-        rk * m->h * 4
-    };
-    void *at[8];
+    const size_t want[] = { rk * 4,
+                            rk * 4,
+                            rk * 4,
+                            rk * 4,
+                            (m->e + 1) * 4,
+                            rk * m->h * 4,
+                            rk * m->inner * 4,
+                            rk * m->h * 4,
+                            ew_linear_prepared_bytes(m->up->kernel, &m->up->format, rk, m->h),
+                            ew_linear_prepared_bytes(m->down->kernel, &m->down->format, rk,
+                                                     m->inner) };
+    void *at[EW_COUNT(want)];
     size_t off = 0;
 
-    for (int i = 0; i < 8; i++) {
+    for (size_t i = 0; i < EW_COUNT(want); i++) {
         at[i] = base ? base + off : NULL;
         off += (want[i] + 63) & ~(size_t)63;
     }
-    *w = (struct moe_work){ at[0], at[1], at[2], at[3], at[4], at[5], at[6], at[7] };
+    *w = (struct moe_work){ at[0], at[1], at[2], at[3], at[4], at[5], at[6], at[7], at[8], at[9] };
     return off;
 }
 
@@ -98,11 +107,30 @@ static void expert_linear(const struct moe_step *m, const struct moe_work *w, bo
         a.w = (up ? m->up_w : m->down_w) + e * p->expert_bytes;
         a.y = up ? w->mid + at * m->inner : w->out + at * m->h;
         a.y_stride = up ? m->inner : m->h;
+        if (p->kernel->prepare)
+            a.prepared = (up ? w->up_form : w->down_form) +
+                         at * p->kernel->prepared_row_bytes(&p->format, a.k);
         a.glu = up;
         a.format = &p->format;
         a.act = up ? m->act : EW_ACT_NONE;
         p->kernel->run(&a, (begin > lo ? begin : lo) - lo, (end < hi ? end : hi) - lo, scratch);
     }
+}
+
+/* Rows [begin, end) of x or mid: rounded in place, then in the kernel's own form. */
+static void make_form(const struct moe_step *m, const struct moe_work *w, bool up, size_t begin,
+                      size_t end)
+{
+    const struct ew_packed *p = up ? m->up : m->down;
+    const struct ew_x_rounding *round = up ? &m->up_round : &m->down_round;
+    const size_t k = (size_t)p->k;
+    float *x = up ? w->x : w->mid;
+    const struct ew_linear_args a = { .x = x, .x_stride = k, .k = k, .format = &p->format };
+
+    for (size_t r = begin; r < end && round->kind != EW_XQ_NONE; r++)
+        ew_x_round_row(round, x + r * k, x + r * k, k);
+    if (begin < end && p->kernel->prepare)
+        p->kernel->prepare(&a, begin, end, up ? w->up_form : w->down_form);
 }
 
 static void add_up(const struct moe_step *m, const struct moe_work *w, size_t begin, size_t end)
@@ -144,17 +172,15 @@ static void moe_run(const struct ew_step *s, struct ew_exec *x, unsigned phase, 
     case 2:
         ew_split_range(m->rows * m->k, 1, i, n, &begin, &end);
         for (size_t r = begin; r < end; r++)
-            ew_x_round_row(&m->up_round, w.x + r * m->h, m->x + (size_t)w.row[r] * m->h, m->h);
+            memcpy(w.x + r * m->h, m->x + (size_t)w.row[r] * m->h, m->h * sizeof(float));
+        make_form(m, &w, true, begin, end);
         break;
     case 3:
         expert_linear(m, &w, true, i, n, scratch);
         break;
     case 4:
-        if (m->down_round.kind == EW_XQ_NONE)
-            break;
         ew_split_range(m->rows * m->k, 1, i, n, &begin, &end);
-        for (size_t r = begin; r < end; r++)
-            ew_x_round_row(&m->down_round, w.mid + r * m->inner, w.mid + r * m->inner, m->inner);
+        make_form(m, &w, false, begin, end);
         break;
     case 5:
         expert_linear(m, &w, false, i, n, scratch);
