@@ -35,8 +35,8 @@ static const char *const pieces[] = {
     "        names = f.readline().strip().split(sep)\n        rows = []\n        for line in f:\n            values = "
     "line.strip().split(sep)\n            if len(values) != len(names):\n                raise ValueError(f\"{path}: "
     "{len(values)} values, wanted {len(names)}\")\n            rows.append(dict(zip(names, values)))\n    return rows\n"
-    "\n\n#include <stdio.h>\n\nint main(void)\n{\n    int sum = 0;\n\n    for (int i = 1; i <= 100; i++)\n        if (i % "
-    "3 == 0 || i % 5 == 0)\n            sum += i;\n    printf(\"%d\\n\", sum);\n    return 0;\n}\n\nSELECT name, "
+    "\n\n#include \"sum.h\"\n\nint main(void)\n{\n    int sum = 0;\n\n    for (int i = 1; i <= 100; i++)\n        if (i % "
+    "3 == 0 || i % 5 == 0)\n            sum += i;\n    return sum;\n}\n\nSELECT name, "
     "COUNT(*) AS n FROM orders WHERE year = 2024 GROUP BY name ORDER BY n DESC LIMIT 10;\n\n{\"id\": 17, \"name\": "
     "\"lamp\", \"price\": 24.90, \"tags\": [\"home\", \"light\"], \"stock\": {\"north\": 3, \"south\": 0}, \"sold\": "
     "true}\n{\"id\": 18, \"name\": \"chair\", \"price\": 79.00, \"tags\": [], \"stock\": null, \"sold\": false}\n\n",
