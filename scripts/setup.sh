@@ -3,8 +3,8 @@
 set -eu
 packages="gcc libc6-dev make cmake ninja-build pkg-config libprotobuf-c-dev protobuf-c-compiler libjansson-dev \
 libpcre2-dev libutf8proc-dev libxxhash-dev libedit-dev libcmocka-dev"
-# What only `make test` uses: the second compiler, its fuzzer and formatter.
-test_packages="clang clang-format libclang-rt-14-dev llvm-14"
+# What only `make test` uses: the second compiler, its fuzzer and formatter; the other architecture's compiler and processor.
+test_packages="clang clang-format libclang-rt-14-dev llvm-14 gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user"
 [ "${1:-}" = "--test" ] && packages="$packages $test_packages"
 
 missing=""

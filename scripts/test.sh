@@ -24,7 +24,7 @@ Stages:
   asan     AddressSanitizer and UBSan: unit tests, hostile files, a short answer
   tsan     ThreadSanitizer: pool, engine, runtime tests, an answer on two threads
   fuzz     every libFuzzer target for EW_FUZZ_SECONDS (60), two at a time
-  cross    aarch64: compiles, where a cross compiler and its headers are installed
+  cross    aarch64: compiles; its kernels and answers under qemu-user, where these tools are installed
 
 Environment: EW_JOBS (processors), EW_FUZZ_SECONDS, EW_FLIPS (byte flips of the engine file test).
 TEXT
@@ -206,6 +206,16 @@ stage_cross() {
         return
     fi
     build release && one "aarch64 compiles" scripts/check_cross.sh $cc
+    if ! command -v qemu-aarch64 >/dev/null; then
+        skip "aarch64 under qemu-user (no qemu-aarch64)"
+        return
+    fi
+    one "build aarch64 checkkern" scripts/cross_checkkern.sh $cc build-cross && one "aarch64 kernels" tests/cross/kernels.sh build-cross/checkkern
+    if ! scripts/arm64_root.sh build-arm64-root; then
+        skip "aarch64 answers (no packages for it)"
+        return
+    fi
+    build release && build aarch64 edgewise && one "aarch64 answers" tests/cross/answers.sh build-aarch64 build build-arm64-root
 }
 
 all=$SECONDS

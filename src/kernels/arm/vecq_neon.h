@@ -5,11 +5,12 @@
 
 #include "kernels/arm/vec_neon.h"
 
-#define QNP(r) ((r) <= 3 ? 2 : 1) /* panels that a tile of r rows takes at once */
+#define QNP(r) ((r) == 1 ? 4 : (r) <= 4 ? 2 : 1) /* panels that a tile of r rows takes at once */
 
-#define vi_xor(a, b) veorq_s32(a, b)
-#define vi_mul(a, b) vmulq_s32(a, b)
-#define vi_set1_8(x) vreinterpretq_s32_u8(vdupq_n_u8((uint8_t)(x)))
+#define vi_xor(a, b)   veorq_s32(a, b)
+#define vi_mul(a, b)   vmulq_s32(a, b)
+#define vi_store(p, a) vst1q_s32(p, a)
+#define vi_set1_8(x)   vreinterpretq_s32_u8(vdupq_n_u8((uint8_t)(x)))
 /* 16 bytes in every 128-bit block. */
 #define vi_dup16(p) vi_load(p)
 
@@ -71,5 +72,75 @@ ALWAYS void v_load_e5m2(const void *p, vec *lo, vec *hi)
 {
     f16_pair(vshll_n_u8(vld1_u8(p), 8), lo, hi);
 }
+
+/* Sums of products by lanes of four; w and x signed, x at least -127. Codes need no raising. */
+#define DOT_OFFSET 0
+ALWAYS veci vi_dot_operand(veci w)
+{
+    return w;
+}
+
+#if defined(__ARM_FEATURE_DOTPROD)
+
+ALWAYS veci vi_dot_bytes(veci acc, veci w, veci x)
+{
+    return vdotq_s32(acc, vreinterpretq_s8_s32(w), vreinterpretq_s8_s32(x));
+}
+
+/* acc + u0 . x0 + u1 . x1; u at most 31. */
+ALWAYS veci vi_dot_small(veci acc, veci u0, veci x0, veci u1, veci x1)
+{
+    return vi_dot_bytes(vi_dot_bytes(acc, u0, x0), u1, x1);
+}
+
+#else
+
+/* Products of 128 and 127 by twos stay in 16 bits. */
+ALWAYS veci vi_dot_bytes(veci acc, veci w, veci x)
+{
+    const int8x16_t a = vreinterpretq_s8_s32(w), b = vreinterpretq_s8_s32(x);
+    const int16x8_t lo = vmull_s8(vget_low_s8(a), vget_low_s8(b)), hi = vmull_high_s8(a, b);
+
+    return vpadalq_s16(acc, vpaddq_s16(lo, hi));
+}
+
+/* acc + u0 . x0 + u1 . x1; u at most 31. */
+ALWAYS veci vi_dot_small(veci acc, veci u0, veci x0, veci u1, veci x1)
+{
+    const int8x16_t a = vreinterpretq_s8_s32(u0), b = vreinterpretq_s8_s32(x0);
+    const int8x16_t c = vreinterpretq_s8_s32(u1), d = vreinterpretq_s8_s32(x1);
+    const int16x8_t lo =
+        vmlal_s8(vmull_s8(vget_low_s8(a), vget_low_s8(b)), vget_low_s8(c), vget_low_s8(d));
+    const int16x8_t hi = vmlal_high_s8(vmull_high_s8(a, b), c, d);
+
+    return vpadalq_s16(acc, vpaddq_s16(lo, hi));
+}
+
+#endif
+
+#if defined(__ARM_FEATURE_MATMUL_INT8)
+
+/* Sums of two rows, VL outputs each, change between by row and by pair of outputs (both rows of
+ * outputs 0 and 1, then of 2 and 3). Its own inverse. */
+#    define DOT_PAIRS 1
+ALWAYS void vi_pair(veci *a, veci *b)
+{
+    const int64x2_t x = vreinterpretq_s64_s32(*a), y = vreinterpretq_s64_s32(*b);
+
+    *a = vreinterpretq_s32_s64(vzip1q_s64(x, y));
+    *b = vreinterpretq_s32_s64(vzip2q_s64(x, y));
+}
+
+/* Paired sums plus the products of 8 columns: w0 the first four of each output, w1 the rest; x a
+ * row, the other xs bytes later. */
+ALWAYS void vi_dot_pair(veci *a, veci *b, veci w0, veci w1, const unsigned char *x, size_t xs)
+{
+    const int8x16_t x2 = vreinterpretq_s8_u8(vcombine_u8(vld1_u8(x), vld1_u8(x + xs)));
+
+    *a = vmmlaq_s32(*a, x2, vreinterpretq_s8_s32(vzip1q_s32(w0, w1)));
+    *b = vmmlaq_s32(*b, x2, vreinterpretq_s8_s32(vzip2q_s32(w0, w1)));
+}
+
+#endif
 
 #endif
