@@ -95,6 +95,10 @@ static void matrix_make(struct ck *c, struct matrix *m, const struct ew_quant_fo
 {
     const size_t groups = ew_quant_groups(f, k);
     const uint8_t equal = random_code(c, f->code, false);
+    /* e8m0 code 0, a denormal. Not with fp8 codes, whose own small values take the sums below what
+     * f32 holds to full precision. */
+    const bool tiny = f->scale == EW_DTYPE_F8E8M0 && fill == CK_EQUAL &&
+                      f->code != EW_DTYPE_F8E4M3 && f->code != EW_DTYPE_F8E5M2;
 
     m->base = (struct ew_quant_source){
         .format = *f, .name = "random", .n = n, .k = k, .read = matrix_read
@@ -106,13 +110,15 @@ static void matrix_make(struct ck *c, struct matrix *m, const struct ew_quant_fo
     for (size_t i = 0; i < n * k; i++)
         m->codes[i] = fill == CK_EQUAL ? equal : random_code(c, f->code, fill == CK_SPECIAL);
     for (size_t i = 0; i < n * groups; i++) {
-        m->scales[i] = random_scale(c, f->scale);
+        m->scales[i] = tiny ? 0x1p-127f : random_scale(c, f->scale);
         m->zeros[i] = random_zero(c, f);
         if (fill == CK_ZERO && f->zero)
             codes_at_zero(m, i / groups, i % groups);
     }
     for (size_t i = 0; i < n; i++)
-        m->row_scale[i] = f->scale == EW_DTYPE_NONE || ck_rand(c) & 1 ? 0.1f * ck_normal(c) : 1.0f;
+        m->row_scale[i] = tiny                                          ? 0x1p120f
+                          : f->scale == EW_DTYPE_NONE || ck_rand(c) & 1 ? 0.1f * ck_normal(c)
+                                                                        : 1.0f;
 }
 
 static void matrix_drop(struct matrix *m)
