@@ -9,6 +9,11 @@
 static ew_status read_bits(const struct ew_qx_config *q, const json_t *o, bool eight, int64_t *bits,
                            ew_error *err)
 {
+    const char *type;
+
+    EW_TRY(ew_json_get_str_or(o, "data_type", q->what, "int", &type, err)); /* auto-round's */
+    if (strcmp(type, "int") != 0)
+        return ew_qx_unsupported(q, "data_type", type, err);
     EW_TRY(ew_json_get_i64_or(o, "bits", q->what, 4, bits, err));
     if (*bits == 4 || (eight && *bits == 8))
         return EW_STATUS_OK;
@@ -36,6 +41,25 @@ ew_status ew_qx_read_awq(struct ew_qx_config *q, const json_t *o, ew_error *err)
                                          "lm_head",
                                          "pack_dtype",
                                          "meta",
+                                         "provider",
+                                         "autoround_version",
+                                         "batch_size",
+                                         "data_type",
+                                         "amp",
+                                         "iters",
+                                         "lr",
+                                         "minmax_lr",
+                                         "nsamples",
+                                         "seqlen",
+                                         "low_gpu_mem_usage",
+                                         "enable_minmax_tuning",
+                                         "enable_norm_bias_tuning",
+                                         "enable_quanted_input",
+                                         "gradient_accumulate_steps",
+                                         "scale_dtype",
+                                         "to_quant_block_names",
+                                         "static_attention_granularity",
+                                         "static_kv_granularity",
                                          NULL };
     struct ew_qx_scheme s = { .layout = EW_QX_AWQ,
                               .code = EW_DTYPE_I4,
@@ -162,6 +186,22 @@ ew_status ew_qx_read_gptq(struct ew_qx_config *q, const json_t *o, ew_error *err
                                          "quantizer",
                                          "provider",
                                          "autoround_version",
+                                         "data_type",
+                                         "amp",
+                                         "iters",
+                                         "lr",
+                                         "minmax_lr",
+                                         "nsamples",
+                                         "seqlen",
+                                         "low_gpu_mem_usage",
+                                         "enable_minmax_tuning",
+                                         "enable_norm_bias_tuning",
+                                         "enable_quanted_input",
+                                         "gradient_accumulate_steps",
+                                         "scale_dtype",
+                                         "to_quant_block_names",
+                                         "static_attention_granularity",
+                                         "static_kv_granularity",
                                          NULL };
     const char *format, *type;
     struct ew_qx_scheme s;
