@@ -40,9 +40,26 @@ for kv in f16 bf16 fp8 int8; do
     equal "--kv $kv" "$(on max $run --cache-dir "$tmp/arm" --kv $kv -p Hello)" "$("$host" $run --cache-dir "$tmp/host" --kv $kv -p Hello)"
 done
 
+# Codes of 4 bits times rows rounded to int8: integers, so every level has the same sums, and each brings its own kernel.
+plain=$want
+if "$host" quantize models/tiny "$tmp/int4" -s int4 -g 32 --method rtn -q; then
+    want=$("$host" run "$tmp/int4" -n 24 --max-kv-len 256 --no-timing -q --greedy --activations int8 --cache-dir "$tmp/host" \
+        -p "Once upon a time")
+    for level in ref neon dotprod i8mm; do
+        engine=$tmp/int4-$level
+        on max build "$tmp/int4" "$engine" --no-timing -q --max-kv-len 256 --activations int8 --cpu $level || bad "build --cpu $level"
+        equal "int4, --cpu $level" "$(on max run "$engine" -n 24 -q --greedy -p "Once upon a time")" "$want"
+        [ $level = ref ] && continue
+        on max inspect "$engine" | grep -q "linear_q4x8__${level}_p8" || bad "--cpu $level: no kernel of this level in the engine"
+    done
+    case $(on cortex-a53 run "$tmp/int4-i8mm" -p x 2>&1) in *"needs CPU level i8mm"*"offers neon"*) ;; *) bad "i8mm on cortex-a53" ;; esac
+else
+    bad "quantize"
+fi
+
 on max build models/tiny "$tmp/arm.dir" --no-timing -q --max-kv-len 256 || bad "build on aarch64"
 "$host" build models/tiny "$tmp/host.dir" --no-timing -q --max-kv-len 256 || bad "build on this machine"
-equal "own engine" "$(on max run "$tmp/arm.dir" -n 24 -q --greedy -p "Once upon a time")" "$want"
+equal "own engine" "$(on max run "$tmp/arm.dir" -n 24 -q --greedy -p "Once upon a time")" "$plain"
 case $("$host" run "$tmp/arm.dir" -p x 2>&1) in *"engine is for 'aarch64'"*) ;; *) bad "an engine of aarch64 is run here" ;; esac
 case $(on max run "$tmp/host.dir" -p x 2>&1) in *"this machine is 'aarch64'"*) ;; *) bad "a foreign engine is run on aarch64" ;; esac
 # shellcheck disable=SC2086

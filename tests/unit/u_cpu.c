@@ -47,7 +47,10 @@ static void test_text_is_the_best_level(void **state)
     assert_string_equal(ew_cpu_level_text(EW_CPU_AVX2 | EW_CPU_AVX512), "avx512");
     assert_string_equal(ew_cpu_level_text(EW_CPU_AVX2 | EW_CPU_AVX512 | EW_CPU_AVX512VNNI),
                         "avx512vnni");
+    assert_string_equal(ew_cpu_level_text(EW_CPU_NEON), "neon");
     assert_string_equal(ew_cpu_level_text(EW_CPU_NEON | EW_CPU_DOTPROD), "dotprod");
+    assert_string_equal(ew_cpu_level_text(EW_CPU_NEON | EW_CPU_I8MM), "neon"); /* a bundle */
+    assert_string_equal(ew_cpu_level_text(EW_CPU_NEON | EW_CPU_DOTPROD | EW_CPU_I8MM), "i8mm");
 }
 
 static void test_detection(void **state)
@@ -65,6 +68,8 @@ static void test_detection(void **state)
     if (a.flags & EW_CPU_AVX512)
         assert_true(a.flags & EW_CPU_AVX2);
 #if defined(__x86_64__)
+    assert_string_equal(ew_cpu_arch(), "x86_64");
+    assert_int_equal(a.flags & ~0xffffu, 0); /* nothing of ARM */
     /* the compiler's run-time library asks the same processor */
     assert_int_equal((a.flags & EW_CPU_AVX2) != 0, __builtin_cpu_supports("avx2") &&
                                                        __builtin_cpu_supports("fma") &&
@@ -72,6 +77,14 @@ static void test_detection(void **state)
     assert_int_equal((a.flags & EW_CPU_AVX512) != 0,
                      __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                          __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq"));
+#endif
+#if defined(__aarch64__)
+    assert_string_equal(ew_cpu_arch(), "aarch64");
+    assert_true(a.flags & EW_CPU_NEON);
+    assert_int_equal(a.flags & 0xffff, 0); /* nothing of x86 */
+    uint32_t neon;
+    assert_true(ew_cpu_level_mask("neon", &neon));
+    assert_string_equal(ew_cpu_level_text(a.flags & neon), "neon");
 #endif
     if (a.l1d_bytes && a.l2_bytes)
         assert_true(a.l1d_bytes >= 4096 && a.l2_bytes >= a.l1d_bytes);
