@@ -39,8 +39,8 @@ typedef struct ew_checkpoint_opts {
     }
 
 /* Reads `dir` (config.json; model.safetensors or pytorch_model.bin, or the index of one) and builds
- * the graph of its family. Weights stay mapped, never copied whole. Errors: NOT_FOUND, MALFORMED, UNSUPPORTED (family, config key or value, by
- * name), MISMATCH (tensor shapes). */
+ * the graph of its family. Weights stay mapped, never copied whole. Errors: NOT_FOUND, MALFORMED,
+ * UNSUPPORTED (family, config key or value, by name), MISMATCH (tensor shapes). */
 EW_API ew_status ew_graph_from_checkpoint(const char *dir, const ew_checkpoint_opts *opts,
                                           ew_graph **out, ew_error *err) EW_MUST_USE;
 

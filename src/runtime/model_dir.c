@@ -247,7 +247,7 @@ static ew_status cache_key(const char *model, const char *home, const ew_build_o
                   o->cpu_level ? o->cpu_level : "native");
     ew_buf_printf(&b, "flags %u batch %u input %u kv %u %d x %d threads %u tactic %s hidden %d\n",
                   o->flags, o->max_batch, o->max_input_len, o->max_kv_len, (int)o->kv_dtype,
-                  (int)o->activations,                  o->n_threads, o->tactic ? o->tactic : "", hidden_states);
+                  (int)o->activations, o->n_threads, o->tactic ? o->tactic : "", hidden_states);
     describe_profiles(o, &b);
     if (!st && b.failed)
         st = ew_fail(err, EW_STATUS_NO_MEMORY, "%s: cache key", model);

@@ -33,7 +33,7 @@ static ew_status add(const char *header, const void *data, size_t len, float out
     memcpy(file + 8 + size + 4, data, len);
     assert_int_equal(ew_safetensors_parse(file, 8 + size + 4 + len, "f", &st, err), EW_STATUS_OK);
     assert_int_equal(ew_graph_create("g", &g, err), EW_STATUS_OK);
-    assert_int_equal(ew_weights_init(&w, st, g, err), EW_STATUS_OK);
+    assert_int_equal(ew_weights_init(&w, st, g, NULL, EW_ACTIVATIONS_EXACT, err), EW_STATUS_OK);
     s = ew_kv_scales_add(&w, 3, HEADS, &v, err);
     *given = v != NULL;
     if (v)

@@ -1,6 +1,6 @@
 /* u_onnx_reader.c - hostile and odd ONNX files against the importer: what is refused, and that it
  * says why. Models are encoded here byte by byte, so that the test does not trust the code under
- * test. ew-layers: base os tensor op graph onnx */
+ * test. ew-layers: base os cpu tensor op kernels graph onnx */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
