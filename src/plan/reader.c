@@ -88,7 +88,7 @@ static ew_status read_packed(struct reader *rd, struct ew_rd *r, struct ew_plan_
     EW_TRY(need_cpu(rd, name, w->kernel->cpu_need, err));
     rd->p->cpu_need |= w->kernel->cpu_need;
     if (!w->n || !w->k || !w->n_experts || w->n > INT32_MAX || w->k > INT32_MAX ||
-        (w->glu && w->n % 2) || r->bad ||
+        (w->glu && w->n % 2) || r->bad || w->x_quant >= EW_XQ_COUNT ||
         !ew_linear_kernel_runs(w->kernel, t->dtype, &w->format, (size_t)w->k, w->x_quant) ||
         w->kernel->packed_bytes(&w->format, (size_t)w->n, (size_t)w->k, w->glu) !=
             w->expert_bytes ||
@@ -324,7 +324,8 @@ static ew_status read_tactics(struct reader *rd, ew_error *err)
         t->chosen = ew_rd_u32(&r);
         t->n_candidates = ew_rd_count(&r, 4);
         t->candidates = ew_arena_new(&p->arena, struct ew_plan_candidate, t->n_candidates + 1u);
-        if (r.bad || !t->candidates || t->chosen >= t->n_candidates || dtype >= EW_DTYPE_COUNT)
+        if (r.bad || !t->candidates || t->chosen >= t->n_candidates || dtype >= EW_DTYPE_COUNT ||
+            t->x_quant >= EW_XQ_COUNT)
             return bad(err, "tactic", i);
         t->dtype = (ew_dtype)dtype;
         for (uint32_t c = 0; c < t->n_candidates; c++) {

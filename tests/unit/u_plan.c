@@ -1,9 +1,25 @@
 /* u_plan.c - the engine file against damage: every truncation, every byte flipped, and hand-made
- * lies with right checksums. */
-#include "engine_fixture.h"
+ * lies with right checksums. One engine has plain weights, one quantised ones. */
+#include "quant_fixture.h"
 
 #include "plan/codec.h"
 #include "plan/reader.h"
+
+static void make_plain(void **bytes, size_t *len)
+{
+    linear_bytes(bytes, len);
+}
+
+/* Activations rounded by blocks: every field that a quantised product has is set. */
+static void make_quantised(void **bytes, size_t *len)
+{
+    static struct weights w;
+
+    quant_bytes(&w, EW_XQ_NVFP4, 16, 1.0f / 2688, bytes, len);
+}
+
+typedef void make_fn(void **bytes, size_t *len);
+static make_fn *const makers[2] = { make_plain, make_quantised };
 
 static uint8_t *copy_of(const void *bytes, size_t len)
 {
@@ -52,21 +68,22 @@ static void test_truncation(void **state)
     ew_error err;
 
     (void)state;
-    linear_bytes(&bytes, &len);
-    for (size_t n = 0; n < len; n++)
-        assert_int_not_equal(try_load(bytes, n, &err), 0);
-    ew_plan_free(bytes);
+    for (size_t i = 0; i < 2; i++) {
+        makers[i](&bytes, &len);
+        for (size_t n = 0; n < len; n++)
+            assert_int_not_equal(try_load(bytes, n, &err), 0);
+        ew_plan_free(bytes);
+    }
 }
 
-static void test_flips(void **state)
+static void check_flips(make_fn *make)
 {
     void *bytes;
     size_t len;
     uint8_t *c;
     ew_error err;
 
-    (void)state;
-    linear_bytes(&bytes, &len);
+    make(&bytes, &len);
     c = copy_of(bytes, len);
     for (size_t i = 0; i < len; i++) {
         c[i] ^= (uint8_t)(1u << i % 8);
@@ -77,6 +94,13 @@ static void test_flips(void **state)
     assert_int_equal(try_load(c, len, &err), 0);
     free(c);
     ew_plan_free(bytes);
+}
+
+static void test_flips(void **state)
+{
+    (void)state;
+    check_flips(make_plain);
+    check_flips(make_quantised);
 }
 
 static void expect_text(const uint8_t *c, size_t len, ew_status want, const char *part)
@@ -138,7 +162,7 @@ static void test_other_device(void **state)
 }
 
 /* Whoever recomputes the checksums may say anything: it must be refused or run, never crash. */
-static void test_lies(void **state)
+static void check_lies(make_fn *make)
 {
     void *bytes;
     size_t len;
@@ -148,8 +172,7 @@ static void test_lies(void **state)
     uint32_t rng = 1;
     size_t refused = 0, tried = 0;
 
-    (void)state;
-    linear_bytes(&bytes, &len);
+    make(&bytes, &len);
     c = copy_of(bytes, len);
     assert_true(ew_plan_section_range(c, len, EW_PLAN_META, &begin, &n));
     assert_true(ew_plan_section_range(c, len, EW_PLAN_TACTICS, &end, &n));
@@ -166,7 +189,62 @@ static void test_lies(void **state)
             c[i] = was;
         }
     assert_true(tried > 1000);
-    assert_true(refused > tried / 20);
+    assert_true(refused > tried / 40);
+    free(c);
+    ew_plan_free(bytes);
+}
+
+static void test_lies(void **state)
+{
+    (void)state;
+    check_lies(make_plain);
+    check_lies(make_quantised);
+}
+
+/* The format of a packed weight and how its factor is rounded: what is no format, or not what the
+ * kernel packed, is refused before it is computed with. */
+static void test_format_lies(void **state)
+{
+    static const uint8_t said[8] = { EW_DTYPE_I4, EW_DTYPE_F32, 16, 0, 0, 0, 0, EW_XQ_NVFP4 };
+    static const struct {
+        size_t at;
+        uint8_t lie;
+    } lies[] = {
+        { 0, EW_DTYPE_F32 },
+        { 0, EW_DTYPE_I8 },
+        { 0, 0xee },
+        { 1, EW_DTYPE_F16 },
+        { 1, EW_DTYPE_I8 },
+        { 2, 8 },
+        { 2, 12 },
+        { 2, 0 },
+        { 5, 1 },
+        { 6, 1 },
+        { 6, 2 },
+        { 7, EW_XQ_MXFP4 + 1 },
+        { 7, 0xff },
+    };
+    void *bytes;
+    size_t len, n_found = 0;
+    uint64_t off, n;
+    uint8_t *c;
+
+    (void)state;
+    make_quantised(&bytes, &len);
+    c = copy_of(bytes, len);
+    assert_true(ew_plan_section_range(c, len, EW_PLAN_GRAPH, &off, &n));
+    for (uint64_t i = off; i + sizeof(said) <= off + n; i++) {
+        if (memcmp(c + i, said, sizeof(said)) != 0)
+            continue;
+        n_found++;
+        for (size_t k = 0; k < sizeof(lies) / sizeof(lies[0]); k++) {
+            c[i + lies[k].at] = lies[k].lie;
+            ew_plan_rehash(c, len);
+            expect_text(c, len, EW_STATUS_MALFORMED, k ? "weight" : "packed weight");
+            c[i + lies[k].at] = said[lies[k].at];
+        }
+    }
+    assert_true(n_found > 0);
     free(c);
     ew_plan_free(bytes);
 }
@@ -177,6 +255,7 @@ int main(void)
         cmocka_unit_test(test_good),         cmocka_unit_test(test_truncation),
         cmocka_unit_test(test_flips),        cmocka_unit_test(test_messages),
         cmocka_unit_test(test_other_device), cmocka_unit_test(test_lies),
+        cmocka_unit_test(test_format_lies),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -2,12 +2,11 @@
  *
  * u_quant_format.c - quantised formats: text, validity, decoding, strided sources, and a graph
  * whose weights are quantised, built and run. */
-#include "engine_fixture.h"
+#include "quant_fixture.h"
 
 #include <math.h>
 
 #include "kernels/xquant.h"
-#include "tensor/quant.h"
 #include "tensor/tensor.h"
 
 static void test_formats(void **state)
@@ -107,39 +106,6 @@ static void test_strided_zero_points(void **state)
     assert_true(row[0] == -220.0f && row[15] == -1020.0f);
 }
 
-#define N 40
-#define K 48
-
-/* Two sources of i4 by blocks of 16; the weight is rows 4.. of the first, then the second. */
-struct weights {
-    uint8_t codes[2][N * K / 2];
-    float scales[2][N * K / 16];
-    struct ew_quant_strided src[2];
-};
-
-static void weights_make(struct weights *w)
-{
-    for (int i = 0; i < 2; i++) {
-        for (size_t b = 0; b < sizeof(w->codes[i]); b++)
-            w->codes[i][b] =
-                (uint8_t)(noise((uint32_t)(b + 7777u * (unsigned)i)) * 128.0f + 127.0f);
-        for (size_t b = 0; b < N * K / 16; b++)
-            w->scales[i][b] = 0.05f + 0.01f * (float)(b % 7);
-        w->src[i] = (struct ew_quant_strided){
-            .base = { .format = { EW_DTYPE_I4, EW_DTYPE_F32, 16, 0 }, .name = "w", .n = N, .k = K },
-            .codes = w->codes[i],
-            .code_row = K,
-            .code_col = 1,
-            .scales = w->scales[i],
-            .scale_dtype = EW_DTYPE_F32,
-            .scale_row = K / 16,
-            .scale_col = 1,
-            .global = i ? 0.5f : 1.0f
-        };
-        ew_quant_strided_init(&w->src[i]);
-    }
-}
-
 static void weights_row(const struct weights *w, size_t n, float *row)
 {
     const int i = n >= N - 4;
@@ -174,40 +140,13 @@ static void run_engine(const void *bytes, size_t len, const float *x, size_t m, 
 
 static void check_graph(int x_quant, int x_block, float x_scale)
 {
-    static const ew_profile_input in_range = { "x", 2, { 1, K }, { 2, K }, { 3, K } };
-    static const ew_profile profile = { "default", &in_range, 1 };
     const struct ew_x_rounding round = { x_quant, (size_t)x_block, x_scale };
-    const int64_t dims[2] = { N, K };
-    const struct ew_type t = ew_type_make(EW_DTYPE_F32, 2, dims);
-    struct ew_type xt = { EW_DTYPE_F32, 2, { 0, K } };
     static struct weights w;
     float *x = noises(3 * K, 5), y[3 * N + K], row[K], xr[K];
-    union ew_attrs attrs;
-    struct ew_graph *g = NULL;
-    struct ew_value *in[2];
-    struct ew_node *n;
-    ew_error err = { 0 };
     void *bytes;
     size_t len;
 
-    weights_make(&w);
-    const struct ew_weight_part parts[2] = {
-        { .n_rows = N - 4, .quant = &w.src[0].base, .quant_row = 4 },
-        { .n_rows = 4, .quant = &w.src[1].base }
-    };
-    MUST(ew_graph_create("quantised", &g, &err));
-    xt.dim[0] = ew_dim_symbol(g->syms, "batch");
-    in[0] = ew_graph_add_input(g, "x", &xt);
-    in[1] = ew_graph_add_const_parts(g, "w", &t, parts, 2);
-    ew_op_attrs_init(EW_OP_LINEAR, &attrs);
-    attrs.linear.x_quant = x_quant;
-    attrs.linear.x_block = x_block;
-    attrs.linear.x_scale = x_scale;
-    MUST(ew_graph_add_node(g, EW_OP_LINEAR, "lin", &attrs, in, 2, 1, &n, &err));
-    MUST(ew_graph_add_output(g, n->out[0], "y", &err));
-    MUST(ew_graph_verify(g, &err));
-    g->embedding = in[1];
-    build_bytes(g, &profile, 1, &bytes, &len);
+    quant_bytes(&w, x_quant, x_block, x_scale, &bytes, &len);
     run_engine(bytes, len, x, 3, y);
     for (size_t m = 0; m < 3; m++) {
         ew_x_round_row(&round, xr, x + m * K, K);
