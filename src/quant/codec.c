@@ -189,7 +189,7 @@ static void fit_int(const struct ew_q_format *f, const float *w, const float *im
         max = -min > max ? -min : max;
         min = -max;
     }
-    *zero = f->asymmetric ? (uint8_t)(1 << (f->bits - 1)) : 0;
+    *zero = (uint8_t)(f->asymmetric ? 1u << (f->bits - 1) : 0u);
     *scale = FLT_EPSILON; /* of a block of zeros, as compressed-tensors has it */
     if (max - min < FLT_MIN * levels)
         return;
