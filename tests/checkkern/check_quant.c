@@ -166,7 +166,7 @@ static void parts_make(struct ck *c, struct ck_problem *p, struct matrix *mats)
 static void check_one(struct ck *c, const struct ew_linear_kernel *kern,
                       const struct ew_quant_format *f, const struct ck_shape *s)
 {
-    struct ck_problem p = { .s = *s, .format = f };
+    struct ck_problem p = { .s = *s, .format = f, .x_error = kern->x_error };
     const size_t stride = s->k + s->x_pad;
     struct matrix mats[3];
     float *rounded = NULL;

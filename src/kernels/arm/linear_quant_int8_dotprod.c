@@ -9,5 +9,5 @@
 #include "kernels/x86/vmath.inc"
 #include "kernels/x86/linear_quant_int8.inc"
 
-INT8_KERNEL(q4x8, dotprod_p8, (EW_CPU_NEON | EW_CPU_DOTPROD))
-INT8_KERNEL(q8x8, dotprod_p8, (EW_CPU_NEON | EW_CPU_DOTPROD))
+INT8_KERNEL(q4x8, dotprod_p8, (EW_CPU_NEON | EW_CPU_DOTPROD), run, scratch_bytes)
+INT8_KERNEL(q8x8, dotprod_p8, (EW_CPU_NEON | EW_CPU_DOTPROD), run, scratch_bytes)

@@ -8,8 +8,7 @@
  * Packed: panels of 32 outputs, for each 32 columns two tiles of 16 outputs: [16 pairs of k][16
  * outputs][2]. Prepared x: per row and 32 columns hi [32], then lo [32]; rows are an odd number of
  * cache lines apart, so that the rows of a tile do not meet in one set of the cache.
- *
- * Tiles are named in assembly with all their memory: the intrinsics of gcc 12 forget it. */
+ */
 #include "kernels/x86/vec_avx512.h"
 
 #include <string.h>
@@ -17,6 +16,7 @@
 #include "base/half.h"
 #include "cpu/cpu.h"
 #include "kernels/linear_pack.h"
+#include "kernels/x86/amx_tile.h"
 #include "kernels/x86/vmath.inc"
 #include "kernels/x86/linear_finish.inc"
 
@@ -152,16 +152,10 @@ static void prepare(const struct ew_linear_args *a, size_t begin, size_t end, vo
 
 /* ---- tiles ---- */
 
-struct tile_config {
-    uint8_t palette, start_row, reserved[14];
-    uint16_t colsb[16];
-    uint8_t rows[16];
-};
-
 /* Tiles 0-3: C of two row tiles by two panels' halves; 4, 5: x; 6, 7: weights. */
 static void configure(size_t rows0, size_t rows1)
 {
-    struct tile_config c = { .palette = 1 };
+    struct amx_config c = { .palette = 1 };
 
     for (int t = 0; t < 8; t++) {
         c.colsb[t] = 64;
@@ -169,16 +163,8 @@ static void configure(size_t rows0, size_t rows1)
     }
     c.rows[0] = c.rows[1] = c.rows[4] = (uint8_t)rows0;
     c.rows[2] = c.rows[3] = c.rows[5] = (uint8_t)(rows1 ? rows1 : 1);
-    __asm__ volatile("ldtilecfg %0" : : "m"(c));
+    amx_configure(&c);
 }
-
-#define TILE_ZERO(t) __asm__ volatile("tilezero %%tmm" #t : : : "memory")
-#define TILE_LOAD(t, p, stride)                                                                    \
-    __asm__ volatile("tileloadd (%0,%1,1), %%tmm" #t : : "r"(p), "r"(stride) : "memory")
-#define TILE_STORE(t, p, stride)                                                                   \
-    __asm__ volatile("tilestored %%tmm" #t ", (%0,%1,1)" : : "r"(p), "r"(stride) : "memory")
-#define TILE_MUL(c, x, w)                                                                          \
-    __asm__ volatile("tdpbf16ps %%tmm" #w ", %%tmm" #x ", %%tmm" #c : : : "memory")
 
 /* Sums of up to 32 rows and one panel into z [32][z_stride]. x: prepared rows. */
 static void tile_two(const uint8_t *x, size_t row_bytes, const uint8_t *w, size_t k, float *z,
@@ -187,30 +173,30 @@ static void tile_two(const uint8_t *x, size_t row_bytes, const uint8_t *w, size_
     const size_t wide = up_k(k), lo = 2 * KB;
     const uint8_t *x1 = x + TILE_ROWS * row_bytes;
 
-    TILE_ZERO(0);
-    TILE_ZERO(1);
-    TILE_ZERO(2);
-    TILE_ZERO(3);
+    AMX_ZERO(0);
+    AMX_ZERO(1);
+    AMX_ZERO(2);
+    AMX_ZERO(3);
     for (size_t i = 0; i < wide; i += KB, w += 2 * TILE_BYTES) {
-        TILE_LOAD(6, w, (size_t)64);
-        TILE_LOAD(7, w + TILE_BYTES, (size_t)64);
-        TILE_LOAD(4, x + i * 4, row_bytes);
-        TILE_LOAD(5, x1 + i * 4, row_bytes);
-        TILE_MUL(0, 4, 6);
-        TILE_MUL(1, 4, 7);
-        TILE_MUL(2, 5, 6);
-        TILE_MUL(3, 5, 7);
-        TILE_LOAD(4, x + lo + i * 4, row_bytes);
-        TILE_LOAD(5, x1 + lo + i * 4, row_bytes);
-        TILE_MUL(0, 4, 6);
-        TILE_MUL(1, 4, 7);
-        TILE_MUL(2, 5, 6);
-        TILE_MUL(3, 5, 7);
+        AMX_LOAD(6, w, (size_t)64);
+        AMX_LOAD(7, w + TILE_BYTES, (size_t)64);
+        AMX_LOAD(4, x + i * 4, row_bytes);
+        AMX_LOAD(5, x1 + i * 4, row_bytes);
+        AMX_MUL_BF16(0, 4, 6);
+        AMX_MUL_BF16(1, 4, 7);
+        AMX_MUL_BF16(2, 5, 6);
+        AMX_MUL_BF16(3, 5, 7);
+        AMX_LOAD(4, x + lo + i * 4, row_bytes);
+        AMX_LOAD(5, x1 + lo + i * 4, row_bytes);
+        AMX_MUL_BF16(0, 4, 6);
+        AMX_MUL_BF16(1, 4, 7);
+        AMX_MUL_BF16(2, 5, 6);
+        AMX_MUL_BF16(3, 5, 7);
     }
-    TILE_STORE(0, z, z_stride * 4);
-    TILE_STORE(1, z + 16, z_stride * 4);
-    TILE_STORE(2, z + TILE_ROWS * z_stride, z_stride * 4);
-    TILE_STORE(3, z + TILE_ROWS * z_stride + 16, z_stride * 4);
+    AMX_STORE(0, z, z_stride * 4);
+    AMX_STORE(1, z + 16, z_stride * 4);
+    AMX_STORE(2, z + TILE_ROWS * z_stride, z_stride * 4);
+    AMX_STORE(3, z + TILE_ROWS * z_stride + 16, z_stride * 4);
 }
 
 static void tile_one(const uint8_t *x, size_t row_bytes, const uint8_t *w, size_t k, float *z,
@@ -218,22 +204,22 @@ static void tile_one(const uint8_t *x, size_t row_bytes, const uint8_t *w, size_
 {
     const size_t wide = up_k(k), lo = 2 * KB;
 
-    TILE_ZERO(0);
-    TILE_ZERO(1);
+    AMX_ZERO(0);
+    AMX_ZERO(1);
     for (size_t i = 0; i < wide; i += KB, w += 2 * TILE_BYTES) {
         for (size_t line = 0; line < 2 * TILE_BYTES; line += 64)
             _mm_prefetch((const char *)w + AHEAD + line, _MM_HINT_T0);
-        TILE_LOAD(6, w, (size_t)64);
-        TILE_LOAD(7, w + TILE_BYTES, (size_t)64);
-        TILE_LOAD(4, x + i * 4, row_bytes);
-        TILE_MUL(0, 4, 6);
-        TILE_MUL(1, 4, 7);
-        TILE_LOAD(4, x + lo + i * 4, row_bytes);
-        TILE_MUL(0, 4, 6);
-        TILE_MUL(1, 4, 7);
+        AMX_LOAD(6, w, (size_t)64);
+        AMX_LOAD(7, w + TILE_BYTES, (size_t)64);
+        AMX_LOAD(4, x + i * 4, row_bytes);
+        AMX_MUL_BF16(0, 4, 6);
+        AMX_MUL_BF16(1, 4, 7);
+        AMX_LOAD(4, x + lo + i * 4, row_bytes);
+        AMX_MUL_BF16(0, 4, 6);
+        AMX_MUL_BF16(1, 4, 7);
     }
-    TILE_STORE(0, z, z_stride * 4);
-    TILE_STORE(1, z + 16, z_stride * 4);
+    AMX_STORE(0, z, z_stride * 4);
+    AMX_STORE(1, z + 16, z_stride * 4);
 }
 
 /* Rows [m0, m0 + rows), rows <= 32, and units [u0, u1). */
@@ -276,7 +262,7 @@ static void run(const struct ew_linear_args *a, size_t begin, size_t end, void *
             }
         }
     }
-    __asm__ volatile("tilerelease" : : : "memory");
+    amx_release();
 }
 
 static size_t scratch_bytes(const struct ew_quant_format *f, size_t m, size_t n, size_t k)

@@ -6,5 +6,5 @@
 #include "kernels/x86/vmath.inc"
 #include "kernels/x86/linear_quant_int8.inc"
 
-INT8_KERNEL(q4x8, avx2_p16, EW_CPU_AVX2)
-INT8_KERNEL(q8x8, avx2_p16, EW_CPU_AVX2)
+INT8_KERNEL(q4x8, avx2_p16, EW_CPU_AVX2, run, scratch_bytes)
+INT8_KERNEL(q8x8, avx2_p16, EW_CPU_AVX2, run, scratch_bytes)

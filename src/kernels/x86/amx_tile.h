@@ -1,0 +1,36 @@
+/* kernels/x86/amx_tile.h - the matrix tiles in assembly. The intrinsics of gcc 12 name too little
+ * of the memory that they read and write; here every instruction clobbers memory. */
+#ifndef EW_KERNELS_AMX_TILE_H
+#define EW_KERNELS_AMX_TILE_H
+
+#include <stdint.h>
+
+struct amx_config { /* palette 1: up to 8 tiles of 16 rows of 64 bytes */
+    uint8_t palette, start_row, reserved[14];
+    uint16_t colsb[16];
+    uint8_t rows[16];
+};
+
+static inline void amx_configure(const struct amx_config *c)
+{
+    __asm__ volatile("ldtilecfg %0" : : "m"(*c));
+}
+
+static inline void amx_release(void)
+{
+    __asm__ volatile("tilerelease" : : : "memory");
+}
+
+/* t, c, x, w: tile numbers as plain tokens. stride in bytes, size_t. */
+#define AMX_ZERO(t) __asm__ volatile("tilezero %%tmm" #t : : : "memory")
+#define AMX_LOAD(t, p, stride)                                                                     \
+    __asm__ volatile("tileloadd (%0,%1,1), %%tmm" #t : : "r"(p), "r"(stride) : "memory")
+#define AMX_STORE(t, p, stride)                                                                    \
+    __asm__ volatile("tilestored %%tmm" #t ", (%0,%1,1)" : : "r"(p), "r"(stride) : "memory")
+/* c += x w: bf16 pairs into f32; signed bytes by fours into i32 */
+#define AMX_MUL_BF16(c, x, w)                                                                      \
+    __asm__ volatile("tdpbf16ps %%tmm" #w ", %%tmm" #x ", %%tmm" #c : : : "memory")
+#define AMX_MUL_INT8(c, x, w)                                                                      \
+    __asm__ volatile("tdpbssd %%tmm" #w ", %%tmm" #x ", %%tmm" #c : : : "memory")
+
+#endif
