@@ -32,6 +32,7 @@ static ew_status build_engine(struct ew_probe *p, const char *dir, const ew_buil
                               ew_error *err)
 {
     ew_build_opts opts = EW_BUILD_OPTS_INIT;
+    ew_checkpoint_opts read = EW_CHECKPOINT_OPTS_INIT;
     const ew_engine_opts engine = { sizeof(engine), build ? build->n_threads : 0, NULL };
     ew_graph *g;
     size_t n_bytes;
@@ -45,7 +46,8 @@ static ew_status build_engine(struct ew_probe *p, const char *dir, const ew_buil
     opts.max_kv_len = p->window;
     opts.profiles = NULL;
     opts.n_profiles = 0;
-    EW_TRY(ew_graph_from_checkpoint(dir, NULL, &g, err));
+    read.activations = opts.activations;
+    EW_TRY(ew_graph_from_checkpoint(dir, &read, &g, err));
     st = ew_probe_mark(g, p->cut, &p->sites, &p->n_sites, &p->n_stations, err);
     if (!st)
         st = ew_build_memory(g, &opts, &p->plan, &n_bytes, err);

@@ -35,8 +35,6 @@ static json_t *args_json(const struct ew_q_scheme *s, bool activations)
 
     if (f->group)
         json_object_set_new(o, "group_size", json_integer((json_int_t)f->group));
-    if (activations && f->kind == EW_Q_NVFP4)
-        json_object_set_new(o, "dynamic", json_string("local"));
     if (f->kind == EW_Q_NVFP4)
         json_object_set_new(o, "scale_dtype", json_string("torch.float8_e4m3fn"));
     if (f->kind == EW_Q_MXFP4)

@@ -84,6 +84,7 @@ static ew_status parse_scheme(const ew_quantize_opts *o, const char *text, const
     } else if (strcmp(text, "nvfp4") == 0) {
         f->kind = EW_Q_NVFP4;
         f->group = 16;
+        s->activations = false; /* they would need a calibrated scale of each tensor */
     } else if (strcmp(text, "mxfp4") == 0) {
         f->kind = EW_Q_MXFP4;
         f->group = 32;

@@ -34,6 +34,7 @@ static const struct opt eval_table[] = {
 
 const struct opt eval_against_table[] = {
     { "against-kv", 0, OPT_TEXT, &against.kv, "DTYPE", "KV cache of the reference (default: as without --kv)" },
+    { "against-activations", 0, OPT_TEXT, &against.activations, "KIND", "--activations of the reference (default exact)" },
     { "against-cpu", 0, OPT_TEXT, &against.cpu, "LEVEL", "--cpu of the reference" },
     { "against-tactic", 0, OPT_TEXT, &against.tactic, "NAME", "--tactic of the reference" },
     { "against-no-fusion", 0, OPT_FLAG, &against.no_fusion, NULL, "--no-fusion for the reference" },
@@ -47,6 +48,7 @@ static struct model_opts as_reference(void)
     const struct model_opts saved = model_opts;
 
     model_opts.kv = against.kv;
+    model_opts.activations = against.activations;
     model_opts.cpu = against.cpu;
     model_opts.tactic = against.tactic;
     model_opts.no_fusion = against.no_fusion;
