@@ -141,7 +141,7 @@ static void other_contents(void **state)
 static void put_le(struct ew_buf *b, uint64_t v, int n_bytes)
 {
     for (int i = 0; i < n_bytes; i++)
-        ew_buf_putc(b, i < 8 ? (char)(v >> (8 * i)) : 0);
+        ew_buf_putc(b, (char)(i < 8 ? v >> (8 * i) : 0));
 }
 
 struct entry {
