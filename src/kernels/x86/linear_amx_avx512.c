@@ -139,7 +139,7 @@ static void prepare(const struct ew_linear_args *a, size_t begin, size_t end, vo
 
         for (size_t k = 0; k < wide; k += 16) {
             const size_t left = a->k > k ? a->k - k : 0;
-            const __mmask16 mask = left >= 16 ? 0xffff : (__mmask16)((1u << left) - 1u);
+            const __mmask16 mask = (__mmask16)(left >= 16 ? 0xffffu : (1u << left) - 1u);
             uint8_t *to = at + k / KB * 4 * KB + k % KB * 2;
             __m256i hi, lo;
 
