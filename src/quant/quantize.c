@@ -207,12 +207,16 @@ ew_status ew_quantize(const char *checkpoint, const char *out, const ew_quantize
         s = ew_q_sink_open(&r, out, &sink);
     if (!s)
         s = run_all(&r, sink);
+    if (!s && json) /* before the folder has its name: what follows that must not fail */
+        s = summary(&r, (double)(ew_clock_ns() - t0) / 1e9, json);
     if (!s)
         s = ew_q_sink_commit(sink);
     else
         ew_q_sink_abort(sink);
-    if (!s && json)
-        s = summary(&r, (double)(ew_clock_ns() - t0) / 1e9, json);
+    if (s && json) {
+        ew_mem_free(*json);
+        *json = NULL;
+    }
     close_run(&r);
     return s;
 }
