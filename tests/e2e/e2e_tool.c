@@ -1,11 +1,16 @@
 /* e2e_tool.c - what the end-to-end scripts cannot say in shell: values out of JSON, peak memory of
  * a command, one changed weight, files cut or flipped at many places. No test by itself.
  *
- *   e2e_tool json FILE PATH           value at "responses.0.output_text"; of an array "#", its
- * length e2e_tool rss LIMIT_BYTES CMD...   runs CMD, fails when its largest resident set was more
- *   e2e_tool add FILE TENSOR I X      adds X to element I of a bf16 or f32 tensor of a safetensors
- * file e2e_tool case FILE I OUT_JSON OUT_EXPECTED   case I of chat-templates/cases.json; prints its
- * template */
+ *   e2e_tool json FILE PATH
+ *       value at "responses.0.output_text"; of an array "#", its length
+ *   e2e_tool rss LIMIT_BYTES CMD...
+ *       runs CMD, fails when its largest resident set was more
+ *   e2e_tool add FILE TENSOR I X
+ *       adds X to element I of a bf16 or f32 tensor of a safetensors file
+ *   e2e_tool scale FILE TENSOR X
+ *       multiplies all its elements by X
+ *   e2e_tool case FILE I OUT_JSON OUT_EXPECTED
+ *       case I of chat-templates/cases.json; prints its template */
 #include <errno.h>
 #include <inttypes.h>
 #include <math.h>
@@ -103,53 +108,84 @@ static int cmd_rss(int argc, char **argv)
     return peak <= limit ? 0 : 1;
 }
 
-/* Adds to one element in place; the file keeps its length. */
-static int change(FILE *f, const json_t *tensor, long base, uint64_t i, float add)
+/* Where the elements of a bf16 or f32 tensor lie in the file. */
+struct place {
+    long begin, end;
+    int wide; /* f32 */
+};
+
+static int find_tensor(FILE *f, const char *name, struct place *out)
 {
-    const char *dtype = json_string_value(json_object_get(tensor, "dtype"));
+    uint64_t len = 0;
+    char *head;
+    json_t *root;
+
+    if (fread(&len, 8, 1, f) != 1 || len > (1u << 26))
+        return fail(name, "not in a safetensors file");
+    head = malloc((size_t)len);
+    root = head && fread(head, 1, (size_t)len, f) == len ? json_loadb(head, (size_t)len, 0, NULL)
+                                                         : NULL;
+    const json_t *tensor = json_object_get(root, name);
     const json_t *range = json_object_get(tensor, "data_offsets");
-    const int wide = dtype && strcmp(dtype, "F32") == 0;
-    const uint64_t step = wide ? 4 : 2;
-    const long off = base + (long)json_integer_value(json_array_get(range, 0)) + (long)(i * step);
+    const char *dtype = json_string_value(json_object_get(tensor, "dtype"));
+    const int ok = dtype && (strcmp(dtype, "F32") == 0 || strcmp(dtype, "BF16") == 0);
+
+    out->wide = ok && dtype[0] == 'F';
+    out->begin = (long)len + 8 + (long)json_integer_value(json_array_get(range, 0));
+    out->end = (long)len + 8 + (long)json_integer_value(json_array_get(range, 1));
+    json_decref(root);
+    free(head);
+    return ok ? 0 : fail(name, "no bf16 or f32 tensor in the file");
+}
+
+/* x = x * mul + add for the element at `off`, in place; the file keeps its length. */
+static int change(FILE *f, int wide, long off, float mul, float add)
+{
+    const size_t size = wide ? 4 : 2;
     uint32_t bits = 0;
     float x;
 
-    if (!dtype || (!wide && strcmp(dtype, "BF16") != 0) ||
-        off + (long)step > base + (long)json_integer_value(json_array_get(range, 1)))
-        return fail("add", "no such bf16 or f32 element");
-    if (fseek(f, off, SEEK_SET) || fread((char *)&bits + (wide ? 0 : 2), step, 1, f) != 1)
-        return fail("add", "cannot read");
+    if (fseek(f, off, SEEK_SET) || fread((char *)&bits + (wide ? 0 : 2), size, 1, f) != 1)
+        return fail("change", "cannot read");
     memcpy(&x, &bits, sizeof(x));
-    x += add;
+    x = x * mul + add;
     memcpy(&bits, &x, sizeof(x));
-    if (fseek(f, off, SEEK_SET) || fwrite((char *)&bits + (wide ? 0 : 2), step, 1, f) != 1)
-        return fail("add", "cannot write");
+    bits += wide || bits > 0xffff0000u ? 0 : 0x8000u; /* bf16: to nearest */
+    if (fseek(f, off, SEEK_SET) || fwrite((char *)&bits + (wide ? 0 : 2), size, 1, f) != 1)
+        return fail("change", "cannot write");
     return 0;
 }
 
 static int cmd_add(int argc, char **argv)
 {
     FILE *const f = argc == 4 ? fopen(argv[0], "r+b") : NULL;
-    uint64_t len = 0;
-    char *head;
-    json_t *root;
+    struct place p;
     int rc;
 
     if (!f)
         return fail("add", "needs FILE TENSOR I X");
-    if (fread(&len, 8, 1, f) != 1 || len > (1u << 26)) {
-        fclose(f);
-        return fail(argv[0], "not a safetensors file");
+    rc = find_tensor(f, argv[1], &p);
+    if (!rc) {
+        const long size = p.wide ? 4 : 2;
+        const long off = p.begin + (long)strtoull(argv[2], NULL, 10) * size;
+
+        rc = off + size <= p.end ? change(f, p.wide, off, 1, strtof(argv[3], NULL))
+                                 : fail("add", "no such element");
     }
-    head = malloc((size_t)len);
-    root = head && fread(head, 1, (size_t)len, f) == len ? json_loadb(head, (size_t)len, 0, NULL)
-                                                         : NULL;
-    const json_t *tensor = json_object_get(root, argv[1]);
-    rc = tensor
-             ? change(f, tensor, (long)len + 8, strtoull(argv[2], NULL, 10), strtof(argv[3], NULL))
-             : fail(argv[1], "not in the file");
-    json_decref(root);
-    free(head);
+    return fclose(f) ? fail(argv[0], "cannot write") : rc;
+}
+
+static int cmd_scale(int argc, char **argv)
+{
+    FILE *const f = argc == 3 ? fopen(argv[0], "r+b") : NULL;
+    struct place p;
+    int rc;
+
+    if (!f)
+        return fail("scale", "needs FILE TENSOR X");
+    rc = find_tensor(f, argv[1], &p);
+    for (long off = p.begin; !rc && off < p.end; off += p.wide ? 4 : 2)
+        rc = change(f, p.wide, off, strtof(argv[2], NULL), 0);
     return fclose(f) ? fail(argv[0], "cannot write") : rc;
 }
 
@@ -185,7 +221,9 @@ int main(int argc, char **argv)
         return cmd_rss(argc - 2, argv + 2);
     if (argc > 1 && strcmp(argv[1], "add") == 0)
         return cmd_add(argc - 2, argv + 2);
+    if (argc > 1 && strcmp(argv[1], "scale") == 0)
+        return cmd_scale(argc - 2, argv + 2);
     if (argc > 1 && strcmp(argv[1], "case") == 0)
         return cmd_case(argc - 2, argv + 2);
-    return fail("usage", "json, rss, add or case");
+    return fail("usage", "json, rss, add, scale or case");
 }
