@@ -2,8 +2,8 @@
 #include "kernels/arm/vec_neon.h"
 
 #include "cpu/cpu.h"
-#include "kernels/x86/vmath.inc"
-#include "kernels/x86/vrow.inc"
+#include "kernels/simd/vmath.inc"
+#include "kernels/simd/vrow.inc"
 
 /* VL codes -> VL floats, without their scale. */
 ALWAYS int16x8_t load_bytes(const unsigned char *p)
@@ -40,6 +40,6 @@ ALWAYS void vi_store_u8(unsigned char *p, veci a)
     memcpy(p, &four, sizeof(four));
 }
 
-#include "kernels/x86/attention_tmpl.inc"
+#include "kernels/simd/attention_tmpl.inc"
 
 ATTN_KERNEL(neon, EW_CPU_NEON)

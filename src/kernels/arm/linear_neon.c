@@ -3,8 +3,8 @@
 #include "kernels/arm/vec_neon.h"
 
 #include "cpu/cpu.h"
-#include "kernels/x86/vmath.inc"
-#include "kernels/x86/linear_tmpl.inc"
+#include "kernels/simd/vmath.inc"
+#include "kernels/simd/linear_tmpl.inc"
 
 LINEAR_KERNEL(f32, W_F32, EW_DTYPE_F32, neon_p8, EW_CPU_NEON)
 LINEAR_KERNEL(f16, W_F16, EW_DTYPE_F16, neon_p8, EW_CPU_NEON)

@@ -6,8 +6,8 @@
 #include "kernels/arm/vecq_neon.h"
 
 #include "cpu/cpu.h"
-#include "kernels/x86/vmath.inc"
-#include "kernels/x86/linear_quant_int8.inc"
+#include "kernels/simd/vmath.inc"
+#include "kernels/simd/linear_quant_int8.inc"
 
 INT8_KERNEL(q4x8, dotprod_p8, (EW_CPU_NEON | EW_CPU_DOTPROD), run, scratch_bytes)
 INT8_KERNEL(q8x8, dotprod_p8, (EW_CPU_NEON | EW_CPU_DOTPROD), run, scratch_bytes)

@@ -3,8 +3,8 @@
 #include "kernels/arm/vecq_neon.h"
 
 #include "cpu/cpu.h"
-#include "kernels/x86/vmath.inc"
-#include "kernels/x86/linear_quant_int8.inc"
+#include "kernels/simd/vmath.inc"
+#include "kernels/simd/linear_quant_int8.inc"
 
 INT8_KERNEL(q4x8, neon_p8, EW_CPU_NEON, run, scratch_bytes)
 INT8_KERNEL(q8x8, neon_p8, EW_CPU_NEON, run, scratch_bytes)

@@ -3,8 +3,8 @@
 #include "kernels/arm/vecq_neon.h"
 
 #include "cpu/cpu.h"
-#include "kernels/x86/vmath.inc"
-#include "kernels/x86/linear_quant.inc"
+#include "kernels/simd/vmath.inc"
+#include "kernels/simd/linear_quant.inc"
 
 QUANT_KERNEL(q4, neon_p8, EW_CPU_NEON)
 QUANT_KERNEL(q8, neon_p8, EW_CPU_NEON)

@@ -2,6 +2,6 @@
 #include "kernels/arm/vec_neon.h"
 
 #include "kernels/probe_loops.h"
-#include "kernels/x86/probe_tmpl.inc"
+#include "kernels/simd/probe_tmpl.inc"
 
 const struct ew_probe_loops ew_probe_loops__neon = { read_streams, fma_chains };

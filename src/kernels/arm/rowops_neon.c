@@ -2,8 +2,8 @@
 #include "kernels/arm/vec_neon.h"
 
 #include "cpu/cpu.h"
-#include "kernels/x86/vmath.inc"
-#include "kernels/x86/vrow.inc"
-#include "kernels/x86/rowops_tmpl.inc"
+#include "kernels/simd/vmath.inc"
+#include "kernels/simd/vrow.inc"
+#include "kernels/simd/rowops_tmpl.inc"
 
 ROWOPS_TABLE(neon, EW_CPU_NEON)

@@ -2,8 +2,8 @@
 #include "kernels/x86/vec_avx2.h"
 
 #include "cpu/cpu.h"
-#include "kernels/x86/vmath.inc"
-#include "kernels/x86/vrow.inc"
+#include "kernels/simd/vmath.inc"
+#include "kernels/simd/vrow.inc"
 
 /* VL codes -> VL floats, without their scale. */
 ALWAYS vec v_load_i8(const unsigned char *p)
@@ -34,6 +34,6 @@ ALWAYS void vi_store_u8(unsigned char *p, veci a)
     _mm_storel_epi64((__m128i *)(void *)p, bytes);
 }
 
-#include "kernels/x86/attention_tmpl.inc"
+#include "kernels/simd/attention_tmpl.inc"
 
 ATTN_KERNEL(avx2, EW_CPU_AVX2)

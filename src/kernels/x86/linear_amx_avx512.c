@@ -17,8 +17,8 @@
 #include "cpu/cpu.h"
 #include "kernels/linear_pack.h"
 #include "kernels/x86/amx_tile.h"
-#include "kernels/x86/vmath.inc"
-#include "kernels/x86/linear_finish.inc"
+#include "kernels/simd/vmath.inc"
+#include "kernels/simd/linear_finish.inc"
 
 #define KB         32   /* columns of a tile */
 #define TILE_BYTES 1024 /* 16 rows of 64 bytes */

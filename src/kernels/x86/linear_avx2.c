@@ -3,8 +3,8 @@
 #include "kernels/x86/vec_avx2.h"
 
 #include "cpu/cpu.h"
-#include "kernels/x86/vmath.inc"
-#include "kernels/x86/linear_tmpl.inc"
+#include "kernels/simd/vmath.inc"
+#include "kernels/simd/linear_tmpl.inc"
 
 LINEAR_KERNEL(f32, W_F32, EW_DTYPE_F32, avx2_p16, EW_CPU_AVX2)
 LINEAR_KERNEL(f16, W_F16, EW_DTYPE_F16, avx2_p16, EW_CPU_AVX2)

@@ -3,8 +3,8 @@
 #include "kernels/x86/vec_avx512.h"
 
 #include "cpu/cpu.h"
-#include "kernels/x86/vmath.inc"
-#include "kernels/x86/linear_tmpl.inc"
+#include "kernels/simd/vmath.inc"
+#include "kernels/simd/linear_tmpl.inc"
 
 LINEAR_KERNEL(f32, W_F32, EW_DTYPE_F32, avx512_p32, (EW_CPU_AVX2 | EW_CPU_AVX512))
 LINEAR_KERNEL(f16, W_F16, EW_DTYPE_F16, avx512_p32, (EW_CPU_AVX2 | EW_CPU_AVX512))

@@ -3,8 +3,8 @@
 #include "kernels/x86/vecq_avx2.h"
 
 #include "cpu/cpu.h"
-#include "kernels/x86/vmath.inc"
-#include "kernels/x86/linear_quant.inc"
+#include "kernels/simd/vmath.inc"
+#include "kernels/simd/linear_quant.inc"
 
 QUANT_KERNEL(q4, avx2_p16, EW_CPU_AVX2)
 QUANT_KERNEL(q8, avx2_p16, EW_CPU_AVX2)

@@ -3,8 +3,8 @@
 #include "kernels/x86/vecq_avx512.h"
 
 #include "cpu/cpu.h"
-#include "kernels/x86/vmath.inc"
-#include "kernels/x86/linear_quant.inc"
+#include "kernels/simd/vmath.inc"
+#include "kernels/simd/linear_quant.inc"
 
 QUANT_KERNEL(q4, avx512_p32, (EW_CPU_AVX2 | EW_CPU_AVX512))
 QUANT_KERNEL(q8, avx512_p32, (EW_CPU_AVX2 | EW_CPU_AVX512))

@@ -3,8 +3,8 @@
 #include "kernels/x86/vecq_avx2.h"
 
 #include "cpu/cpu.h"
-#include "kernels/x86/vmath.inc"
-#include "kernels/x86/linear_quant_int8.inc"
+#include "kernels/simd/vmath.inc"
+#include "kernels/simd/linear_quant_int8.inc"
 
 INT8_KERNEL(q4x8, avx2_p16, EW_CPU_AVX2, run, scratch_bytes)
 INT8_KERNEL(q8x8, avx2_p16, EW_CPU_AVX2, run, scratch_bytes)

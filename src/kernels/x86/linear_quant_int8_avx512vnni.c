@@ -3,8 +3,8 @@
 #include "kernels/x86/vecq_avx512.h"
 
 #include "cpu/cpu.h"
-#include "kernels/x86/vmath.inc"
-#include "kernels/x86/linear_quant_int8.inc"
+#include "kernels/simd/vmath.inc"
+#include "kernels/simd/linear_quant_int8.inc"
 #include "kernels/x86/linear_quant_amx.inc"
 
 INT8_KERNEL(q4x8, avx512vnni_p32, (EW_CPU_AVX2 | EW_CPU_AVX512 | EW_CPU_AVX512VNNI), run,

@@ -2,6 +2,6 @@
 #include "kernels/x86/vec_avx512.h"
 
 #include "kernels/probe_loops.h"
-#include "kernels/x86/probe_tmpl.inc"
+#include "kernels/simd/probe_tmpl.inc"
 
 const struct ew_probe_loops ew_probe_loops__avx512 = { read_streams, fma_chains };
