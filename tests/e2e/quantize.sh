@@ -52,5 +52,32 @@ sleep 0.3
 kill -9 $pid 2>/dev/null
 wait $pid 2>/dev/null
 if [ -e "$tmp/killed" ] && [ ! -e "$tmp/killed/config.json" ]; then bad "half a folder"; else good; fi
+"$ew" quantize models/tiny "$tmp/interrupted" -q -t 1 --scheme gptq --act-order 2>"$tmp/err" &
+pid=$!
+sleep 0.3
+kill -INT $pid 2>/dev/null
+wait $pid
+rc=$?
+equal "Ctrl-C: exit code" $rc 1
+if [ -e "$tmp/interrupted" ]; then bad "Ctrl-C left a folder"; else good; fi
+
+# A disk that is full: any size of file that is too small says so, and nothing stays.
+for kib in 1 500 2000; do
+    (ulimit -f $((kib * 2)); trap '' XFSZ; exec "$ew" quantize models/tiny "$tmp/full" -q --scheme int8 --method rtn) 2>"$tmp/err"
+    equal "full at $kib KiB: exit code" $? 1
+    has "full at $kib KiB" "$(cat "$tmp/err")" "full.tmp"
+    if [ -e "$tmp/full" ]; then bad "a full disk left a folder"; else good; fi
+done
+refused "a folder that cannot be written" "/proc/none" "$ew" quantize models/tiny /proc/none -q --scheme int8
+printf x >"$tmp/file"
+refused "the output is a file" "is a file" "$ew" quantize models/tiny "$tmp/file" -q --scheme int8
+mkdir "$tmp/half" && cp models/tiny/*.json "$tmp/half"
+head -c 1000000 models/tiny/model.safetensors >"$tmp/half/model.safetensors"
+refused "half a checkpoint" "half: model.safetensors" "$ew" quantize "$tmp/half" "$tmp/no" -q --scheme int8
+rm "$tmp/half/model.safetensors"
+refused "no weights" "half" "$ew" quantize "$tmp/half" "$tmp/no" -q --scheme int8
+cp models/tiny/model.safetensors "$tmp/half" && rm "$tmp/half/tokenizer.json"
+refused "no tokenizer to calibrate with" "tokenizer.json" "$ew" quantize "$tmp/half" "$tmp/no" -q --scheme int4
+if [ -e "$tmp/no" ]; then bad "a refused run left its folder"; else good; fi
 equal "nothing else was left" "$(find "$tmp" -maxdepth 1 -name '*.tmp.*' ! -name 'killed.*' | wc -l)" 0
 finish

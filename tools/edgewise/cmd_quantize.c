@@ -1,6 +1,7 @@
 /* cmd_quantize.c - `edgewise quantize`: a quantised copy of a checkpoint. */
 #include "cli.h"
 
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -32,6 +33,24 @@ static const struct opt quantize_table[] = {
 };
 /* clang-format on */
 
+static volatile sig_atomic_t interrupted;
+
+static void on_interrupt(int sig)
+{
+    (void)sig;
+    interrupted = 1;
+    signal(SIGINT, SIG_DFL); /* the second one ends the program */
+}
+
+/* Ctrl-C ends the work at the next layer, and what was written goes. */
+static bool step(void *ctx, const char *stage, uint64_t done, uint64_t total)
+{
+    const ew_progress shown = cli_progress();
+
+    (void)ctx;
+    return !interrupted && shown.step(shown.ctx, stage, done, total);
+}
+
 int cmd_quantize(int argc, char **argv)
 {
     const struct opt *const tables[] = { quantize_table, NULL };
@@ -56,7 +75,8 @@ int cmd_quantize(int argc, char **argv)
         opts.calibration = text;
     }
     cli_quiet(model_opts.quiet);
-    opts.progress = cli_progress();
+    opts.progress = (ew_progress){ NULL, step };
+    signal(SIGINT, on_interrupt);
     opts.logger = cli_logger();
     opts.overrides = overrides.v;
     opts.n_overrides = overrides.n;
