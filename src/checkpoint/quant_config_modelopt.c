@@ -146,6 +146,11 @@ static ew_status read_algo(struct ew_qx_config *q, const json_t *o, ew_error *er
     struct ew_qx_scheme s;
     ew_status st = ew_json_get_str_or(o, "quant_algo", q->what, "", &algo, err);
 
+    /* only the KV cache is short: kv_scales.c */
+    if (!st && !*algo && json_is_string(json_object_get(o, "kv_cache_quant_algo"))) {
+        json_decref(sizes);
+        return EW_STATUS_OK;
+    }
     if (!st && json_object_get(o, "group_size"))
         json_object_set(sizes, "group_size", json_object_get(o, "group_size"));
     else if (!st)

@@ -12,7 +12,7 @@ usage_error() { # WHAT CMD...
 }
 works "edgewise --help" "$ew" --help
 commands=$(awk '/^  [a-z]/ { print $1 }' "$tmp/out")
-equal "commands" "$(echo $commands)" "run chat export build inspect bench eval tokenize template synth onnx-check"
+equal "commands" "$(echo $commands)" "run chat export build quantize inspect bench eval tokenize template synth onnx-check"
 works "edgewise --version" "$ew" --version
 has "--version" "$(cat "$tmp/out")" "edgewise "
 "$ew" >/dev/null 2>&1
