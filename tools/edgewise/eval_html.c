@@ -54,7 +54,7 @@ void html_raw(struct html *h, const char *markup)
     append(h, markup, strlen(markup));
 }
 
-static void print_args(struct html *h, const char *fmt, va_list args)
+EW_PRINTF(2, 0) static void print_args(struct html *h, const char *fmt, va_list args)
 {
     char text[1024];
     const int n = vsnprintf(text, sizeof(text), fmt, args);
