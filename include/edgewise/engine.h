@@ -73,6 +73,9 @@ EW_API ew_status ew_engine_embed(const ew_engine *e, int32_t id, float *out);
 /* Bytes of weights that one step of one row reads: every constant that a node uses, once; of
  * experts only the top k. What a decode step's speed is measured against. */
 EW_API uint64_t ew_engine_step_bytes(const ew_engine *e);
+/* Multiplications by weights that one step of one row does (Linear, MatMul, Gemm; of experts the
+ * top k). Attention and what is not a matrix are not counted; an operation count is twice this. */
+EW_API uint64_t ew_engine_step_macs(const ew_engine *e);
 
 enum ew_context_flags {
     EW_CONTEXT_NO_GRAPH =
@@ -149,6 +152,10 @@ typedef struct ew_machine_info {
     uint32_t n_threads;      /* that measured */
     double read_bytes_per_s; /* measured, n_threads threads */
     double f32_flops_per_s;
+    double int8_ops_per_s;   /* sums of products of 8-bit integers; 0: no such instructions */
+    double bf16_flops_per_s; /* the same of bf16; 0: as f32 */
+    char int8_with[16];      /* "amx", "avx512vnni", "avxvnni", "avx2"; "" */
+    char bf16_with[16];
 } ew_machine_info;
 /* Measures the machine's ceilings (about a second). n_threads 0: one per core. */
 EW_API ew_status ew_machine_measure(uint32_t n_threads, const char *cpu_level, ew_machine_info *out,

@@ -122,6 +122,7 @@ EW_API void ew_runtime_cancel(ew_runtime *rt);
 typedef struct ew_runtime_stats {
     uint64_t prefill_runs, prefill_tokens, reused_tokens, prefill_ns;
     uint64_t decode_steps, decode_tokens, decode_ns;
+    uint64_t forward_runs, forward_tokens, forward_ns; /* ew_runtime_forward, without the copy */
     uint64_t tokenize_ns, template_ns, sample_ns, detokenize_ns, load_ns;
 } ew_runtime_stats;
 EW_API void ew_runtime_get_stats(const ew_runtime *rt, ew_runtime_stats *out);
@@ -152,6 +153,7 @@ typedef struct ew_model_info {
     uint32_t n_hidden_states; /* 0: the engine has no hidden_i outputs */
     uint64_t weight_bytes;    /* of the engine file */
     uint64_t step_bytes;      /* weights that decoding one row reads a step */
+    uint64_t step_macs;       /* multiplications by weights that it does */
     uint64_t kv_bytes;
     bool has_tokenizer, has_template, all_logits;
 } ew_model_info;

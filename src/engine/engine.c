@@ -259,6 +259,37 @@ uint64_t ew_engine_step_bytes(const ew_engine *e)
     return sum;
 }
 
+/* Weights of a constant that a row is multiplied with. */
+static uint64_t input_macs(const struct ew_plan *p, const struct ew_plan_node *n, uint32_t i)
+{
+    const struct ew_plan_tensor *t = n->in[i] == EW_PLAN_NONE ? NULL : &p->tensors[n->in[i]];
+    uint64_t count = 1;
+
+    if (!t || t->kind != EW_PLAN_CONST || t->n_dims < 2)
+        return 0;
+    for (int d = 0; d < t->n_dims; d++)
+        count *= t->dim[d] > 0 ? (uint64_t)t->dim[d] : 0;
+    if (n->op == EW_OP_MOE && t->dim[0] > 0 && n->attrs.moe.top_k < t->dim[0])
+        return count / (uint64_t)t->dim[0] * (uint64_t)n->attrs.moe.top_k;
+    return count;
+}
+
+uint64_t ew_engine_step_macs(const ew_engine *e)
+{
+    const struct ew_plan *p = &e->plan;
+    uint64_t sum = 0;
+
+    for (uint32_t n = 0; n < p->n_nodes; n++) {
+        const struct ew_plan_node *node = &p->nodes[n];
+
+        if (node->op == EW_OP_LINEAR || node->op == EW_OP_MATMUL || node->op == EW_OP_GEMM)
+            sum += input_macs(p, node, 1);
+        if (node->op == EW_OP_MOE) /* up and gate, down */
+            sum += input_macs(p, node, 2) + input_macs(p, node, 3);
+    }
+    return sum;
+}
+
 ew_status ew_engine_embed(const ew_engine *e, int32_t id, float *out)
 {
     const struct ew_plan_tensor *t;

@@ -27,6 +27,7 @@ ew_status ew_machine_measure(uint32_t n_threads, const char *cpu_level, ew_machi
 {
     struct ew_cpu_info cpu;
     struct ew_pool *pool = NULL;
+    const char *with;
     uint32_t mask;
 
     if (!ew_cpu_level_mask(cpu_level ? cpu_level : "native", &mask))
@@ -41,6 +42,10 @@ ew_status ew_machine_measure(uint32_t n_threads, const char *cpu_level, ew_machi
     out->n_threads = ew_pool_threads(pool);
     out->read_bytes_per_s = ew_probe_read_bandwidth(pool, cpu.flags & mask, 0, 0.5);
     out->f32_flops_per_s = ew_probe_f32_flops(pool, cpu.flags & mask, 0.3);
+    out->int8_ops_per_s = ew_probe_int8_ops(pool, cpu.flags & mask, 0.3, &with);
+    strncat(out->int8_with, with, sizeof(out->int8_with) - 1);
+    out->bf16_flops_per_s = ew_probe_bf16_flops(pool, cpu.flags & mask, 0.3, &with);
+    strncat(out->bf16_with, with, sizeof(out->bf16_with) - 1);
     ew_pool_destroy(pool);
     return out->read_bytes_per_s > 0
                ? EW_STATUS_OK

@@ -1,4 +1,4 @@
-/* kernels/probe.c - the machine's ceilings: read bandwidth and f32 FMA rate.
+/* kernels/probe.c - the machine's ceilings: read bandwidth, rates of f32 FMA and of dot products.
  * Owns the timing; the inner loops are one table per instruction set (probe_loops.h). */
 #include "kernels/probe.h"
 
@@ -57,15 +57,27 @@ static const struct ew_probe_loops *loops_for(uint32_t cpu_flags)
     return &plain;
 }
 
+/* Best last. */
+static const struct ew_probe_dots *const dots[] = {
+#if defined(__x86_64__)
+    &ew_probe_dots__avx2,
+    &ew_probe_dots__avxvnni,
+    &ew_probe_dots__avx512vnni,
+    &ew_probe_dots__amx,
+#endif
+    NULL,
+};
+
 #define MAX_THREADS 1024
 
 struct probe_job {
     struct ew_pool *pool;
-    const struct ew_probe_loops *loops;
-    const unsigned char *bytes; /* NULL: arithmetic */
+    uint64_t (*read)(const void *p, size_t bytes);
+    uint64_t (*work)(uint64_t n_rounds); /* when bytes is NULL */
+    const unsigned char *bytes;
     size_t len;
     uint64_t n_rounds;
-    uint64_t flops; /* of one thread and pass */
+    uint64_t ops; /* of one thread and pass */
     uint64_t sink[MAX_THREADS];
 };
 
@@ -76,11 +88,11 @@ static void probe_pass(void *arg, unsigned i, unsigned n)
     if (job->bytes) {
         size_t begin, end;
         ew_split_range(job->len, 4096, i, n, &begin, &end);
-        job->sink[i % MAX_THREADS] = job->loops->read(job->bytes + begin, end - begin);
+        job->sink[i % MAX_THREADS] = job->read(job->bytes + begin, end - begin);
     } else {
-        const uint64_t flops = job->loops->fma(job->n_rounds);
+        const uint64_t ops = job->work(job->n_rounds);
         if (i == 0)
-            job->flops = flops;
+            job->ops = ops;
     }
 }
 
@@ -103,7 +115,7 @@ static double best_pass(struct probe_job *job, double seconds)
 double ew_probe_read_bandwidth(struct ew_pool *pool, uint32_t cpu_flags, uint64_t bytes,
                                double seconds)
 {
-    struct probe_job job = { .pool = pool, .loops = loops_for(cpu_flags) };
+    struct probe_job job = { .pool = pool, .read = loops_for(cpu_flags)->read };
     const size_t len = bytes ? (size_t)bytes & ~(size_t)4095 : (size_t)512 << 20;
     unsigned char *p = len ? ew_os_pages_alloc(len, true) : NULL;
 
@@ -118,11 +130,39 @@ double ew_probe_read_bandwidth(struct ew_pool *pool, uint32_t cpu_flags, uint64_
     return (double)len / best;
 }
 
+static double arithmetic(struct ew_pool *pool, uint64_t (*work)(uint64_t), double seconds)
+{
+    struct probe_job job = { .pool = pool, .work = work, .n_rounds = 200000 };
+    const double best = best_pass(&job, seconds);
+
+    return (double)job.ops * (double)ew_pool_threads(pool) / best;
+}
+
 double ew_probe_f32_flops(struct ew_pool *pool, uint32_t cpu_flags, double seconds)
 {
-    struct probe_job job = { .pool = pool, .loops = loops_for(cpu_flags) };
+    return arithmetic(pool, loops_for(cpu_flags)->fma, seconds);
+}
 
-    job.n_rounds = 200000;
-    const double best = best_pass(&job, seconds);
-    return (double)job.flops * (double)ew_pool_threads(pool) / best;
+double ew_probe_int8_ops(struct ew_pool *pool, uint32_t cpu_flags, double seconds,
+                         const char **with)
+{
+    const struct ew_probe_dots *best = NULL;
+
+    for (size_t i = 0; dots[i]; i++)
+        if (dots[i]->int8 && (cpu_flags & dots[i]->need) == dots[i]->need)
+            best = dots[i];
+    *with = best ? best->with : "";
+    return best ? arithmetic(pool, best->int8, seconds) : 0;
+}
+
+double ew_probe_bf16_flops(struct ew_pool *pool, uint32_t cpu_flags, double seconds,
+                           const char **with)
+{
+    const struct ew_probe_dots *best = NULL;
+
+    for (size_t i = 0; dots[i]; i++)
+        if (dots[i]->bf16 && (cpu_flags & dots[i]->need) == dots[i]->need)
+            best = dots[i];
+    *with = best ? best->with : "";
+    return best ? arithmetic(pool, best->bf16, seconds) : 0;
 }

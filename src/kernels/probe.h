@@ -13,5 +13,13 @@ double ew_probe_read_bandwidth(struct ew_pool *pool, uint32_t cpu_flags, uint64_
                                double seconds);
 /* f32 FLOP/s of register-only FMA. */
 double ew_probe_f32_flops(struct ew_pool *pool, uint32_t cpu_flags, double seconds);
+/* Operations/s (a multiplication and an addition are two) of register-only sums of products of
+ * 8-bit integers into i32, and of bf16 into f32, with the best instructions that the CPU flags
+ * allow; *with (static) names them. 0 and "" when no instruction is for it (bf16: then f32 FMA is
+ * the ceiling) or none was measured for this architecture. */
+double ew_probe_int8_ops(struct ew_pool *pool, uint32_t cpu_flags, double seconds,
+                         const char **with);
+double ew_probe_bf16_flops(struct ew_pool *pool, uint32_t cpu_flags, double seconds,
+                           const char **with);
 
 #endif

@@ -228,7 +228,12 @@ static ew_status forward_chunk(struct ew_runtime *rt, uint32_t row, const int32_
     const struct ew_lane *lane = rt->lane;
     const struct ew_lane_step step = { row, 1, &ids, &n, n_wanted ? n_wanted : 1 };
 
+    const uint64_t t0 = ew_clock_ns();
+
     EW_TRY(ew_lane_run(rt->lane, &step, err));
+    rt->stats.forward_ns += ew_clock_ns() - t0;
+    rt->stats.forward_runs++;
+    rt->stats.forward_tokens += n;
     if (n_wanted)
         memcpy(logits, ew_lane_logits(lane, 0, 0),
                (size_t)n_wanted * lane->vocab * sizeof(*logits));
@@ -322,6 +327,7 @@ void ew_runtime_get_model(const ew_runtime *rt, ew_model_info *out)
     out->n_hidden_states = rt->lane->n_hidden;
     out->weight_bytes = rt->weight_bytes;
     out->step_bytes = ew_engine_step_bytes(rt->engine);
+    out->step_macs = ew_engine_step_macs(rt->engine);
     out->kv_bytes = rt->lane->kv->total_bytes;
     out->has_tokenizer = rt->tokenizer != NULL;
     out->has_template = rt->chat != NULL;

@@ -101,6 +101,12 @@ uint64_t ew_engine_step_bytes(const ew_engine *e)
     return 0;
 }
 
+uint64_t ew_engine_step_macs(const ew_engine *e)
+{
+    (void)e;
+    return 0;
+}
+
 ew_status ew_engine_embed(const ew_engine *e, int32_t id, float *out)
 {
     (void)e;

@@ -53,6 +53,7 @@ static void test_step_bytes(void **state)
     open_linear(&v, 1);
     assert_in_range(ew_engine_step_bytes(v.e), 4 * (FIX_N * FIX_K + 2 * FIX_N),
                     4 * (64 * FIX_K + 2 * FIX_N));
+    assert_int_equal(ew_engine_step_macs(v.e), FIX_N * FIX_K);
     close_env(&v);
 }
 

@@ -297,6 +297,7 @@ static void test_forward(void **state)
     ew_request r = make_request(6); /* 5 tokens */
     ew_error err = { 0 };
     float logits[20 * MOCK_V], want[MOCK_V];
+    ew_runtime_stats stats;
     const uint32_t n = 12;
     int32_t ids[12];
 
@@ -306,6 +307,9 @@ static void test_forward(void **state)
         ids[i] = (int32_t)(i * 3 % MOCK_V);
     /* The last 7 of 12 tokens through chunks of 5: the pieces land in order. */
     assert_int_equal(ew_runtime_forward(rt, 2, ids, n, 0, logits, 7, &err), 0);
+    ew_runtime_get_stats(rt, &stats);
+    assert_int_equal(stats.forward_runs, 3);
+    assert_int_equal(stats.forward_tokens, n);
     for (uint32_t i = 0; i < 7; i++) {
         mock_logits(want, ids, n - 7 + i + 1);
         assert_memory_equal(want, logits + i * MOCK_V, sizeof(want));
