@@ -39,7 +39,7 @@ has "no scales: a warning" "$(cat "$tmp/err")" "1.0 is taken"
 
 # Rows of D + 4 bytes, of D bytes: memory says so.
 size() { # KV: leaves the bytes in $bytes
-    works "bench --kv $1" "$ew" bench models/tiny --prefill 16 --decode 16 --gen 4 --reps 1 --no-ceilings --json $fast --kv "$1" --max-kv-len 256
+    works "bench --kv $1" "$ew" bench models/tiny --prefill 16 --decode 16 --gen 4 --reps 1 --no-ceilings --rows none --json $fast --kv "$1" --max-kv-len 256
     bytes=$(value "$tmp/out" "memory_bytes.kv cache (reserved)")
 }
 d=$("$tool" json models/tiny/config.json head_dim)

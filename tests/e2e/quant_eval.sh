@@ -59,7 +59,7 @@ for m in awq nvfp4; do
 done
 "$ew" eval parity "$tmp/int8" --against "$tmp/int8" --activations int8 -q --json --chunks 1 --window 32 >"$tmp/out" 2>"$tmp/err"
 if awk -v e="$(value "$tmp/out" logits_error)" 'BEGIN { exit !(e > 1e-4 && e < 0.2) }'; then good; else bad "parity takes no --activations"; fi
-for c in "run $tmp/int8 -p Hello -n 4" "bench $tmp/int8 --prefill 8 --decode 8 --gen 2 --reps 1 --no-ceilings" \
+for c in "run $tmp/int8 -p Hello -n 4" "bench $tmp/int8 --prefill 8 --decode 8 --gen 2 --reps 1 --no-ceilings --rows none" \
     "eval ppl $tmp/int8 $tmp/text" "eval kld $tmp/int8 --against $tmp/int8 $tmp/text"; do
     works "$c" "$ew" $c $fast --activations int8 --kv int8
 done
