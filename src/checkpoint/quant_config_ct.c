@@ -291,6 +291,7 @@ ew_status ew_qx_read_ct(struct ew_qx_config *q, const json_t *o, ew_error *err)
                                          "sparsity_config",
                                          "run_compressed",
                                          "version",
+                                         "provider",
                                          NULL };
     const json_t *groups = json_object_get(o, "config_groups");
     const char *format, *key;

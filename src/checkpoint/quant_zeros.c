@@ -4,11 +4,27 @@
 #include "base/size.h"
 #include "checkpoint/quant_load_impl.h"
 
+/* Bytes, two's complement: one a scale, in the shape of the scales where those are whole tensors'.
+ */
+static ew_status take_bytes(struct ew_qx_job *j, size_t groups, const struct ew_st_tensor **out,
+                            ew_error *err)
+{
+    static const ew_dtype byte = EW_DTYPE_I8;
+    const bool single = !j->src->scale_row; /* one for the whole tensor */
+    const int64_t dims[2] = { (int64_t)j->n, (int64_t)groups };
+
+    j->src->zeros_as = EW_QX_ZEROS_BYTES;
+    j->src->zeros_pitch = single ? 0 : groups;
+    j->src->zero_plus = ew_dtype_bits(j->s->code) == 8 ? 128 : 8;
+    return ew_qx_take(j, "weight_zero_point", &byte, 1, single ? j->scales->type.n_dims : 2,
+                      single ? j->scales->type.dim : dims, out, err);
+}
+
 /* Tensors' shapes by the family of the codes. */
 static ew_status take_tensor(struct ew_qx_job *j, size_t groups, const struct ew_st_tensor **out,
                              ew_error *err)
 {
-    static const ew_dtype word = EW_DTYPE_I32, byte = EW_DTYPE_I8;
+    static const ew_dtype word = EW_DTYPE_I32;
     const size_t per_word = 32 / ew_dtype_bits(j->s->code);
     int64_t dims[2] = { (int64_t)groups, (int64_t)(j->n / per_word) };
     struct ew_qx_source *src = j->src;
@@ -20,23 +36,15 @@ static ew_status take_tensor(struct ew_qx_job *j, size_t groups, const struct ew
         src->zeros_pitch = j->n;
         return ew_qx_take(j, "qzeros", &word, 1, 2, dims, out, err);
     case EW_QX_PACKED:
+        if (!src->scale_row) /* a single one is not packed */
+            return take_bytes(j, groups, out, err);
         src->zeros_as = EW_QX_ZEROS_PACKED;
         src->zeros_pitch = groups;
         dims[0] = (int64_t)((j->n + per_word - 1) / per_word);
         dims[1] = (int64_t)groups;
         return ew_qx_take(j, "weight_zero_point", &word, 1, 2, dims, out, err);
     default:
-        src->zeros_as = EW_QX_ZEROS_BYTES;
-        src->zeros_pitch = groups;
-        if (!src->scale_row) /* one for the whole tensor */
-            return ew_fail(err, EW_STATUS_UNSUPPORTED,
-                           "quantised module '%s': zero points with one scale a tensor are not "
-                           "supported",
-                           j->module);
-        src->zero_plus = ew_dtype_bits(j->s->code) == 8 ? 128 : 8;
-        dims[0] = (int64_t)j->n;
-        dims[1] = (int64_t)groups;
-        return ew_qx_take(j, "weight_zero_point", &byte, 1, 2, dims, out, err);
+        return take_bytes(j, groups, out, err);
     }
 }
 

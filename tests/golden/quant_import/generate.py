@@ -145,6 +145,16 @@ def ct_int8(rng, w, sym=True, bits=8):
     return out, (q.astype(np.float64) - z) * s.astype(np.float64)
 
 
+def ct_tensor(rng, w):
+    """One scale and one zero point (bytes, never packed) for the whole of int8 words."""
+    q = rng.integers(0, 256, w.shape).astype(np.uint8)
+    s, z = np.float32(rng.uniform(0.004, 0.01)), int(rng.integers(-128, 128))
+    out = dict(weight_packed=t(words(np.pad(q, ((0, 0), (0, -w.shape[1] % 4))), 8)),
+               weight_scale=torch.tensor([s]), weight_shape=torch.tensor(list(w.shape)),
+               weight_zero_point=torch.tensor([z], dtype=torch.int8))
+    return out, (q.astype(np.float64) - 128 - z) * np.float64(s)
+
+
 def fp8(rng, w, grain="tensor", scale="weight_scale", block=128, apart=False, half=False):
     n, k = w.shape
     if grain == "tensor":
@@ -347,6 +357,8 @@ CASES = {
     "ct-int8": ("Qwen3", TWO, linear(ct_int8), ct(INT8Q, args(8, "int", "channel"), TOKEN8)),
     "ct-int8-asym": ("Qwen3", BASE, linear(ct_int8, sym=False),
                      ct(INT8Q, args(8, "int", "channel", sym=False), TOKEN8)),
+    "ct-int8-tensor": ("Qwen3", BASE, linear(ct_tensor),
+                       dict(ct(PACK, args(8, "int", "tensor", sym=False)), provider="auto-round")),
     "ct-fp8-tensor": ("Qwen3", BASE, linear(static_fp8),
                       ct(FP8Q, args(8, "float", "tensor"), args(8, "float", "tensor"))),
     "ct-fp8-channel": ("Qwen3", BASE, linear(fp8, grain="channel"),
