@@ -195,6 +195,110 @@ static void test_gptq(void **state)
     ew_q_tensor_deinit(&q);
 }
 
+/* The textbook order of the work, a column and a row at a time: the same codes, over more columns
+ * than a block of the fast one, with and without an order of columns. */
+static void check_gptq_by_columns(const size_t *order)
+{
+    enum { ROWS = 9, COLS = 224, G = 32 };
+    const struct ew_q_format f = { EW_Q_INT, 4, G, true, true, EW_DTYPE_F32 };
+    static float w[ROWS * COLS], u[COLS * COLS], out[ROWS * COLS], importance[COLS];
+    struct ew_q_tensor q;
+
+    memset(u, 0, sizeof(u));
+    for (size_t i = 0; i < COLS; i++) {
+        importance[i] = 1 + (float)(i % 5);
+        u[i * COLS + i] = 0.5f + 0.01f * (float)(i % 90);
+        for (size_t j = i + 1; j < COLS; j++)
+            u[i * COLS + j] = 0.02f * (float)((i * 7 + j * 13) % 11) - 0.1f;
+    }
+    for (size_t i = 0; i < ROWS * COLS; i++)
+        w[i] = floats_of("weight")[i % (N * K)] + 0.001f * (float)(i % 17);
+    memcpy(out, w, sizeof(out));
+    assert_int_equal(ew_q_tensor_init(&q, &f, ROWS, COLS, &error), 0);
+    assert_int_equal(ew_q_gptq(&run, out, u, importance, order, &q), 0);
+    for (size_t r = 0; r < ROWS; r++) {
+        float row[COLS];
+
+        for (size_t j = 0; j < COLS; j++)
+            row[j] = w[r * COLS + (order ? order[j] : j)];
+        for (size_t j = 0; j < COLS; j++) {
+            const size_t col = order ? order[j] : j, at = r * (COLS / G) + col / G;
+            const float *group = order ? w + r * COLS + col / G * G : row + j;
+            float scale;
+            uint8_t zero;
+
+            if (order || j % G == 0) {
+                ew_q_fit(&f, group, importance + col / G * G, G, 1, true, &scale, &zero);
+                assert_true(scale == q.scale[at] && zero == q.zero[at]);
+            }
+            const int16_t code = ew_q_encode(&f, row[j], q.scale[at], q.zero[at]);
+            const float v = ew_q_decode(&f, code, q.scale[at], q.zero[at]);
+            if (code != q.codes[r * COLS + col] || v != out[r * COLS + col])
+                fail_msg("row %zu, column %zu: %d, want %d", r, j, q.codes[r * COLS + col], code);
+            for (size_t l = j + 1; l < COLS; l++)
+                row[l] -= (row[j] - v) / u[j * COLS + j] * u[j * COLS + l];
+        }
+    }
+    ew_q_tensor_deinit(&q);
+}
+
+static void test_gptq_by_columns(void **state)
+{
+    size_t order[224];
+
+    (void)state;
+    check_gptq_by_columns(NULL);
+    for (size_t i = 0; i < 224; i++)
+        order[i] = i * 45 % 224;
+    check_gptq_by_columns(order);
+}
+
+/* o_proj and the v_proj before it: heads of one kv head get one scale, and the rows of v_proj that
+ * make a channel, with their bias, lose what the columns that read it gain. */
+static void test_fold_of_heads(void **state)
+{
+    enum { T = 64, D = 16, PER_KV = 4, KV = K / D / PER_KV, IN = 3 };
+    static float x[T * K], w[N * K], rows[KV * D * IN], bias[KV * D];
+    const struct ew_q_module m = {
+        .n = N, .k = K, .scheme = { .format = { EW_Q_INT, 4, 32, false, true, EW_DTYPE_F32 } }
+    };
+    struct ew_q_fold f = { .consumers = { &m },
+                           .weights = { w },
+                           .n_consumers = 1,
+                           .x = x,
+                           .k = K,
+                           .share = D,
+                           .heads_per_kv = PER_KV,
+                           .rows = rows,
+                           .rows_k = IN,
+                           .rows_bias = bias };
+    bool moved = false;
+    double gain;
+
+    (void)state;
+    memcpy(w, floats_of("weight"), sizeof(w));
+    for (size_t i = 0; i < T * K; i++) /* channels of very different size */
+        x[i] = floats_of("gptq.inputs")[i] * (1 + (float)(i % K % D) * (float)(i % K / 64 + 1));
+    for (size_t i = 0; i < KV * D * IN; i++)
+        rows[i] = 1;
+    for (size_t i = 0; i < KV * D; i++)
+        bias[i] = 2;
+    run.n_tokens = T;
+    assert_int_equal(ew_q_fold_search(&run, &f, false, &gain), 0);
+    run.n_tokens = 0;
+    assert_true(gain < 1);
+    for (size_t j = 0; j < K; j++) {
+        const size_t row = j / D / PER_KV * D + j % D;
+        const float s = w[j] / floats_of("weight")[j];
+
+        moved = moved || fabsf(s - 1) > 0.1f;
+        for (size_t i = 0; i < IN; i++)
+            assert_float_equal(rows[row * IN + i] * s, 1, 1e-5);
+        assert_float_equal(bias[row] * s, 2, 1e-5);
+    }
+    assert_true(moved);
+}
+
 /* x w^T must stay what it was when scales move from the norm (stored in bf16) to the weights. */
 static void test_fold(void **state)
 {
@@ -290,10 +394,11 @@ static void test_options(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_formats), cmocka_unit_test(test_codes_come_back),
-        cmocka_unit_test(test_factor),  cmocka_unit_test(test_gptq),
-        cmocka_unit_test(test_fold),    cmocka_unit_test(test_glob),
-        cmocka_unit_test(test_options),
+        cmocka_unit_test(test_formats),       cmocka_unit_test(test_codes_come_back),
+        cmocka_unit_test(test_factor),        cmocka_unit_test(test_gptq),
+        cmocka_unit_test(test_fold),          cmocka_unit_test(test_glob),
+        cmocka_unit_test(test_options),       cmocka_unit_test(test_gptq_by_columns),
+        cmocka_unit_test(test_fold_of_heads),
     };
 
     return cmocka_run_group_tests_name("quant", tests, setup, teardown);
