@@ -126,7 +126,7 @@ static ew_status nbits_tensors(struct ew_onnx_node *n, struct ew_quant_strided *
     const ew_dtype scale = n->x[2]->type.dtype;
     const unsigned bits = ew_quant_code_bits(q->base.format.code);
     const size_t row = groups * q->base.format.group, want = q->base.n * (row * bits / 8);
-    size_t bytes, n_scales;
+    size_t bytes = 0, n_scales = 0;
 
     if (n->x[1]->type.dtype != EW_DTYPE_U8 ||
         (scale != EW_DTYPE_F16 && scale != EW_DTYPE_F32 && scale != EW_DTYPE_BF16))
