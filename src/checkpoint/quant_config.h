@@ -48,6 +48,7 @@ struct ew_qx_scheme {
     enum ew_qx_zero zero;
     bool symmetric;     /* zero points are expected to be the middle code */
     bool act_order;     /* g_idx may group the columns in another order */
+    bool needs_order;   /* and must be there: without it the columns mean nothing */
     bool x_mul;         /* pre_quant_scale multiplies x, if it is there */
     const char *codes;  /* names of tensors after the module's: "weight_packed" */
     const char *scales; /* "weight_scale" */

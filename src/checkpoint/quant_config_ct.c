@@ -10,7 +10,7 @@
 /* One "weights" or "input_activations" object. */
 struct args {
     int64_t bits, group, block[2];
-    bool is_float, symmetric, dynamic;
+    bool is_float, symmetric, dynamic, ordered;
     const char *strategy, *scale_dtype;
 };
 
@@ -49,8 +49,8 @@ static ew_status read_args(const struct ew_qx_config *q, const json_t *o, struct
         "block_structure", "dynamic",     "actorder",  "observer",   "observer_kwargs",
         "zp_dtype",        "scale_dtype", NULL
     };
-    const json_t *dynamic = json_object_get(o, "dynamic");
-    const char *type;
+    const json_t *dynamic = json_object_get(o, "dynamic"), *order = json_object_get(o, "actorder");
+    const char *type, *text = json_string_value(order);
 
     if (!json_is_object(o))
         return ew_fail(err, EW_STATUS_MALFORMED, "%s: arguments of a group are not an object",
@@ -62,6 +62,9 @@ static ew_status read_args(const struct ew_qx_config *q, const json_t *o, struct
     EW_TRY(ew_json_get_bool_or(o, "symmetric", q->what, true, &a->symmetric, err));
     EW_TRY(ew_json_get_str_or(o, "scale_dtype", q->what, "", &a->scale_dtype, err));
     a->dynamic = json_is_true(dynamic) || json_is_string(dynamic); /* "local" */
+    /* "weight" and "static" order the rounding alone. */
+    a->ordered = json_is_true(order) ||
+                 (text && (strcmp(text, "group") == 0 || strcmp(text, "dynamic") == 0));
     if (strcmp(type, "int") != 0 && strcmp(type, "float") != 0)
         return ew_qx_unsupported(q, "type", type, err);
     a->is_float = strcmp(type, "float") == 0;
@@ -139,6 +142,7 @@ static ew_status set_format(const struct ew_qx_config *q, const char *format, co
     s->symmetric = w->symmetric;
     s->zero = w->symmetric ? EW_QX_ZERO_NONE : EW_QX_ZERO_STORED;
     s->act_order = !w->is_float;
+    s->needs_order = s->act_order && w->ordered;
     if (!w->symmetric && w->is_float)
         return ew_qx_unsupported(q, "symmetric", "false", err);
     if (strcmp(format, "nvfp4-pack-quantized") == 0)

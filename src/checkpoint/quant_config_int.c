@@ -95,7 +95,8 @@ static ew_status read_gptq_scheme(const struct ew_qx_config *q, const json_t *o,
                               .codes = "qweight",
                               .scales = "scales",
                               .symmetric = base ? base->symmetric : true,
-                              .act_order = base ? base->act_order : false };
+                              .needs_order = base ? base->needs_order : false,
+                              .act_order = true }; /* g_idx says it: others leave the key out */
     const int64_t group = !base ? 128 : base->group ? (int64_t)base->group : -1;
     int64_t bits;
 
@@ -106,8 +107,7 @@ static ew_status read_gptq_scheme(const struct ew_qx_config *q, const json_t *o,
     s.code = bits == 8 ? EW_DTYPE_I8 : EW_DTYPE_I4;
     EW_TRY(ew_qx_read_group(q, o, group, &s, err));
     EW_TRY(ew_json_get_bool_or(o, "sym", q->what, s.symmetric, &s.symmetric, err));
-    EW_TRY(ew_json_get_bool_or(o, "desc_act", q->what, s.act_order, &s.act_order, err));
-    s.act_order = true; /* g_idx says it: writers are not agreed on the key */
+    EW_TRY(ew_json_get_bool_or(o, "desc_act", q->what, s.needs_order, &s.needs_order, err));
     *out = s;
     return EW_STATUS_OK;
 }

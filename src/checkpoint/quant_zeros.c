@@ -178,7 +178,8 @@ ew_status ew_qx_take_order(struct ew_qx_job *j, struct ew_qx_module *out, ew_err
     uint32_t *perm;
     bool trivial = true;
 
-    if (!j->s->act_order || !ew_qx_find(j, order_name(j)))
+    if (!j->s->act_order ||
+        (!ew_qx_find(j, order_name(j)) && (!j->s->needs_order || group >= j->k)))
         return EW_STATUS_OK;
     EW_TRY(ew_qx_take(j, order_name(j), &i32, 1, 1, &dim, &t, err));
     if (j->k % group != 0)
