@@ -67,7 +67,7 @@ static ew_status parse_scheme(const ew_quantize_opts *o, const char *text, const
     s->activations = true;
     if (strcmp(text, "int8") == 0) {
         f->bits = 8;
-        s->smooth = true;
+        s->smooth = !o->method || strcmp(o->method, "rtn") != 0;
     } else if (strcmp(text, "int4") == 0) {
         s->activations = false;
         EW_TRY(parse_group(o, f, err));

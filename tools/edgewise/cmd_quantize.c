@@ -15,7 +15,7 @@ static bool json;
 /* clang-format off */
 static const struct opt quantize_table[] = {
     { "scheme", 's', OPT_TEXT, &opts.scheme, "S", "int8, int4, gptq, fp8, nvfp4 or mxfp4" },
-    { "method", 0, OPT_TEXT, &opts.method, "M", "int4: awq (default), awq+gptq or rtn" },
+    { "method", 0, OPT_TEXT, &opts.method, "M", "int4: awq (default), awq+gptq or rtn; int8: rtn needs no text and folds no outliers" },
     { "group", 'g', OPT_U32, &opts.group, "N", "int4, gptq: 32, 64 or 128 weights a scale (default 128)" },
     { "bits", 0, OPT_U32, &opts.bits, "N", "gptq: 4 (default) or 8" },
     { "asymmetric", 0, OPT_FLAG, &opts.asymmetric, NULL, "int4, gptq: with zero points" },
