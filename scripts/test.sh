@@ -163,8 +163,11 @@ fuzz_one() { # TARGET: its corpus and what it found before are the seeds; new fi
     local seeds=("$work/found")
     for d in "tests/fuzz/corpus/$kind" "tests/fuzz/regressions/$kind"; do [ -d "$d" ] && seeds+=("$d"); done
     if [ "$kind" = plan ]; then # engines as this version writes them
-        for m in tests/fuzz/corpus/onnx/resize.onnx tests/fuzz/corpus/onnx/slice9.onnx tests/golden/families/qwen3-window; do
-            build-fuzz/edgewise build $m "$work/engine" --cpu ref --no-timing -q --max-kv-len 16 --max-input-len 4 --max-batch 2 &&
+        for m in tests/fuzz/corpus/onnx/resize.onnx tests/fuzz/corpus/onnx/slice9.onnx tests/golden/families/qwen3-window \
+            tests/golden/quant_import/ct-int4-asym tests/golden/quant_import/mo-mixed; do
+            local quantised=()
+            case $m in */quant_import/*) quantised=(--activations declared --kv int8) ;; esac
+            build-fuzz/edgewise build $m "$work/engine" --cpu ref --no-timing -q --max-kv-len 16 --max-input-len 4 --max-batch 2 "${quantised[@]}" &&
                 cat "$work"/engine/*.engine >"$work/found/$(basename $m)"
             rm -rf "$work/engine"
         done

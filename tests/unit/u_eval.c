@@ -104,13 +104,16 @@ static void test_divergence_summary(void **state)
     assert_int_equal(ew_kld_summarise(pairs, place, N, &r, &err), 0);
     near(r.mean_kl.value, 0.2005);
     near(r.median_kl.value, 0.2005);
+    near(r.kl_90.value, 1e-3 * (1 + 0.9 * 399));
     near(r.kl_99.value, 1e-3 * (1 + 0.99 * 399));
+    near(r.kl_999.value, 1e-3 * (1 + 0.999 * 399));
     near(r.max_kl, 0.4);
     near(r.same_top.value, 0.75);
     near(r.same_top.error, sqrt(0.75 * 0.25 / N));
     near(r.ppl_model.value, 4);
     near(r.ppl_model.error + 1, 1);
     near(r.ppl_reference.value, 4);
+    near(r.ppl_reference.error, 4 * log(2) / sqrt(N - 1.0)); /* of exp: the value times the log's */
     near(r.ppl_ratio.value, 1);
     near(r.log_ratio.error, log(2) / sqrt(N - 1.0));
     near(r.mean_dp.value, 0.25 - (0.5 + 0.125) / 2);
