@@ -22,8 +22,8 @@ test:
 	@scripts/setup.sh --test
 	@scripts/test.sh
 
-bench: all
-	@scripts/bench.sh
+bench: setup build/build.ninja
+	@scripts/bench.sh $(ARGS)
 
 check:
 	@scripts/check.sh
