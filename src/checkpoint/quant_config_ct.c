@@ -65,6 +65,8 @@ static ew_status read_args(const struct ew_qx_config *q, const json_t *o, struct
     /* "weight" and "static" order the rounding alone. */
     a->ordered = json_is_true(order) ||
                  (text && (strcmp(text, "group") == 0 || strcmp(text, "dynamic") == 0));
+    if (text && !a->ordered && strcmp(text, "weight") != 0 && strcmp(text, "static") != 0)
+        return ew_qx_unsupported(q, "actorder", text, err);
     if (strcmp(type, "int") != 0 && strcmp(type, "float") != 0)
         return ew_qx_unsupported(q, "type", type, err);
     a->is_float = strcmp(type, "float") == 0;
