@@ -38,19 +38,22 @@ static ew_status append_ids(struct ew_q_run *r, struct ew_buf *ids, const ew_tok
 static ew_status builtin_ids(struct ew_q_run *r, const ew_tokenizer *t, struct ew_buf *ids)
 {
     ew_template *chat = NULL;
-    ew_status s = EW_STATUS_OK;
+    ew_status s = ew_template_load(r->dir, false, &chat, NULL);
 
-    if (ew_template_load(r->dir, false, &chat, NULL))
-        chat = NULL;
+    if (s == EW_STATUS_NO_MEMORY)
+        return ew_fail(r->err, s, "no memory for the chat template");
+    s = EW_STATUS_OK; /* without a template dialogues are text */
     for (size_t i = 0; !s && ew_q_text_piece(i); i++) {
         const char *piece = ew_q_text_piece(i);
+        ew_status rendered = EW_STATUS_NOT_FOUND;
         char *text = NULL;
         size_t len;
 
-        if (piece[0] == '{' && chat &&
-            ew_template_render(chat, piece, NULL, 0, &text, &len, NULL, NULL, NULL))
-            text = NULL;
-        if (text)
+        if (piece[0] == '{' && chat)
+            rendered = ew_template_render(chat, piece, NULL, 0, &text, &len, NULL, NULL, NULL);
+        if (rendered == EW_STATUS_NO_MEMORY)
+            s = ew_fail(r->err, rendered, "no memory for the calibration text");
+        else if (!rendered)
             s = append_ids(r, ids, t, text, len, EW_ENCODE_SPECIAL);
         else
             s = append_ids(r, ids, t, piece, strlen(piece), 0);
