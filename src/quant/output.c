@@ -109,6 +109,8 @@ ew_status ew_q_plan(struct ew_q_run *r)
     for (size_t i = 0; !s && i < (size_t)r->spec.n_layers; i++)
         s = plan_layer(r, i, taken);
     if (!s)
+        s = ew_q_options_check_used(r->options, r->err);
+    if (!s)
         s = plan_ends(r, taken);
     for (size_t i = 0; !s && i < n; i++) {
         const struct ew_st_tensor *t = ew_safetensors_at(r->st, i);

@@ -33,13 +33,16 @@ struct ew_q_options {
     struct ew_q_scheme main, lm_head, embedding;
     const ew_quantize_opts *raw;
     struct ew_q_scheme overrides[64];
-    int kv; /* enum ew_q_kind: NONE, INT, FP8 */
+    bool override_used[64]; /* its pattern matched a module */
+    int kv;                 /* enum ew_q_kind: NONE, INT, FP8 */
 };
 
 /* Scale storage follows the weights' dtype. INVALID_ARG names the option. */
 ew_status ew_q_options_parse(const ew_quantize_opts *raw, struct ew_q_options *out, ew_error *err);
-/* The scheme of a module by its name; overrides win, the last one first. */
-const struct ew_q_scheme *ew_q_scheme_of(const struct ew_q_options *o, const char *module);
+/* The scheme of a module by its name; overrides win, the last one first. Marks those that match. */
+const struct ew_q_scheme *ew_q_scheme_of(struct ew_q_options *o, const char *module);
+/* Once all modules had their schemes: INVALID_ARG names an override that matched none. */
+ew_status ew_q_options_check_used(const struct ew_q_options *o, ew_error *err);
 /* Glob: * any run, ? one character. */
 bool ew_q_glob(const char *pattern, const char *text);
 

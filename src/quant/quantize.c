@@ -149,8 +149,8 @@ static ew_status start_calibration(struct ew_q_run *r)
 static ew_status summary(const struct ew_q_run *r, double seconds, char **json)
 {
     const double weights = r->quantised_weights > 0 ? r->quantised_weights : 1;
-    json_t *o = json_pack("{s:s, s:f, s:f, s:I, s:f, s:I, s:O}", "scheme", r->options->raw->scheme,
-                          "quantised_weights", r->quantised_weights, "bits_per_weight",
+    json_t *o = json_pack("{s:s, s:I, s:f, s:I, s:f, s:I, s:O}", "scheme", r->options->raw->scheme,
+                          "quantised_weights", (json_int_t)r->quantised_weights, "bits_per_weight",
                           r->quantised_bits / weights, "calibration_tokens",
                           (json_int_t)r->n_tokens, "seconds", seconds, "peak_memory_bytes",
                           (json_int_t)ew_os_peak_rss_bytes(), "modules", r->report);

@@ -159,16 +159,31 @@ ew_status ew_q_options_parse(const ew_quantize_opts *raw, struct ew_q_options *o
     return parse_overrides(raw, out, err);
 }
 
-const struct ew_q_scheme *ew_q_scheme_of(const struct ew_q_options *o, const char *module)
+const struct ew_q_scheme *ew_q_scheme_of(struct ew_q_options *o, const char *module)
 {
+    const struct ew_q_scheme *found = NULL;
+
     for (uint32_t i = o->raw->n_overrides; i-- > 0;) {
         const char *text = o->raw->overrides[i];
         const size_t len = (size_t)(strrchr(text, '=') - text);
         char pattern[256];
 
         snprintf(pattern, sizeof(pattern), "%.*s", (int)len, text);
-        if (len < sizeof(pattern) && ew_q_glob(pattern, module))
-            return &o->overrides[i];
+        if (len >= sizeof(pattern) || !ew_q_glob(pattern, module))
+            continue;
+        o->override_used[i] = true;
+        found = found ? found : &o->overrides[i];
     }
-    return &o->main;
+    return found ? found : &o->main;
+}
+
+ew_status ew_q_options_check_used(const struct ew_q_options *o, ew_error *err)
+{
+    for (uint32_t i = 0; i < o->raw->n_overrides; i++)
+        if (!o->override_used[i])
+            return ew_fail(err, EW_STATUS_INVALID_ARG,
+                           "override '%s' matches no linear module of a layer (the head and the "
+                           "embedding have options of their own)",
+                           o->raw->overrides[i]);
+    return EW_STATUS_OK;
 }

@@ -40,6 +40,7 @@ if cmp -s "$tmp/one/model.safetensors" "$tmp/gptq/model.safetensors"; then good;
 
 refused "quantised already" "quantised already (compressed-tensors)" "$ew" quantize "$tmp/int8" "$tmp/no" -q --scheme int4
 refused "unknown scheme" "'int5'" "$ew" quantize models/tiny "$tmp/no" -q --scheme int5
+refused "an override that matches nothing" "'*.nothing=int8' matches no linear module" "$ew" quantize models/tiny "$tmp/no" -q --scheme int8 --override '*.nothing=int8'
 refused "not empty" "not empty" "$ew" quantize models/tiny "$tmp/int8" -q --scheme int4
 refused "no group" "does not divide" "$ew" quantize tests/golden/families/gemma3-softcap "$tmp/no" -q --scheme int4 --method rtn
 has "by tensor" "$(cat "$tmp/err")" "layers.0.self_attn.q_proj.weight"
