@@ -8,6 +8,7 @@
 #include "base/json.h"
 #include "base/mem.h"
 #include "base/size.h"
+#include "base/text.h"
 #include "os/os.h"
 
 #define MAX_CONFIG_BYTES ((size_t)16 << 20)
@@ -137,18 +138,11 @@ static bool in_list(const char *key, const char *const *list, size_t n)
     return false;
 }
 
-static bool ends_with(const char *text, const char *tail)
-{
-    const size_t n = strlen(text), m = strlen(tail);
-
-    return n >= m && memcmp(text + n - m, tail, m) == 0;
-}
-
 static bool is_harmless(const char *key)
 {
-    return in_list(key, harmless_keys, EW_COUNT(harmless_keys)) || ends_with(key, "_token_id") ||
-           ends_with(key, "_token_index") || ends_with(key, "dropout") ||
-           ends_with(key, "_pdrop") || ends_with(key, "dropout_prob");
+    return in_list(key, harmless_keys, EW_COUNT(harmless_keys)) || ew_ends_with(key, "_token_id") ||
+           ew_ends_with(key, "_token_index") || ew_ends_with(key, "dropout") ||
+           ew_ends_with(key, "_pdrop") || ew_ends_with(key, "dropout_prob");
 }
 
 static bool is_off(const json_t *v)
@@ -186,7 +180,7 @@ ew_status ew_config_check_keys(const struct ew_config *c, const char *const *han
             is_harmless(key) || is_off(value))
             continue;
         /* Older multimodal files keep the other halves beside the text keys. */
-        if (c->multimodal && c->text == c->root && ends_with(key, "_config"))
+        if (c->multimodal && c->text == c->root && ew_ends_with(key, "_config"))
             continue;
         return ew_fail(err, EW_STATUS_UNSUPPORTED,
                        "%s: key \"%s\" is not supported for model_type \"%s\"", c->what, key,

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/size.h"
+#include "base/text.h"
 #include "checkpoint/quant_load_impl.h"
 #include "tensor/tensor.h"
 
@@ -22,15 +23,8 @@ bool ew_qx_is_known_extra(const char *name)
         ".k_scale",          ".v_scale",          ".q_zero_point",
         ".k_zero_point",     ".v_zero_point",
     };
-    const size_t n = strlen(name);
 
-    for (size_t i = 0; i < EW_COUNT(tails); i++) {
-        const size_t m = strlen(tails[i]);
-
-        if (n > m && strcmp(name + n - m, tails[i]) == 0)
-            return true;
-    }
-    return false;
+    return ew_has_tail(name, tails, EW_COUNT(tails));
 }
 
 bool ew_qx_looks_quantised(const char *name)
@@ -38,15 +32,8 @@ bool ew_qx_looks_quantised(const char *name)
     static const char *const tails[] = { ".qweight",      ".qzeros",           ".weight_packed",
                                          ".weight_scale", ".weight_scale_inv", ".weight_scale_2",
                                          "_proj_blocks",  "_proj_scale_inv" };
-    const size_t n = strlen(name);
 
-    for (size_t i = 0; i < EW_COUNT(tails); i++) {
-        const size_t m = strlen(tails[i]);
-
-        if (n > m && strcmp(name + n - m, tails[i]) == 0)
-            return true;
-    }
-    return false;
+    return ew_has_tail(name, tails, EW_COUNT(tails));
 }
 
 /* ---- tensors ---- */

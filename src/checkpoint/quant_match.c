@@ -7,6 +7,7 @@
 #include <pcre2.h>
 
 #include "base/mem.h"
+#include "base/text.h"
 #include "checkpoint/quant_config.h"
 
 #define REGEX_MAX_BYTES 65536
@@ -110,11 +111,11 @@ static bool glob_matches(const char *p, const char *t)
  * "mlp.gate_proj"). */
 static bool part_matches(const char *part, const char *name)
 {
-    const size_t n = strlen(name), m = strlen(part);
+    const size_t m = strlen(part);
 
-    if (!m || m > n)
+    if (!m)
         return false;
-    if (strcmp(name + n - m, part) == 0)
+    if (ew_ends_with(name, part))
         return true;
     for (const char *at = strstr(name, part); at; at = strstr(at + 1, part)) {
         const char before = at == name ? '.' : at[-1], after = at[m];

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/size.h"
+#include "base/text.h"
 
 #define NAME_CAP 256
 
@@ -494,24 +495,17 @@ ew_status ew_weights_stack(struct ew_weights *w, const char *rel, int64_t n_expe
 static bool is_computed_buffer(const char *name)
 {
     static const char *const tails[] = { ".inv_freq", ".masked_bias", ".embed_scale" };
-    const size_t n = strlen(name);
 
-    for (size_t i = 0; i < EW_COUNT(tails); i++) {
-        const size_t m = strlen(tails[i]);
-
-        if (n > m && strcmp(name + n - m, tails[i]) == 0)
-            return true;
-    }
-    return false;
+    return ew_has_tail(name, tails, EW_COUNT(tails));
 }
 
 /* GPTQ files may have biases of zeros where the model has none. */
 static bool is_zero_bias(const struct ew_st_tensor *t)
 {
-    const size_t n = strlen(t->name), m = strlen(".bias");
+    static const char *const tail[] = { ".bias" };
     const uint8_t *b = t->data;
 
-    if (n <= m || strcmp(t->name + n - m, ".bias") != 0)
+    if (!ew_has_tail(t->name, tail, 1))
         return false;
     for (size_t i = 0; i < t->bytes; i++)
         if (b[i])
@@ -528,7 +522,6 @@ ew_status ew_weights_check_unused(const struct ew_weights *w, bool multimodal, b
 
         if (w->quant && (ew_qx_is_known_extra(t->name) || is_zero_bias(t)))
             continue;
-
         for (size_t h = 0; h < EW_COUNT(head_names); h++)
             head = head || strcmp(t->name, head_names[h]) == 0;
         if (w->used[i] || is_computed_buffer(t->name) || (head && tied_head))

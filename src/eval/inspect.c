@@ -6,6 +6,7 @@
 #include "base/buf.h"
 #include "base/json.h"
 #include "base/mem.h"
+#include "base/text.h"
 #include "checkpoint/config.h"
 #include "checkpoint/safetensors.h"
 #include "edgewise/engine.h"
@@ -192,13 +193,6 @@ static ew_status inspect_engine(const char *path, char **json, ew_error *err)
     return st;
 }
 
-static bool has_suffix(const char *s, const char *suffix)
-{
-    const size_t n = strlen(s), m = strlen(suffix);
-
-    return n >= m && strcmp(s + n - m, suffix) == 0;
-}
-
 static ew_status inspect_dir(const char *path, char **json, ew_error *err)
 {
     const char *kind = ew_model_kind(path);
@@ -232,9 +226,9 @@ ew_status ew_inspect(const char *path, char **json, ew_error *err)
         return inspect_dir(path, json, err);
     if (!ew_path_is_file(path))
         return ew_fail(err, EW_STATUS_NOT_FOUND, "%s: no such regular file", path);
-    if (has_suffix(path, ".safetensors"))
+    if (ew_ends_with(path, ".safetensors"))
         return inspect_safetensors(path, json, err);
-    if (has_suffix(path, ".onnx"))
+    if (ew_ends_with(path, ".onnx"))
         return inspect_onnx(path, json, err);
     return inspect_engine(path, json, err); /* its magic says what it is not */
 }

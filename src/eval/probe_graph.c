@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "base/mem.h"
+#include "base/text.h"
 
 enum { MAX_SITES = 65536 };
 
@@ -18,13 +19,6 @@ struct marker {
     uint32_t n_sites, n_stations;
     ew_error *err;
 };
-
-static bool ends(const char *s, const char *tail)
-{
-    const size_t n = strlen(s), m = strlen(tail);
-
-    return n >= m && strcmp(s + n - m, tail) == 0;
-}
 
 /* "model.layers.3.mlp.down_proj": 3; -1 for others. */
 static int32_t layer_of(const char *name)
@@ -39,7 +33,7 @@ static int32_t layer_of(const char *name)
 static bool is_station(const struct ew_node *n)
 {
     return n->op == EW_OP_ADD &&
-           (ends(n->name, ".attn_residual") || ends(n->name, ".mlp_residual"));
+           (ew_ends_with(n->name, ".attn_residual") || ew_ends_with(n->name, ".mlp_residual"));
 }
 
 static bool is_site(const struct ew_node *n)

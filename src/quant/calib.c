@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/size.h"
+#include "base/text.h"
 #include "edgewise/build.h"
 #include "edgewise/engine.h"
 #include "edgewise/tokenizer.h"
@@ -153,22 +154,15 @@ struct layer_engine {
     bool tapped[EW_Q_TAP_COUNT];
 };
 
-static bool named(const char *name, const char *tail)
-{
-    const size_t n = strlen(name), m = strlen(tail);
-
-    return n >= m && strcmp(name + n - m, tail) == 0;
-}
-
 /* The inputs of the four kinds of linear nodes become outputs of the graph. */
 static ew_status add_taps(struct layer_engine *e)
 {
     for (const struct ew_node *n = e->graph->head; n; n = n->next) {
-        int tap = named(n->name, "self_attn.q_proj")                      ? EW_Q_TAP_ATTN
-                  : named(n->name, "self_attn.o_proj")                    ? EW_Q_TAP_O
-                  : named(n->name, "mlp.gate_proj") || n->op == EW_OP_MOE ? EW_Q_TAP_MLP
-                  : named(n->name, "mlp.down_proj")                       ? EW_Q_TAP_DOWN
-                                                                          : -1;
+        int tap = ew_ends_with(n->name, "self_attn.q_proj")                      ? EW_Q_TAP_ATTN
+                  : ew_ends_with(n->name, "self_attn.o_proj")                    ? EW_Q_TAP_O
+                  : ew_ends_with(n->name, "mlp.gate_proj") || n->op == EW_OP_MOE ? EW_Q_TAP_MLP
+                  : ew_ends_with(n->name, "mlp.down_proj")                       ? EW_Q_TAP_DOWN
+                                                                                 : -1;
 
         if (tap < 0 || n->in[0]->is_input || n->in[0]->is_output)
             continue; /* a norm-after layer reads the residual stream itself */

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/size.h"
+#include "base/text.h"
 #include "quant/quant.h"
 
 #define NAME_CAP 256
@@ -22,29 +23,20 @@ const struct ew_st_tensor *ew_q_find(const struct ew_q_run *r, const char *fmt, 
     return ew_safetensors_find(r->st, name);
 }
 
-static bool ends(const char *text, const char *tail, size_t *head)
-{
-    const size_t n = strlen(text), m = strlen(tail);
-
-    *head = n >= m ? n - m : 0;
-    return n >= m && strcmp(text + n - m, tail) == 0;
-}
-
 ew_status ew_q_find_names(struct ew_q_run *r)
 {
     static const char embed[] = "embed_tokens.weight", head[] = "lm_head.weight";
-    size_t at;
 
     for (size_t i = 0; i < ew_safetensors_count(r->st); i++) {
         const struct ew_st_tensor *t = ew_safetensors_at(r->st, i);
 
-        if (ends(t->name, embed, &at) && !r->embed) {
-            r->prefix = ew_arena_strndup(&r->arena, t->name, at);
+        if (ew_ends_with(t->name, embed) && !r->embed) {
+            r->prefix = ew_arena_strndup(&r->arena, t->name, strlen(t->name) - strlen(embed));
             if (!r->prefix)
                 return ew_fail(r->err, EW_STATUS_NO_MEMORY, "no memory for names");
             if (ew_q_find(r, "layers.0.self_attn.o_proj.weight"))
                 r->embed = t;
-        } else if (ends(t->name, head, &at) && !r->head) {
+        } else if (ew_ends_with(t->name, head) && !r->head) {
             r->head = t;
             r->head_name = ew_arena_strndup(&r->arena, t->name, strlen(t->name) - 7);
         }

@@ -7,6 +7,7 @@
 
 #include "base/json.h"
 #include "base/size.h"
+#include "base/text.h"
 #include "os/os.h"
 #include "quant/quant.h"
 
@@ -323,17 +324,13 @@ static bool is_copied(const char *name)
                                          ".model", "LICENSE", "NOTICE" };
     static const char *const not_these[] = { "config.json", "model.safetensors.index.json",
                                              "pytorch_model.bin.index.json" };
-    const size_t n = strlen(name);
 
     for (size_t i = 0; i < EW_COUNT(not_these); i++)
         if (strcmp(name, not_these[i]) == 0)
             return false;
-    for (size_t i = 0; i < EW_COUNT(tails); i++) {
-        const size_t m = strlen(tails[i]);
-
-        if (n >= m && strcmp(name + n - m, tails[i]) == 0)
+    for (size_t i = 0; i < EW_COUNT(tails); i++)
+        if (ew_ends_with(name, tails[i]))
             return true;
-    }
     return false;
 }
 

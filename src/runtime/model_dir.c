@@ -11,6 +11,7 @@
 #include "base/error.h"
 #include "base/hash.h"
 #include "base/mem.h"
+#include "base/text.h"
 #include "cpu/cpu.h"
 #include "edgewise/build.h"
 #include "edgewise/onnx.h"
@@ -25,13 +26,6 @@ static const char *const text_files[] = {
     "chat_template.jinja",    "chat_template.json",    "processed_chat_template.json",
     "generation_config.json",
 };
-
-static bool has_suffix(const char *s, const char *suffix)
-{
-    const size_t n = strlen(s), m = strlen(suffix);
-
-    return n >= m && strcmp(s + n - m, suffix) == 0;
-}
 
 static bool has_file(const char *dir, const char *name)
 {
@@ -56,8 +50,8 @@ static bool has_weights(const char *dir)
     if (ew_dir_list(dir, &names, &n, NULL) != EW_STATUS_OK)
         return false;
     for (size_t i = 0; i < n; i++)
-        found |= has_suffix(names[i], ".safetensors") ||
-                 has_suffix(names[i], ".safetensors.index.json") ||
+        found |= ew_ends_with(names[i], ".safetensors") ||
+                 ew_ends_with(names[i], ".safetensors.index.json") ||
                  strcmp(names[i], "pytorch_model.bin") == 0 ||
                  strcmp(names[i], "pytorch_model.bin.index.json") == 0;
     free_names(names, n);
@@ -69,7 +63,7 @@ const char *ew_model_kind(const char *path)
     char sub[PATH_CAP];
 
     if (ew_path_is_file(path))
-        return has_suffix(path, ".onnx") ? "onnx" : "unknown";
+        return ew_ends_with(path, ".onnx") ? "onnx" : "unknown";
     if (!ew_path_is_dir(path))
         return "unknown";
     if (has_file(path, "llm.engine") || has_file(path, "model.engine"))
