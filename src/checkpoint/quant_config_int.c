@@ -6,6 +6,14 @@
 #include "base/json.h"
 #include "checkpoint/quant_config.h"
 
+/* What auto-round adds to the config of either method: data_type is read below, the rest only tells
+ * how the numbers were found. */
+#define AUTO_ROUND_KEYS                                                                            \
+    "autoround_version", "data_type", "amp", "iters", "lr", "minmax_lr", "nsamples", "seqlen",     \
+        "low_gpu_mem_usage", "enable_minmax_tuning", "enable_norm_bias_tuning",                    \
+        "enable_quanted_input", "gradient_accumulate_steps", "scale_dtype",                        \
+        "to_quant_block_names", "static_attention_granularity", "static_kv_granularity"
+
 static ew_status read_bits(const struct ew_qx_config *q, const json_t *o, bool eight, int64_t *bits,
                            ew_error *err)
 {
@@ -42,24 +50,8 @@ ew_status ew_qx_read_awq(struct ew_qx_config *q, const json_t *o, ew_error *err)
                                          "pack_dtype",
                                          "meta",
                                          "provider",
-                                         "autoround_version",
+                                         AUTO_ROUND_KEYS,
                                          "batch_size",
-                                         "data_type",
-                                         "amp",
-                                         "iters",
-                                         "lr",
-                                         "minmax_lr",
-                                         "nsamples",
-                                         "seqlen",
-                                         "low_gpu_mem_usage",
-                                         "enable_minmax_tuning",
-                                         "enable_norm_bias_tuning",
-                                         "enable_quanted_input",
-                                         "gradient_accumulate_steps",
-                                         "scale_dtype",
-                                         "to_quant_block_names",
-                                         "static_attention_granularity",
-                                         "static_kv_granularity",
                                          NULL };
     struct ew_qx_scheme s = { .layout = EW_QX_AWQ,
                               .code = EW_DTYPE_I4,
@@ -185,23 +177,7 @@ ew_status ew_qx_read_gptq(struct ew_qx_config *q, const json_t *o, ew_error *err
                                          "act_group_aware",
                                          "quantizer",
                                          "provider",
-                                         "autoround_version",
-                                         "data_type",
-                                         "amp",
-                                         "iters",
-                                         "lr",
-                                         "minmax_lr",
-                                         "nsamples",
-                                         "seqlen",
-                                         "low_gpu_mem_usage",
-                                         "enable_minmax_tuning",
-                                         "enable_norm_bias_tuning",
-                                         "enable_quanted_input",
-                                         "gradient_accumulate_steps",
-                                         "scale_dtype",
-                                         "to_quant_block_names",
-                                         "static_attention_granularity",
-                                         "static_kv_granularity",
+                                         AUTO_ROUND_KEYS,
                                          NULL };
     const char *format, *type;
     struct ew_qx_scheme s;

@@ -8,21 +8,6 @@
 #define DATA_ALIGN   64
 #define CHUNK_BYTES  ((size_t)1 << 20)
 
-static bool push(struct ew_onnx_out *o, struct ew_onnx_list *list, void *item)
-{
-    (void)o;
-    if (list->n == list->cap) {
-        const size_t cap = list->cap ? 2 * list->cap : 256;
-        void **at = ew_mem_resize(EW_MEM_ONNX, list->at, cap, sizeof(void *));
-        if (!at)
-            return false;
-        list->at = at;
-        list->cap = cap;
-    }
-    list->at[list->n++] = item;
-    return true;
-}
-
 static Onnx__TensorProto *new_tensor(struct ew_onnx_out *o, const char *name,
                                      const struct ew_type *type)
 {
@@ -64,7 +49,7 @@ static ew_status put_inline(struct ew_onnx_out *o, const char *name, const struc
 {
     Onnx__TensorProto *t = name ? ew_onnx_make_tensor(o, name, type, bytes) : NULL;
 
-    return t && push(o, &o->tensors, t) ? EW_STATUS_OK : ew_onnx_out_no_memory(o);
+    return t && ew_onnx_list_push(&o->tensors, t) ? EW_STATUS_OK : ew_onnx_out_no_memory(o);
 }
 
 ew_status ew_onnx_put_i64s(struct ew_onnx_out *o, const char *name, const int64_t *v, size_t n)
@@ -179,7 +164,7 @@ ew_status ew_onnx_begin_data(struct ew_onnx_out *o, const char *name, const stru
         !put_entry(o, t, "offset",
                    ew_arena_printf(&o->arena, "%llu", (unsigned long long)o->data_pos)) ||
         !put_entry(o, t, "length", ew_arena_printf(&o->arena, "%zu", bytes)) ||
-        !push(o, &o->tensors, t))
+        !ew_onnx_list_push(&o->tensors, t))
         return ew_onnx_out_no_memory(o);
     t->data_location = ONNX__TENSOR_PROTO__DATA_LOCATION__EXTERNAL;
     return EW_STATUS_OK;

@@ -13,6 +13,8 @@ struct ew_onnx_list { /* growable array of message pointers */
     void **at;
     size_t n, cap;
 };
+/* False: out of memory. */
+bool ew_onnx_list_push(struct ew_onnx_list *list, void *item);
 
 /* Forms in which a constant is in the file already. */
 enum ew_onnx_done {

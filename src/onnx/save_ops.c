@@ -29,10 +29,8 @@ static char **copy_names(struct ew_onnx_out *o, const char *const *names, size_t
     return own;
 }
 
-static bool push_node(struct ew_onnx_out *o, Onnx__NodeProto *p)
+bool ew_onnx_list_push(struct ew_onnx_list *list, void *item)
 {
-    struct ew_onnx_list *list = &o->nodes;
-
     if (list->n == list->cap) {
         const size_t cap = list->cap ? 2 * list->cap : 256;
         void **at = ew_mem_resize(EW_MEM_ONNX, list->at, cap, sizeof(void *));
@@ -41,7 +39,7 @@ static bool push_node(struct ew_onnx_out *o, Onnx__NodeProto *p)
         list->at = at;
         list->cap = cap;
     }
-    list->at[list->n++] = p;
+    list->at[list->n++] = item;
     return true;
 }
 
@@ -62,7 +60,8 @@ Onnx__NodeProto *ew_onnx_put_node(struct ew_onnx_out *o, const char *op_type, co
     p->input = copy_names(o, in, n_in);
     p->output = copy_names(o, out, n_out);
     p->attribute = ew_arena_new(&o->arena, Onnx__AttributeProto *, EW_ONNX_MAX_ATTRS);
-    if (!p->op_type || !p->name || !p->input || !p->output || !p->attribute || !push_node(o, p))
+    if (!p->op_type || !p->name || !p->input || !p->output || !p->attribute ||
+        !ew_onnx_list_push(&o->nodes, p))
         return NULL;
     p->n_input = n_in;
     p->n_output = n_out;

@@ -1,4 +1,5 @@
-/* kernels/ref/linear_act.h - epilogue of the reference linear kernels, in double. */
+/* kernels/ref/linear_act.h - what the reference linear kernels share: their epilogue, in double,
+ * and their units, which are rows. */
 #ifndef EW_KERNELS_REF_LINEAR_ACT_H
 #define EW_KERNELS_REF_LINEAR_ACT_H
 
@@ -32,6 +33,21 @@ static inline double ew_ref_finish(const struct ew_linear_args *a, double z, siz
     if (a->softcap != 0.0f)
         z = (double)a->softcap * tanh(z / (double)a->softcap);
     return z;
+}
+
+static inline size_t ew_ref_units(size_t n, bool glu)
+{
+    return glu ? n / 2 : n;
+}
+
+static inline size_t ew_ref_no_scratch(const struct ew_quant_format *f, size_t m, size_t n,
+                                       size_t k)
+{
+    (void)f;
+    (void)m;
+    (void)n;
+    (void)k;
+    return 0;
 }
 
 #endif

@@ -164,20 +164,6 @@ static void run(const struct ew_linear_args *a, size_t begin, size_t end, void *
     }
 }
 
-static size_t units(size_t n, bool glu)
-{
-    return glu ? n / 2 : n;
-}
-
-static size_t no_scratch(const struct ew_quant_format *f, size_t m, size_t n, size_t k)
-{
-    (void)f;
-    (void)m;
-    (void)n;
-    (void)k;
-    return 0;
-}
-
 extern const struct ew_linear_kernel ew_linear_quant__ref;
 const struct ew_linear_kernel ew_linear_quant__ref = {
     .name = "linear_quant__ref",
@@ -187,7 +173,7 @@ const struct ew_linear_kernel ew_linear_quant__ref = {
     .pack_scratch_bytes = pack_scratch_bytes,
     .pack = pack,
     .unpack_row = unpack_row,
-    .n_units = units,
-    .scratch_bytes = no_scratch,
+    .n_units = ew_ref_units,
+    .scratch_bytes = ew_ref_no_scratch,
     .run = run,
 };

@@ -75,20 +75,6 @@ static void pack(void *dst, const struct ew_pack_args *a, size_t begin, size_t e
     }
 }
 
-static size_t units(size_t n, bool glu)
-{
-    return glu ? n / 2 : n;
-}
-
-static size_t no_scratch(const struct ew_quant_format *f, size_t m, size_t n, size_t k)
-{
-    (void)f;
-    (void)m;
-    (void)n;
-    (void)k;
-    return 0;
-}
-
 #define REF_KERNEL(type, dtype)                                                                    \
     static size_t packed_bytes_##type(const struct ew_quant_format *f, size_t n, size_t k,         \
                                       bool glu)                                                    \
@@ -124,8 +110,8 @@ static size_t no_scratch(const struct ew_quant_format *f, size_t m, size_t n, si
         .packed_bytes = packed_bytes_##type,                                                       \
         .pack = pack_##type,                                                                       \
         .unpack_row = unpack_row_##type,                                                           \
-        .n_units = units,                                                                          \
-        .scratch_bytes = no_scratch,                                                               \
+        .n_units = ew_ref_units,                                                                   \
+        .scratch_bytes = ew_ref_no_scratch,                                                        \
         .run = run_##type,                                                                         \
     };
 
