@@ -22,4 +22,7 @@ static inline bool ew_has_tail(const char *s, const char *const *tails, size_t n
     return false;
 }
 
+/* Glob over the whole of text: * is any run, ? one character. At most |pattern| x |text| steps. */
+bool ew_glob_match(const char *pattern, const char *text);
+
 #endif

@@ -83,30 +83,6 @@ static bool regex_matches(const struct ew_qx_pattern *p, const char *text, bool 
     return n >= 0;
 }
 
-/* * is any run, ? one character. Linear in |pattern| x |text|. */
-static bool glob_matches(const char *p, const char *t)
-{
-    const char *star = NULL, *resume = NULL;
-
-    while (*t) {
-        if (*p == '*') {
-            star = p++;
-            resume = t;
-        } else if (*p == '?' || *p == *t) {
-            p++;
-            t++;
-        } else if (star) {
-            p = star + 1;
-            t = ++resume;
-        } else {
-            return false;
-        }
-    }
-    while (*p == '*')
-        p++;
-    return *p == 0;
-}
-
 /* `part` at the end of the name, or anywhere between dots ("mlp.gate" is no part of
  * "mlp.gate_proj"). */
 static bool part_matches(const char *part, const char *name)
@@ -135,7 +111,7 @@ bool ew_qx_pattern_matches(const struct ew_qx_pattern *p, const char *module,
     case EW_QX_REGEX:
         return regex_matches(p, module, broken);
     case EW_QX_GLOB:
-        return glob_matches(p->text, module);
+        return ew_glob_match(p->text, module);
     case EW_QX_PART:
         return part_matches(p->text, module);
     case EW_QX_CLASS:

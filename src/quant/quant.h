@@ -43,8 +43,6 @@ ew_status ew_q_options_parse(const ew_quantize_opts *raw, struct ew_q_options *o
 const struct ew_q_scheme *ew_q_scheme_of(struct ew_q_options *o, const char *module);
 /* Once all modules had their schemes: INVALID_ARG names an override that matched none. */
 ew_status ew_q_options_check_used(const struct ew_q_options *o, ew_error *err);
-/* Glob: * any run, ? one character. */
-bool ew_q_glob(const char *pattern, const char *text);
 
 /* Inputs that calibration records. */
 enum ew_q_tap { EW_Q_TAP_ATTN, EW_Q_TAP_O, EW_Q_TAP_MLP, EW_Q_TAP_DOWN, EW_Q_TAP_COUNT };

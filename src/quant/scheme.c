@@ -3,30 +3,8 @@
 #include <string.h>
 
 #include "base/size.h"
+#include "base/text.h"
 #include "quant/quant.h"
-
-bool ew_q_glob(const char *pattern, const char *text)
-{
-    const char *star = NULL, *resume = NULL;
-
-    while (*text) {
-        if (*pattern == '*') {
-            star = pattern++;
-            resume = text;
-        } else if (*pattern == '?' || *pattern == *text) {
-            pattern++;
-            text++;
-        } else if (star) {
-            pattern = star + 1;
-            text = ++resume;
-        } else {
-            return false;
-        }
-    }
-    while (*pattern == '*')
-        pattern++;
-    return *pattern == '\0';
-}
 
 static ew_status parse_int4(const ew_quantize_opts *o, struct ew_q_scheme *s, ew_error *err)
 {
@@ -169,7 +147,7 @@ const struct ew_q_scheme *ew_q_scheme_of(struct ew_q_options *o, const char *mod
         char pattern[256];
 
         snprintf(pattern, sizeof(pattern), "%.*s", (int)len, text);
-        if (len >= sizeof(pattern) || !ew_q_glob(pattern, module))
+        if (len >= sizeof(pattern) || !ew_glob_match(pattern, module))
             continue;
         o->override_used[i] = true;
         found = found ? found : &o->overrides[i];

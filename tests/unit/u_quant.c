@@ -9,6 +9,7 @@
 #include <cmocka.h>
 
 #include "base/mem.h"
+#include "base/text.h"
 #include "quant/quant.h"
 
 #define N 8
@@ -340,12 +341,12 @@ static void test_fold(void **state)
 static void test_glob(void **state)
 {
     (void)state;
-    assert_true(ew_q_glob("*.down_proj", "model.layers.3.mlp.down_proj"));
-    assert_true(ew_q_glob("model.layers.?.mlp.*", "model.layers.3.mlp.up_proj"));
-    assert_true(ew_q_glob("*", ""));
-    assert_false(ew_q_glob("*.down_proj", "model.layers.3.mlp.down_proj2"));
-    assert_false(ew_q_glob("model.layers.?.*", "model.layers.13.mlp.up_proj"));
-    assert_true(ew_q_glob("a*b*c", "aXbbXc"));
+    assert_true(ew_glob_match("*.down_proj", "model.layers.3.mlp.down_proj"));
+    assert_true(ew_glob_match("model.layers.?.mlp.*", "model.layers.3.mlp.up_proj"));
+    assert_true(ew_glob_match("*", ""));
+    assert_false(ew_glob_match("*.down_proj", "model.layers.3.mlp.down_proj2"));
+    assert_false(ew_glob_match("model.layers.?.*", "model.layers.13.mlp.up_proj"));
+    assert_true(ew_glob_match("a*b*c", "aXbbXc"));
 }
 
 static void expect_refused(ew_quantize_opts o, const char *word)
