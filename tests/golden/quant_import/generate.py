@@ -262,7 +262,8 @@ def ct(fmt, weights, x=None, ignore=("lm_head",)):
 
 
 def gptq_config(**k):
-    return dict(dict(quant_method="gptq", bits=4, group_size=32, desc_act=False, sym=False,
+    # "method" is gptqmodel's
+    return dict(dict(quant_method="gptq", method="gptq", pack_dtype="int32", bits=4, group_size=32, desc_act=False, sym=False,
                      checkpoint_format="gptq", damp_percent=0.01, lm_head=False,
                      meta=dict(quantizer="x")), **k)
 
@@ -287,7 +288,8 @@ MIXED = dict(ct("mixed-precision", None, ignore=[
 ENDS = dict(ct("mixed-precision", None, ignore=[]), config_groups=dict(
     group_0=group(["Embedding"], args(4, "int", "group", 32, sym=False), "pack-quantized"),
     group_1=group(["lm_head"], args(8, "int", "channel"), "int-quantized", TOKEN8)))
-AWQ = dict(quant_method="awq", bits=4, group_size=32, zero_point=True, version="gemm",
+AWQ = dict(quant_method="awq", method="awq", bits=4, group_size=32, zero_point=True, version="gemm",
+           checkpoint_format="gemm",
            modules_to_not_convert=["gate", "lm_head"])
 FP8 = dict(quant_method="fp8", activation_scheme="dynamic", modules_to_not_convert=["lm_head"])
 
