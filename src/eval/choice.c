@@ -377,7 +377,7 @@ static ew_status check_model(struct choice *c, ew_error *err)
 static ew_status prepare(struct choice *c, const char *jsonl, size_t len, const char *name,
                          ew_error *err)
 {
-    const uint32_t how[2] = { c->opts->limit, c->opts->chat };
+    const uint32_t how[1] = { c->opts->chat };
     uint64_t key;
 
     EW_TRY(check_model(c, err));
