@@ -169,7 +169,7 @@ typedef struct ew_choice_result {
  * question wins: by its sum (acc), and by the sum over the option's UTF-8 bytes (acc_norm).
  *
  * Question and option are tokenised together, as the model would see them (without a template a
- * space joins them unless the question ends in one). Scored are the tokens behind the longest
+ * space joins them unless there is one). Scored are the tokens behind the longest
  * prefix that the question alone and all its joined forms share: so a token that spans the border
  * counts for every option alike. The prefix is computed once, each option from a rewind. */
 EW_API ew_status ew_eval_choice(ew_runtime *rt, const char *jsonl, size_t len, const char *name,

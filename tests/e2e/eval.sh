@@ -93,6 +93,11 @@ equal "choice: Paris" "$(value "$tmp/out" items.0.best)" 1
 equal "choice: 5" "$(value "$tmp/out" items.1.best)" 1
 equal "choice: kinds" "$(value "$tmp/out" kinds.count.questions)" 2
 report "choice" "$tmp/choice.html" "acc_norm" "city"
+sed -i '/seconds/d' "$tmp/out" && mv "$tmp/out" "$tmp/choice.json"
+sed 's/"Paris/" Paris/; s/"a hat/" a hat/; s/"seven/" seven/; s/"5"/" 5"/; s/"tree/" tree/' "$tmp/choice.jsonl" >"$tmp/spaces.jsonl"
+works "choice, options with a space" "$ew" eval choice models/tiny "$tmp/spaces.jsonl" $fast --json
+equal "choice, options with a space: right" "$(value "$tmp/out" items.0.best) $(value "$tmp/out" items.1.best)" "1 1"
+equal "choice, options with a space: scores" "$(sed '/seconds/d' "$tmp/out" | cksum)" "$(cksum <"$tmp/choice.json")"
 works "choice, two lines" "$ew" eval choice models/tiny "$tmp/choice.jsonl" --limit 2 $fast --resume "$tmp/cs"
 works "choice, the third" "$ew" eval choice models/tiny "$tmp/choice.jsonl" $fast --resume "$tmp/cs"
 has "choice, the third" "$(cat "$tmp/out")" "total                         3 questions"
