@@ -7,7 +7,9 @@
  * Resuming: where options have `resume`, the named file gets a line after every window or question;
  * a call that finds such a file of the same work goes on behind it and gives exactly the numbers of
  * an unbroken run. The work is told by a hash of the engines, the options and the text: another
- * one is MISMATCH. What a stopped process half wrote is dropped. */
+ * one is MISMATCH. Limits (max_windows, limit) are no part of it: a call with a higher one computes
+ * what is new alone, one with a lower one takes the first lines. What a stopped process half wrote
+ * is dropped. */
 #ifndef EW_EVAL_H
 #define EW_EVAL_H
 
@@ -38,10 +40,14 @@ typedef struct ew_ppl_opts {
     {                                                                                              \
         sizeof(ew_ppl_opts), 0, 0, 0, 0, { 0, 0 }, 0, 0                                            \
     }
+enum { EW_PPL_PARTS = 64 };
 typedef struct ew_ppl_result {
-    uint64_t n_tokens, n_scored;
+    uint64_t n_tokens, n_scored, n_windows;
     /* The error takes tokens as independent: perplexity * sd(nll) / sqrt(n). */
     double nll_sum, perplexity, perplexity_stderr, seconds;
+    ew_estimate parts[EW_PPL_PARTS]; /* perplexity of the first n_parts-th of the windows, the
+                                        second, ... */
+    uint32_t n_parts;
 } ew_ppl_result;
 /* Tokens 1.. of each window are scored given those before them in the window (Hugging Face's
  * fixed-length recipe). */
@@ -163,7 +169,7 @@ typedef struct ew_choice_result {
  * question wins: by its sum (acc), and by the sum over the option's UTF-8 bytes (acc_norm).
  *
  * Question and option are tokenised together, as the model would see them (without a template a
- * space joins them unless the question ends in one). Scored are the tokens behind the longest
+ * space joins them unless there is one). Scored are the tokens behind the longest
  * prefix that the question alone and all its joined forms share: so a token that spans the border
  * counts for every option alike. The prefix is computed once, each option from a rewind. */
 EW_API ew_status ew_eval_choice(ew_runtime *rt, const char *jsonl, size_t len, const char *name,

@@ -16,7 +16,7 @@ extern "C" {
 typedef struct ew_quantize_opts {
     uint32_t struct_size;
     const char *scheme;           /* "int8", "int4", "gptq", "fp8", "nvfp4", "mxfp4" */
-    const char *method;           /* int4: "awq" (default), "awq+gptq" or "rtn" */
+    const char *method;           /* int4: "awq" (default), "awq+gptq" or "rtn"; int8: "rtn" */
     uint32_t group;               /* int4, gptq: 32, 64 or 128; 0: 128 */
     uint32_t bits;                /* gptq: 4 or 8; 0: 4 */
     bool asymmetric;              /* int4, gptq: zero points */

@@ -30,6 +30,16 @@ static ew_status read_bits(const struct ew_qx_config *q, const json_t *o, bool e
                    *bits, eight ? "4 or 8" : "4", q->method);
 }
 
+/* gptqmodel says the method twice. */
+static ew_status check_method(const struct ew_qx_config *q, const json_t *o, ew_error *err)
+{
+    const char *method;
+
+    EW_TRY(ew_json_get_str_or(o, "method", q->what, q->method, &method, err));
+    return strcmp(method, q->method) == 0 ? EW_STATUS_OK
+                                          : ew_qx_unsupported(q, "method", method, err);
+}
+
 ew_status ew_qx_read_awq(struct ew_qx_config *q, const json_t *o, ew_error *err)
 {
     static const char *const known[] = { "quant_method",
@@ -38,6 +48,8 @@ ew_status ew_qx_read_awq(struct ew_qx_config *q, const json_t *o, ew_error *err)
                                          "zero_point",
                                          "version",
                                          "format",
+                                         "checkpoint_format",
+                                         "method",
                                          "backend",
                                          "modules_to_not_convert",
                                          "do_fuse",
@@ -63,7 +75,9 @@ ew_status ew_qx_read_awq(struct ew_qx_config *q, const json_t *o, ew_error *err)
     bool act_order;
 
     EW_TRY(ew_qx_check_keys(q, o, known, err));
+    EW_TRY(check_method(q, o, err));
     EW_TRY(ew_json_get_str_or(o, "format", q->what, "gemm", &version, err));
+    EW_TRY(ew_json_get_str_or(o, "checkpoint_format", q->what, version, &version, err));
     EW_TRY(ew_json_get_str_or(o, "version", q->what, version, &version, err));
     if (strcasecmp(version, "gemm") != 0)
         return ew_qx_unsupported(q, "version", version, err);
@@ -148,6 +162,7 @@ ew_status ew_qx_read_gptq(struct ew_qx_config *q, const json_t *o, ew_error *err
                                          "lm_head",
                                          "checkpoint_format",
                                          "format",
+                                         "method",
                                          "dynamic",
                                          "pack_dtype",
                                          "damp_percent",
@@ -184,6 +199,7 @@ ew_status ew_qx_read_gptq(struct ew_qx_config *q, const json_t *o, ew_error *err
     bool marlin;
 
     EW_TRY(ew_qx_check_keys(q, o, known, err));
+    EW_TRY(check_method(q, o, err));
     EW_TRY(ew_json_get_str_or(o, "format", q->what, "gptq", &format, err));
     EW_TRY(ew_json_get_str_or(o, "checkpoint_format", q->what, format, &format, err));
     EW_TRY(ew_json_get_bool_or(o, "is_marlin_format", q->what, false, &marlin, err));

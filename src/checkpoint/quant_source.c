@@ -54,6 +54,16 @@ static void read_codes(const struct ew_qx_source *s, size_t row, size_t n_rows, 
     }
 }
 
+static unsigned gptq_zero(const struct ew_qx_source *s, bool byte, size_t n, size_t g)
+{
+    const unsigned bits = byte ? 8 : 4, per_word = 32 / bits;
+    const uint8_t *b = s->zeros + (g * s->zeros_pitch + n / per_word * per_word) * bits / 8;
+    const uint32_t stored =
+        (uint32_t)b[0] | (uint32_t)b[1] << 8 | (uint32_t)b[2] << 16 | (uint32_t)b[3] << 24;
+
+    return (stored + s->zero_word_plus) >> (n % per_word * bits) & ((1u << bits) - 1);
+}
+
 int ew_qx_source_zero(const struct ew_qx_source *s, size_t n, size_t g)
 {
     const bool byte = ew_quant_code_bits(s->base.format.code) == 8;
@@ -63,9 +73,7 @@ int ew_qx_source_zero(const struct ew_qx_source *s, size_t n, size_t g)
         return (int)nibble(s->zeros, g * s->zeros_pitch + (n & ~(size_t)7) + awq_nibble[n & 7]) +
                s->zero_plus;
     case EW_QX_ZEROS_GPTQ:
-        return (byte ? (int)s->zeros[g * s->zeros_pitch + n]
-                     : (int)nibble(s->zeros, g * s->zeros_pitch + n)) +
-               s->zero_plus;
+        return (int)gptq_zero(s, byte, n, g);
     case EW_QX_ZEROS_PACKED:
         return (byte ? (int)s->zeros[(n / 4 * s->zeros_pitch + g) * 4 + n % 4]
                      : (int)nibble(s->zeros, (n / 8 * s->zeros_pitch + g) * 8 + n % 8)) +

@@ -32,7 +32,11 @@ struct ew_qx_source {
     const uint8_t *zeros;
     size_t zeros_pitch; /* channels N of AWQ and GPTQ, groups of the others */
     int zero_plus;      /* added to a stored zero point */
-    float global;       /* times all */
+    /* GPTQ: added to a stored word. Format v1 holds its zero points less one, taken off whole words
+     * by the writers (gptqmodel): a zero point of 0 borrows from the next one, and adding gives it
+     * back. */
+    uint32_t zero_word_plus;
+    float global; /* times all */
 };
 
 /* Sets base.read. */

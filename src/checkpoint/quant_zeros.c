@@ -53,7 +53,7 @@ static ew_status scan(const struct ew_qx_job *j, const struct ew_st_tensor *t, s
                       bool *middle, ew_error *err)
 {
     const bool byte = ew_dtype_bits(j->s->code) == 8;
-    const int most = (byte ? 255 : 15) + (j->s->zero == EW_QX_ZERO_LESS_ONE), mid = byte ? 128 : 8;
+    const int most = byte ? 255 : 15, mid = byte ? 128 : 8;
 
     *middle = true;
     for (size_t g = 0; g < groups; g++) {
@@ -64,7 +64,7 @@ static ew_status scan(const struct ew_qx_job *j, const struct ew_st_tensor *t, s
                 return ew_fail(err, EW_STATUS_MALFORMED,
                                "tensor '%s': the zero point of row %zu, group %zu is %d, codes are "
                                "0..%d",
-                               t->name, n, g, z, byte ? 255 : 15);
+                               t->name, n, g, z, most);
             *middle = *middle && z == mid;
         }
     }
@@ -103,7 +103,7 @@ ew_status ew_qx_take_zeros(struct ew_qx_job *j, ew_error *err)
     EW_TRY(take_tensor(j, groups, &t, err));
     j->src->zeros = t->data;
     if (j->s->zero == EW_QX_ZERO_LESS_ONE)
-        j->src->zero_plus = 1;
+        j->src->zero_word_plus = byte ? 0x01010101u : 0x11111111u;
     EW_TRY(scan(j, t, groups, &middle, err));
     if (middle && j->s->symmetric) {
         j->src->base.format.code = byte ? EW_DTYPE_I8 : EW_DTYPE_I4;

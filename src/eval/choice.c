@@ -155,7 +155,7 @@ static ew_status encode(struct choice *c, const struct prompt *p, const char *op
                         struct tokens *out, ew_error *err)
 {
     const bool space = option && !c->opts->chat && p->len > 0 && p->text[p->len - 1] != ' ' &&
-                       p->text[p->len - 1] != '\n';
+                       p->text[p->len - 1] != '\n' && option[0] != ' ' && option[0] != '\n';
     const uint32_t flags = c->opts->chat ? 0u : EW_ENCODE_ADD_BOS;
     size_t n_spans = p->n_spans;
     struct ew_buf text;
@@ -377,7 +377,7 @@ static ew_status check_model(struct choice *c, ew_error *err)
 static ew_status prepare(struct choice *c, const char *jsonl, size_t len, const char *name,
                          ew_error *err)
 {
-    const uint32_t how[2] = { c->opts->limit, c->opts->chat };
+    const uint32_t how[1] = { c->opts->chat };
     uint64_t key;
 
     EW_TRY(check_model(c, err));

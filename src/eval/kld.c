@@ -147,7 +147,7 @@ static ew_status check_same(struct kld *k, const char *text, size_t len, ew_erro
 
 static ew_status prepare(struct kld *k, const char *text, size_t len, ew_error *err)
 {
-    const uint32_t sizes[3] = { k->opts->window, k->opts->stride, k->opts->max_windows };
+    const uint32_t sizes[2] = { k->opts->window, k->opts->stride };
     uint64_t key;
 
     EW_TRY(check_same(k, text, len, err));

@@ -63,6 +63,15 @@ static const ew_site_row *reader_of(const ew_layers_result *r, const ew_site_row
     return s;
 }
 
+/* The kind of projection that s undoes the scales of; NULL if none. */
+static const char *fed_by(const ew_site_row *s)
+{
+    for (size_t k = 0; k < EW_COUNT(readers); k++)
+        if (strcmp(ew_site_kind(s->name), readers[k][1]) == 0)
+            return readers[k][0];
+    return NULL;
+}
+
 enum figure { GAIN, GAIN_FOLDED, LOG_ERROR };
 
 static double figure(const ew_site_row *s, enum figure f)
@@ -157,11 +166,13 @@ static void score(const ew_layers_result *r, const struct kind *kinds, ew_site_r
     } else if (by_gain >= SCORE_MIN) {
         const struct kind *const k = &kinds[s - r->sites];
         const bool folded = !k->single && scatters(k, k);
+        const char *const other = folded ? fed_by(s) : NULL;
         const double spread = folded ? fmax(k->spread_folded, r->gain_spread) : r->gain_spread;
 
-        (void)snprintf(s->why, sizeof(s->why), "gain %.4f, others %.4f +- %.4f",
+        (void)snprintf(s->why, sizeof(s->why), "gain %.4f, others %.4f +- %.4f%s%s%s",
                        folded ? s->gain_folded : s->gain, folded ? k->gain_folded : s->usual_gain,
-                       hypot(spread, s->gain_error));
+                       hypot(spread, s->gain_error), other ? " (this or " : "", other ? other : "",
+                       other ? ", whose channels it undoes)" : "");
     } else if (by_error >= SCORE_MIN && ratio >= ERROR_RATIO_MIN) {
         (void)snprintf(s->why, sizeof(s->why), "error %.3g, others %.3g", s->error, s->usual_error);
     }

@@ -5,6 +5,11 @@
 #include "eval/windows.h"
 #include "os/os.h"
 
+struct part { /* of the text */
+    double sum, sum_squares;
+    uint64_t n;
+};
+
 struct ppl {
     ew_runtime *rt;
     const ew_ppl_opts *opts;
@@ -12,13 +17,9 @@ struct ppl {
     struct ew_journal journal;
     struct ew_buf line;
     float *logits; /* [piece][vocab] */
-    double sum, sum_squares;
-    uint64_t n_scored;
-};
-
-struct part { /* of one window */
-    double sum, sum_squares;
-    uint64_t n;
+    struct part all, parts[EW_PPL_PARTS];
+    uint64_t n_windows;
+    uint32_t n_parts;
 };
 
 static ew_status score_window(struct ppl *p, const struct ew_window *at, struct part *out,
@@ -69,30 +70,48 @@ static ew_status take_window(struct ppl *p, const struct ew_window *at, struct p
     return st;
 }
 
+static void add_part(struct part *to, const struct part *p)
+{
+    to->sum += p->sum;
+    to->sum_squares += p->sum_squares;
+    to->n += p->n;
+}
+
+static ew_estimate perplexity(const struct part *p)
+{
+    const double n = (double)p->n, mean = p->sum / n, value = exp(mean);
+    const double var = n > 1 ? (p->sum_squares - n * mean * mean) / (n - 1) : 0;
+
+    return (ew_estimate){ value, value * sqrt((var > 0 ? var : 0) / n) };
+}
+
 static ew_status score_all(struct ppl *p, ew_error *err)
 {
     const ew_progress *const progress = &p->opts->progress;
     struct ew_window at = { 0 };
     struct part part;
 
+    while (ew_windows_next(&p->w, &at))
+        p->n_windows++;
+    p->n_parts = p->n_windows < EW_PPL_PARTS ? (uint32_t)p->n_windows : EW_PPL_PARTS;
+    at = (struct ew_window){ 0 };
     while (ew_windows_next(&p->w, &at)) {
         if (progress->step && !progress->step(progress->ctx, "perplexity", at.begin, p->w.n_ids))
             return ew_fail(err, EW_STATUS_CANCELLED, "perplexity cancelled");
         EW_TRY(take_window(p, &at, &part, err));
-        p->sum += part.sum;
-        p->sum_squares += part.sum_squares;
-        p->n_scored += part.n;
+        add_part(&p->all, &part);
+        add_part(&p->parts[at.index * (uint64_t)p->n_parts / p->n_windows], &part);
     }
     if (progress->step)
         (void)progress->step(progress->ctx, "perplexity", p->w.n_ids, p->w.n_ids);
-    return p->n_scored > 0 ? EW_STATUS_OK
-                           : ew_fail(err, EW_STATUS_INVALID_ARG,
-                                     "text of %zu tokens: nothing to score", p->w.n_ids);
+    return p->all.n > 0 ? EW_STATUS_OK
+                        : ew_fail(err, EW_STATUS_INVALID_ARG,
+                                  "text of %zu tokens: nothing to score", p->w.n_ids);
 }
 
 static ew_status prepare(struct ppl *p, const char *text, size_t len, ew_error *err)
 {
-    const uint32_t sizes[3] = { p->opts->window, p->opts->stride, p->opts->max_windows };
+    const uint32_t sizes[2] = { p->opts->window, p->opts->stride };
     uint64_t key;
 
     EW_TRY(ew_windows_init(&p->w, p->rt, p->opts, text, len, err));
@@ -122,14 +141,17 @@ ew_status ew_eval_ppl(ew_runtime *rt, const char *text, size_t len, const ew_ppl
     if (!st)
         st = score_all(&p, err);
     if (!st) {
-        const double n = (double)p.n_scored, mean = p.sum / n;
-        const double var = n > 1 ? (p.sum_squares - n * mean * mean) / (n - 1) : 0;
+        const ew_estimate all = perplexity(&p.all);
 
         out->n_tokens = p.w.n_ids;
-        out->n_scored = p.n_scored;
-        out->nll_sum = p.sum;
-        out->perplexity = exp(mean);
-        out->perplexity_stderr = out->perplexity * sqrt((var > 0 ? var : 0) / n);
+        out->n_scored = p.all.n;
+        out->n_windows = p.n_windows;
+        out->nll_sum = p.all.sum;
+        out->perplexity = all.value;
+        out->perplexity_stderr = all.error;
+        out->n_parts = p.n_parts;
+        for (uint32_t i = 0; i < p.n_parts; i++)
+            out->parts[i] = perplexity(&p.parts[i]);
         out->seconds = (double)(ew_clock_ns() - t0) / 1e9;
     }
     ew_journal_close(&p.journal);

@@ -204,7 +204,7 @@ static ew_status tally(ew_qa_result *out, ew_error *err)
 static ew_status prepare(struct qa *q, const char *jsonl, size_t len, const char *name,
                          ew_error *err)
 {
-    const uint32_t how[3] = { q->opts->limit, q->opts->max_tokens, q->opts->think };
+    const uint32_t how[2] = { q->opts->max_tokens, q->opts->think };
     uint64_t key;
 
     EW_TRY(ew_lines_load(jsonl, len, name, q->opts->limit, &q->lines, err));

@@ -115,6 +115,44 @@ static ew_status parse_kv(const char *text, int *out, ew_error *err)
     return EW_STATUS_OK;
 }
 
+static bool is_asked(const ew_quantize_opts *o, const char *scheme)
+{
+    const char *const named[] = { o->scheme, o->lm_head, o->embedding };
+
+    for (size_t i = 0; i < EW_COUNT(named); i++)
+        if (named[i] && strcmp(named[i], scheme) == 0)
+            return true;
+    for (uint32_t i = 0; i < o->n_overrides; i++)
+        if (strcmp(strrchr(o->overrides[i], '=') + 1, scheme) == 0)
+            return true;
+    return false;
+}
+
+/* An option that no scheme listens to is a misunderstanding: the folder would not be what was
+ * meant. */
+static ew_status check_heard(const ew_quantize_opts *o, ew_error *err)
+{
+    const bool int8 = is_asked(o, "int8"), int4 = is_asked(o, "int4"), gptq = is_asked(o, "gptq");
+    const struct {
+        const char *option, *schemes;
+        bool set, heard;
+    } all[] = {
+        { "method", "int4 and int8", o->method != NULL, int4 || int8 },
+        { "group", "int4 and gptq", o->group != 0, int4 || gptq },
+        { "bits", "gptq", o->bits != 0, gptq },
+        { "asymmetric", "int4 and gptq", o->asymmetric, int4 || gptq },
+        { "act-order", "gptq", o->act_order, gptq },
+    };
+
+    for (size_t i = 0; i < EW_COUNT(all); i++)
+        if (all[i].set && !all[i].heard)
+            return ew_fail(err, EW_STATUS_INVALID_ARG, "option %s is for %s, the scheme is %s",
+                           all[i].option, all[i].schemes, o->scheme);
+    if (o->method && !int4 && strcmp(o->method, "rtn") != 0)
+        return ew_fail(err, EW_STATUS_INVALID_ARG, "method '%s' of int8 is not rtn", o->method);
+    return EW_STATUS_OK;
+}
+
 ew_status ew_q_options_parse(const ew_quantize_opts *raw, struct ew_q_options *out, ew_error *err)
 {
     *out = (struct ew_q_options){ .raw = raw };
@@ -134,7 +172,8 @@ ew_status ew_q_options_parse(const ew_quantize_opts *raw, struct ew_q_options *o
                        raw->embedding);
     EW_TRY(parse_end(raw, raw->embedding, "embedding", &out->embedding, err));
     EW_TRY(parse_kv(raw->kv, &out->kv, err));
-    return parse_overrides(raw, out, err);
+    EW_TRY(parse_overrides(raw, out, err));
+    return check_heard(raw, err);
 }
 
 const struct ew_q_scheme *ew_q_scheme_of(struct ew_q_options *o, const char *module)

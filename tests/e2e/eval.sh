@@ -25,13 +25,21 @@ report() { # WHAT FILE PARTS...
 
 works "ppl" "$ew" eval ppl models/tiny "$tmp/long" --window 128 $fast --json --html "$tmp/ppl.html"
 cp "$tmp/out" "$tmp/ppl.json"
-report "ppl" "$tmp/ppl.html" "perplexity"
+report "ppl" "$tmp/ppl.html" "perplexity" "<svg" "Perplexity along the text"
+equal "ppl: a dot a window" "$(grep -o "<circle" "$tmp/ppl.html" | wc -l)" "$(($(value "$tmp/ppl.json" scored_tokens) / 127))"
 works "ppl --text" "$ew" eval ppl models/tiny --text "$tmp/long" --window 128 $fast --json
 equal "ppl: both ways to name the text" "$(value "$tmp/out" nll_sum)" "$(value "$tmp/ppl.json" nll_sum)"
 works "ppl of two windows" "$ew" eval ppl models/tiny "$tmp/long" --window 128 --chunks 2 $fast --json --resume "$tmp/state"
 equal "ppl of two windows" "$(value "$tmp/out" scored_tokens)" 254
-refused "a state of other options" "another evaluation" "$ew" eval ppl models/tiny "$tmp/long" --window 128 $fast --resume "$tmp/state"
+refused "a state of other options" "another evaluation" "$ew" eval ppl models/tiny "$tmp/long" --window 64 $fast --resume "$tmp/state"
 equal "the state stays" "$(wc -l <"$tmp/state")" 3
+# A limit is no other work: a higher one goes on, a lower one takes the first windows.
+works "ppl, a higher limit" "$ew" eval ppl models/tiny "$tmp/long" --window 128 --chunks 3 $fast --json --resume "$tmp/state"
+equal "ppl, a higher limit" "$(value "$tmp/out" scored_tokens) $(wc -l <"$tmp/state")" "381 4"
+works "ppl, no limit" "$ew" eval ppl models/tiny "$tmp/long" --window 128 $fast --json --resume "$tmp/state"
+equal "ppl, no limit" "$(value "$tmp/out" nll_sum)" "$(value "$tmp/ppl.json" nll_sum)"
+works "ppl, a lower limit" "$ew" eval ppl models/tiny "$tmp/long" --window 128 --chunks 2 $fast --json --resume "$tmp/state"
+equal "ppl, a lower limit" "$(value "$tmp/out" scored_tokens)" 254
 refused "a state that is none" "not the state" "$ew" eval ppl models/tiny "$tmp/long" $fast --resume "$tmp/text"
 
 works "kld" "$ew" eval kld models/tiny --against models/tiny --against-kv bf16 "$tmp/long" --window 128 $fast --json --html "$tmp/kld.html" --resume "$tmp/ks"
@@ -42,8 +50,10 @@ equal "kld: a bf16 cache is near but not equal" \
     "$(awk -v k="$(value "$tmp/kld.json" mean_kl.value)" 'BEGIN { print (k > 1e-8 && k < 1e-3) }')" 1
 # A state that was cut off in its last line gives the same figures.
 head -c $(($(wc -c <"$tmp/ks") - 300)) "$tmp/ks" >"$tmp/ks2"
+works "kld, a limit" "$ew" eval kld models/tiny --against models/tiny --against-kv bf16 "$tmp/long" --window 128 --chunks 2 $fast --json --resume "$tmp/ks2"
+equal "kld, a limit" "$(value "$tmp/out" windows)" 2
 works "kld, resumed" "$ew" eval kld models/tiny --against models/tiny --against-kv bf16 "$tmp/long" --window 128 $fast --json --resume "$tmp/ks2"
-for k in mean_kl.value kl_99.value max_kl log_ratio.value rms_dp.stderr; do
+for k in scored_tokens mean_kl.value kl_99.value max_kl log_ratio.value rms_dp.stderr; do
     equal "kld, resumed: $k" "$(value "$tmp/out" $k)" "$(value "$tmp/kld.json" $k)"
 done
 cmp -s "$tmp/ks" "$tmp/ks2" && good || bad "the resumed state is not that of the unbroken run"
@@ -63,6 +73,9 @@ has "qa" "$(cat "$tmp/out")" "total                        1 of     2   50.0 %"
 report "qa" "$tmp/qa.html" "&lt;b&gt;city&lt;/b&gt;" "Lyon &lt;script&gt;&amp;&quot;&#39;"
 works "qa --limit --json" "$ew" eval qa models/tiny --file "$tmp/qa.jsonl" --limit 1 --json $fast
 equal "qa --limit" "$(value "$tmp/out" questions)" 1
+works "qa, a first line" "$ew" eval qa models/tiny "$tmp/qa.jsonl" --limit 1 $fast --resume "$tmp/qs"
+works "qa, the rest" "$ew" eval qa models/tiny "$tmp/qa.jsonl" $fast --resume "$tmp/qs"
+has "qa, the rest" "$(cat "$tmp/out")" "total                        1 of     2   50.0 %"
 works "qa --wrong" "$ew" eval qa models/tiny "$tmp/qa.jsonl" --wrong $fast
 has "qa --wrong" "$(cat "$tmp/err")" "wanted \"Lyon"
 if have "$shared/reference/trained/recall.jsonl"; then
@@ -80,6 +93,14 @@ equal "choice: Paris" "$(value "$tmp/out" items.0.best)" 1
 equal "choice: 5" "$(value "$tmp/out" items.1.best)" 1
 equal "choice: kinds" "$(value "$tmp/out" kinds.count.questions)" 2
 report "choice" "$tmp/choice.html" "acc_norm" "city"
+sed -i '/seconds/d' "$tmp/out" && mv "$tmp/out" "$tmp/choice.json"
+sed 's/"Paris/" Paris/; s/"a hat/" a hat/; s/"seven/" seven/; s/"5"/" 5"/; s/"tree/" tree/' "$tmp/choice.jsonl" >"$tmp/spaces.jsonl"
+works "choice, options with a space" "$ew" eval choice models/tiny "$tmp/spaces.jsonl" $fast --json
+equal "choice, options with a space: right" "$(value "$tmp/out" items.0.best) $(value "$tmp/out" items.1.best)" "1 1"
+equal "choice, options with a space: scores" "$(sed '/seconds/d' "$tmp/out" | cksum)" "$(cksum <"$tmp/choice.json")"
+works "choice, two lines" "$ew" eval choice models/tiny "$tmp/choice.jsonl" --limit 2 $fast --resume "$tmp/cs"
+works "choice, the third" "$ew" eval choice models/tiny "$tmp/choice.jsonl" $fast --resume "$tmp/cs"
+has "choice, the third" "$(cat "$tmp/out")" "total                         3 questions"
 works "choice --template chat" "$ew" eval choice models/tiny "$tmp/choice.jsonl" --template chat $fast
 has "choice --template chat" "$(cat "$tmp/out")" "total"
 echo '{"question": "x", "options": ["a"], "answer": 0}' >"$tmp/bad.jsonl"

@@ -40,6 +40,11 @@ if cmp -s "$tmp/one/model.safetensors" "$tmp/gptq/model.safetensors"; then good;
 
 refused "quantised already" "quantised already (compressed-tensors)" "$ew" quantize "$tmp/int8" "$tmp/no" -q --scheme int4
 refused "unknown scheme" "'int5'" "$ew" quantize models/tiny "$tmp/no" -q --scheme int5
+for o in "int8 --group 32:group" "int8 --asymmetric:asymmetric" "fp8 --act-order:act-order" "nvfp4 --method rtn:method" "int4 --bits 8:bits" \
+    "gptq --method rtn:method" "int8 --method awq:awq" "int8 --method x:x" "fp8 --lm-head int8 --group 32:group"; do
+    # shellcheck disable=SC2086 # options, word by word
+    refused "$o" "${o#*:}" "$ew" quantize models/tiny "$tmp/no" -q --scheme ${o%:*}
+done
 refused "an override that matches nothing" "'*.nothing=int8' matches no linear module" "$ew" quantize models/tiny "$tmp/no" -q --scheme int8 --override '*.nothing=int8'
 refused "not empty" "not empty" "$ew" quantize models/tiny "$tmp/int8" -q --scheme int4
 refused "no group" "does not divide" "$ew" quantize tests/golden/families/gemma3-softcap "$tmp/no" -q --scheme int4 --method rtn
@@ -53,14 +58,15 @@ sleep 0.3
 kill -9 $pid 2>/dev/null
 wait $pid 2>/dev/null
 if [ -e "$tmp/killed" ] && [ ! -e "$tmp/killed/config.json" ]; then bad "half a folder"; else good; fi
-"$ew" quantize models/tiny "$tmp/interrupted" -q -t 1 --scheme gptq --act-order 2>"$tmp/err" &
-pid=$!
-sleep 0.3
-kill -INT $pid 2>/dev/null
-wait $pid
-rc=$?
-equal "Ctrl-C: exit code" $rc 1
-if [ -e "$tmp/interrupted" ]; then bad "Ctrl-C left a folder"; else good; fi
+for sig in INT TERM; do
+    "$ew" quantize models/tiny "$tmp/interrupted" -q -t 1 --scheme gptq --act-order 2>"$tmp/err" &
+    pid=$!
+    sleep 0.3
+    kill -$sig $pid 2>/dev/null
+    wait $pid
+    equal "SIG$sig: exit code" $? 1
+    equal "SIG$sig: what it left" "$(find "$tmp" -maxdepth 1 -name 'interrupted*' | wc -l)" 0
+done
 
 # A disk that is full: any size of file that is too small says so, and nothing stays.
 for kib in 1 500 2000; do

@@ -248,6 +248,14 @@ static void test_judge(void **state)
     assert_int_equal(r.n_suspicious, 2);
     assert_true(sites[5].suspicious && sites[9].suspicious && !sites[3].suspicious);
     judge_release(&r);
+    fill_sites(&r, sites, layers, 12); /* every down_proj undoes scales of its up_proj */
+    for (uint32_t i = 1; i < 24; i += 2)
+        sites[i].gain = 0.8 + 0.02 * i;
+    sites[7].gain_folded *= 1.02;
+    assert_int_equal(ew_layers_judge(&r, &err), 0);
+    assert_int_equal(r.n_suspicious, 1);
+    assert_non_null(strstr(sites[7].why, "(this or up_proj,"));
+    judge_release(&r);
 }
 
 /* ---- windows and journals ---- */

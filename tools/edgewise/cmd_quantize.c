@@ -37,12 +37,11 @@ static volatile sig_atomic_t interrupted;
 
 static void on_interrupt(int sig)
 {
-    (void)sig;
     interrupted = 1;
-    signal(SIGINT, SIG_DFL); /* the second one ends the program */
+    signal(sig, SIG_DFL); /* the second one ends the program */
 }
 
-/* Ctrl-C ends the work at the next layer, and what was written goes. */
+/* Ctrl-C or a kill ends the work at the next layer, and what was written goes. */
 static bool step(void *ctx, const char *stage, uint64_t done, uint64_t total)
 {
     const ew_progress shown = cli_progress();
@@ -77,6 +76,7 @@ int cmd_quantize(int argc, char **argv)
     cli_quiet(model_opts.quiet);
     opts.progress = (ew_progress){ NULL, step };
     signal(SIGINT, on_interrupt);
+    signal(SIGTERM, on_interrupt);
     opts.logger = cli_logger();
     opts.overrides = overrides.v;
     opts.n_overrides = overrides.n;

@@ -1,8 +1,35 @@
 /* eval_ppl.c - `edgewise eval ppl`. */
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "eval_cmd.h"
+
+static void draw_parts(struct html *h, const ew_ppl_result *r)
+{
+    const struct html_chart chart = {
+        "Perplexity along the text",
+        "window",
+        "perplexity",
+        "Lines are standard errors. A part that stands out is another kind of text, or broken.",
+        true,
+        false
+    };
+    struct html_bar bars[EW_PPL_PARTS];
+
+    memset(bars, 0, sizeof(bars));
+    for (uint32_t i = 0; i < r->n_parts; i++) {
+        /* the first window that falls into the part */
+        const uint64_t from = (i * r->n_windows + r->n_parts - 1) / r->n_parts;
+
+        bars[i].value = r->parts[i].value;
+        bars[i].error = r->parts[i].error;
+        snprintf(bars[i].label, sizeof(bars[i].label), "%llu", (unsigned long long)from);
+        snprintf(bars[i].tip, sizeof(bars[i].tip), "from window %llu: %.4f +- %.2g",
+                 (unsigned long long)from, bars[i].value, bars[i].error);
+    }
+    html_chart(h, &chart, bars, r->n_parts);
+}
 
 static bool write_report(const char *model, const ew_ppl_result *r)
 {
@@ -22,6 +49,7 @@ static bool write_report(const char *model, const ew_ppl_result *r)
              (unsigned long long)r->n_tokens);
     snprintf(cards[3].value, sizeof(cards[3].value), "%.1f s", r->seconds);
     html_cards(&h, cards, 4);
+    draw_parts(&h, r);
     return html_end(&h, eval_opts.html);
 }
 

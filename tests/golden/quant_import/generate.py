@@ -86,14 +86,17 @@ def awq(rng, w, g=32):
 def gptq(rng, w, g=32, bits=4, sym=False, v1=True, act=False):
     n, k = w.shape
     g = k if g < 0 else g
-    # v1 stores z - 1: z is 1..2^bits
-    q, z, s = uniform(rng, n, k, g, bits, sym, 1 if v1 else 0)
-    if v1 and not sym:
-        z[0, 0] = 2 ** bits
+    q, z, s = uniform(rng, n, k, g, bits, sym)
+    if not sym:
+        z[0, 0] = 0
+    zeros = words(z.T, bits).view(np.uint32)
+    if v1:
+        # v1 stores z - 1; gptqmodel takes it off whole words, so that a z of 0 borrows from the next
+        zeros = zeros - np.uint32(sum(1 << i for i in range(0, 32, bits)))
     g_idx = np.arange(k) // g
     if act:
         g_idx = rng.permutation(g_idx)
-    return dict(qweight=t(words(q, bits).T), qzeros=t(words((z - int(v1)).T, bits)), scales=t(s.T),
+    return dict(qweight=t(words(q, bits).T), qzeros=t(zeros.view(np.int32)), scales=t(s.T),
                 g_idx=t(g_idx.astype(np.int32))), \
         (q - z[:, g_idx]) * s.astype(np.float64)[:, g_idx]
 
@@ -111,8 +114,9 @@ def qkv_act(rng, name, w, cache={}):
     n, k = w.shape
     q = np.stack([(parts["qweight"].numpy().view(np.uint32) >> (4 * i)) & 15 for i in range(8)], 1)
     q = q.reshape(k, n).T.astype(np.int64)
-    z = np.stack([(parts["qzeros"].numpy().view(np.uint32) >> (4 * i)) & 15 for i in range(8)], 2)
-    z = z.reshape(-1, n).T.astype(np.int64) + 1
+    z = parts["qzeros"].numpy().view(np.uint32) + np.uint32(0x11111111)
+    z = np.stack([(z >> (4 * i)) & 15 for i in range(8)], 2)
+    z = z.reshape(-1, n).T.astype(np.int64)
     g_idx = order.numpy()
     return parts, (q - z[:, g_idx]) * parts["scales"].numpy().T.astype(np.float64)[:, g_idx]
 
@@ -258,7 +262,8 @@ def ct(fmt, weights, x=None, ignore=("lm_head",)):
 
 
 def gptq_config(**k):
-    return dict(dict(quant_method="gptq", bits=4, group_size=32, desc_act=False, sym=False,
+    # "method" is gptqmodel's
+    return dict(dict(quant_method="gptq", method="gptq", pack_dtype="int32", bits=4, group_size=32, desc_act=False, sym=False,
                      checkpoint_format="gptq", damp_percent=0.01, lm_head=False,
                      meta=dict(quantizer="x")), **k)
 
@@ -283,7 +288,8 @@ MIXED = dict(ct("mixed-precision", None, ignore=[
 ENDS = dict(ct("mixed-precision", None, ignore=[]), config_groups=dict(
     group_0=group(["Embedding"], args(4, "int", "group", 32, sym=False), "pack-quantized"),
     group_1=group(["lm_head"], args(8, "int", "channel"), "int-quantized", TOKEN8)))
-AWQ = dict(quant_method="awq", bits=4, group_size=32, zero_point=True, version="gemm",
+AWQ = dict(quant_method="awq", method="awq", bits=4, group_size=32, zero_point=True, version="gemm",
+           checkpoint_format="gemm",
            modules_to_not_convert=["gate", "lm_head"])
 FP8 = dict(quant_method="fp8", activation_scheme="dynamic", modules_to_not_convert=["lm_head"])
 
