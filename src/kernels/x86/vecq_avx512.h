@@ -55,14 +55,9 @@ ALWAYS void v_load_e5m2(const void *p, vec *lo, vec *hi)
 }
 
 #if defined(__AVX512VNNI__)
-/* acc + u0 . x0 + u1 . x1 by lanes of four; u unsigned and at most 31, x signed. */
-ALWAYS veci vi_dot_small(veci acc, veci u0, veci x0, veci u1, veci x1)
-{
-    return _mm512_dpbusd_epi32(_mm512_dpbusd_epi32(acc, u0, x0), u1, x1);
-}
-
-/* The same for signed bytes of any size: the instruction wants one side unsigned, so codes get 128
- * more, which the caller takes back with their zero point. */
+/* Sums of products by lanes of four, w unsigned and x signed: 8-bit codes, which are signed, get
+ * 128 more, which the caller takes back with their zero point. */
+#    define DOT_FOURS
 #    define DOT_OFFSET 128 /* what vi_dot_operand adds to a code */
 ALWAYS veci vi_dot_operand(veci w)
 {
