@@ -19,6 +19,15 @@
 #define vi_load_u8(p)  _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)(p)))
 #define vi_load_i16(p) _mm256_cvtepi16_epi32(_mm_loadu_si128((const __m128i *)(const void *)(p)))
 
+/* Lanes of -128 to 127 as bytes. */
+ALWAYS void vi_store_s8(int8_t *p, veci a)
+{
+    const __m128i words =
+        _mm_packs_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));
+
+    _mm_storel_epi64((__m128i *)(void *)p, _mm_packs_epi16(words, words));
+}
+
 /* 2 VL bytes, e4m3 -> floats times 2^-8: an f16 has the same fields with a bias that is 8 more.
  * NaN becomes 480 * 2^-8. */
 ALWAYS void v_load_e4m3_finite(const void *p, vec *lo, vec *hi)

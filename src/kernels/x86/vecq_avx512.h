@@ -19,6 +19,12 @@
 #define vi_load_u8(p)  _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)(p)))
 #define vi_load_i16(p) _mm512_cvtepi16_epi32(_mm256_loadu_si256((const __m256i *)(const void *)(p)))
 
+/* Low byte of each lane. */
+ALWAYS void vi_store_s8(int8_t *p, veci a)
+{
+    _mm_storeu_si128((__m128i *)(void *)p, _mm512_cvtepi32_epi8(a));
+}
+
 /* 2 VL bytes, e4m3 -> floats times 2^-8: an f16 has the same fields with a bias that is 8 more.
  * NaN becomes 480 * 2^-8. */
 ALWAYS void v_load_e4m3_finite(const void *p, vec *lo, vec *hi)
