@@ -5,7 +5,7 @@
 
 #include "kernels/x86/vec_avx512.h"
 
-#define QNP(r) ((r) == 1 ? 4 : (r) <= 6 ? 2 : 1) /* panels that a tile of r rows takes at once */
+#define QNP(r) ((r) <= 2 ? 1 : (r) <= 6 ? 2 : 1) /* panels that a tile of r rows takes at once */
 
 #define vi_xor(a, b)      _mm512_xor_si512(a, b)
 #define vi_mul(a, b)      _mm512_mullo_epi32(a, b)
