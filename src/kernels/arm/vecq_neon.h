@@ -5,6 +5,12 @@
 
 #include "kernels/arm/vec_neon.h"
 
+/* Rows of f32 x that meet codes as they come from memory, at once and in all, and panels that such
+ * a tile takes. */
+#define FUSED_ROWS  3
+#define FUSED_MAX   3
+#define FUSED_NP(r) ((r) == 1 ? 4 : 2)
+
 #define QNP(r) ((r) == 1 ? 4 : (r) <= 4 ? 2 : 1) /* panels that a tile of r rows takes at once */
 
 #define vi_xor(a, b)   veorq_s32(a, b)

@@ -132,8 +132,7 @@ ALWAYS void run_rows(int parts, const struct ew_linear_args *a, size_t m0, size_
             else
                 tile(parts, false, x, row_bytes, w, a->k, z + p * P, 2 * P);
         }
-        for (size_t m = 0; m < rows; m++)
-            finish_unit(a, z + m * 2 * P, m0 + m, u);
+        finish_rows(a, z, 2 * P, m0, rows, u);
     }
 }
 

@@ -125,9 +125,8 @@ static void run_block(const struct ew_linear_args *a, const size_t rows[2], cons
                                          .k = a->k,
                                          .z = z };
             tile_panels(m1 - m0, n * per_unit, t);
-            for (size_t m = m0; m < m1; m++)
-                for (size_t j = 0; j < n; j++)
-                    finish_unit(a, z + (m - m0) * GROUP * P + j * per_unit * P, m, u + j);
+            for (size_t j = 0; j < n; j++)
+                finish_rows(a, z + j * per_unit * P, GROUP * P, m0, m1 - m0, u + j);
         }
     }
 }

@@ -5,6 +5,12 @@
 
 #include "kernels/x86/vec_avx2.h"
 
+/* Rows of f32 x that meet codes as they come from memory, at once and in all, and panels that such
+ * a tile takes. */
+#define FUSED_ROWS  5
+#define FUSED_MAX   15
+#define FUSED_NP(r) ((r) <= 2 ? 2 : 1)
+
 #define QNP(r) ((r) == 1 ? 2 : 1) /* panels that a tile of r rows takes at once */
 
 #define vi_xor(a, b)      _mm256_xor_si256(a, b)

@@ -5,6 +5,12 @@
 
 #include "kernels/x86/vec_avx512.h"
 
+/* Rows of f32 x that meet codes as they come from memory, at once and in all, and panels that such
+ * a tile takes: sums in floats wait for each other, and their chains may not be split. */
+#define FUSED_ROWS  8
+#define FUSED_MAX   32
+#define FUSED_NP(r) ((r) == 1 ? 4 : (r) <= 6 ? 2 : 1)
+
 #define QNP(r) ((r) <= 2 ? 1 : (r) <= 6 ? 2 : 1) /* panels that a tile of r rows takes at once */
 
 #define vi_xor(a, b)      _mm512_xor_si512(a, b)
