@@ -68,6 +68,25 @@ ALWAYS void v_load_e5m2(const void *p, vec *lo, vec *hi)
     *hi = _mm256_cvtph_ps(_mm256_extracti128_si256(h, 1));
 }
 
+#if defined(__AVXVNNI__)
+
+/* Sums of products by lanes of four, w unsigned and x signed: 8-bit codes, which are signed, get
+ * 128 more, which the caller takes back with their zero point. */
+#    define DOT_FOURS
+#    define INT8_MR    4 /* rows of a tile: with more, sums and codes do not fit in 16 registers */
+#    define DOT_OFFSET 128 /* what vi_dot_operand adds to a code */
+ALWAYS veci vi_dot_operand(veci w)
+{
+    return _mm256_xor_si256(w, _mm256_set1_epi8((char)0x80));
+}
+
+ALWAYS veci vi_dot_bytes(veci acc, veci w, veci x)
+{
+    return _mm256_dpbusd_avx_epi32(acc, w, x);
+}
+
+#else
+
 /* acc + u0 . x0 + u1 . x1 by lanes of four; u unsigned and at most 31, x signed. */
 ALWAYS veci vi_dot_small(veci acc, veci u0, veci x0, veci u1, veci x1)
 {
@@ -78,7 +97,7 @@ ALWAYS veci vi_dot_small(veci acc, veci u0, veci x0, veci u1, veci x1)
 
 /* The same for signed bytes of any size, x at least -127: |w| <= 128 and |x| <= 127 keep the sums
  * of two in 16 bits. An 8-bit code as loaded goes through vi_dot_operand first. */
-#define DOT_OFFSET 0 /* what vi_dot_operand adds to a code */
+#    define DOT_OFFSET 0 /* what vi_dot_operand adds to a code */
 ALWAYS veci vi_dot_operand(veci w)
 {
     return w;
@@ -90,5 +109,7 @@ ALWAYS veci vi_dot_bytes(veci acc, veci w, veci x)
 
     return _mm256_add_epi32(acc, _mm256_madd_epi16(s, _mm256_set1_epi16(1)));
 }
+
+#endif
 
 #endif
