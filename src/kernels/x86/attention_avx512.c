@@ -7,4 +7,4 @@
 
 #include "kernels/simd/attention_tmpl.inc"
 
-ATTN_KERNEL(avx512, (EW_CPU_AVX2 | EW_CPU_AVX512))
+ATTN_KERNEL(avx512, (EW_CPU_AVX2 | EW_CPU_AVX512), 0.0f)

@@ -1,5 +1,5 @@
-/* kernels/x86/attention_avx512vnni.c - attention at this level: attention_tmpl.inc with its vectors,
- * short caches in whole numbers of 16 bits. */
+/* kernels/x86/attention_avx512vnni.c - attention at this level: attention_tmpl.inc with its
+ * vectors, short caches in whole numbers of 16 bits. */
 #include "kernels/x86/vec_avx512.h"
 
 #if !defined(__AVX512VNNI__)
@@ -12,13 +12,13 @@
 #include "kernels/simd/vmath.inc"
 #include "kernels/simd/vrow.inc"
 
-#define vi_max(a, b)       _mm512_max_epi32(a, b)
-#define vi_max16(a, b)     _mm512_max_epu16(a, b)
-#define vi_store(p, a)     _mm512_storeu_si512((void *)(p), a)
+#define vi_max(a, b)   _mm512_max_epi32(a, b)
+#define vi_max16(a, b) _mm512_max_epu16(a, b)
+#define vi_store(p, a) _mm512_storeu_si512((void *)(p), a)
 /* Two vectors as one of 16-bit lanes, in some order; in range. */
-#define vi_pack16(a, b)    _mm512_packs_epi32(a, b)
+#define vi_pack16(a, b) _mm512_packs_epi32(a, b)
 /* 16-bit halves of each lane: the low one of a, the low one of b above it. */
-#define vi_pairs(a, b)     _mm512_mask_blend_epi16(0xaaaaaaaau, a, _mm512_slli_epi32(b, 16))
+#define vi_pairs(a, b) _mm512_mask_blend_epi16(0xaaaaaaaau, a, _mm512_slli_epi32(b, 16))
 /* acc + a.lo * b.lo + a.hi * b.hi, 16-bit halves of each lane. */
 #define vi_dot16(acc, a, b) _mm512_dpwssd_epi32(acc, a, b)
 
@@ -103,4 +103,4 @@ ALWAYS veci vi_pack16_i8(const unsigned char *p)
 #define ATTN_I16
 #include "kernels/simd/attention_tmpl.inc"
 
-ATTN_KERNEL(avx512vnni, (EW_CPU_AVX2 | EW_CPU_AVX512 | EW_CPU_AVX512VNNI))
+ATTN_KERNEL(avx512vnni, (EW_CPU_AVX2 | EW_CPU_AVX512 | EW_CPU_AVX512VNNI), 0x1p-16f)

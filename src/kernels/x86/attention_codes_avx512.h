@@ -1,4 +1,5 @@
-/* kernels/x86/attention_codes_avx512.h - codes of short caches in and out of vectors of 16 lanes. */
+/* kernels/x86/attention_codes_avx512.h - codes of short caches in and out of vectors of 16 lanes.
+ */
 #ifndef EW_KERNELS_ATTENTION_CODES_AVX512_H
 #define EW_KERNELS_ATTENTION_CODES_AVX512_H
 
