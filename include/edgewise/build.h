@@ -32,6 +32,8 @@ enum ew_build_flags {
     EW_BUILD_NO_FUSION = 1u << 1, /* only fold and simplify: to find a pass that is wrong */
     EW_BUILD_ALL_LOGITS =
         1u << 2, /* language model: logits of every token of a step may be asked for */
+    EW_BUILD_EXACT_KV = 1u << 3, /* ew_model_build: the cache of a checkpoint that asks for none
+                                    stays f32, not f16 */
 };
 
 /* Zero = default of every field. */
@@ -46,7 +48,8 @@ typedef struct ew_build_opts {
     uint32_t
         max_kv_len; /* tokens a row may hold; 0: min(4096, the model's max_position_embeddings) */
     ew_dtype kv_dtype;          /* F32, F16, BF16, F8E4M3 (scales of the model), I8 (scale a row).
-                                   NONE: as the graph says (a checkpoint: f32, or what it asks for) */
+                                   NONE: as the graph says; ew_model_build of a checkpoint: f16, or
+                                   what it asks for */
     const ew_profile *profiles; /* explicit profiles (any graph) */
     uint32_t n_profiles;
     const char *timing_cache; /* file read before and written after timing; NULL: none */

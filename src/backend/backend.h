@@ -5,8 +5,9 @@
  *   run:  the pool's threads walk the list together; a phase ends with a barrier unless the next
  *         needs none (serial and `each` steps, the end of the list)
  *
- * A list is immutable once emitted and holds no scratch addresses: those belong to the run, so that
- * a context may grow its scratch without touching captured lists. */
+ * A list is immutable once emitted (but for counters that a run leaves at 0) and holds no scratch
+ * addresses: those belong to the run, so that a context may grow its scratch without touching
+ * captured lists. */
 #ifndef EW_BACKEND_H
 #define EW_BACKEND_H
 

@@ -4,6 +4,8 @@
  *   prep: per token: QK-norm, RoPE (NeoX halves on the first rd dims, f32), write K and V to the
  * cache, put the rotated query into q_work run:  per (batch row, kv head, block of queries):
  * softmax(scale * q k^T) v over what the query may see
+ * Mode DECODE needs no pass before it: `decode` does both for one part of one (batch row, kv head),
+ * and `join` puts the parts together.
  *
  * Modes (ew_attn_mode) and the meaning of context_lengths[b] =: c, start_index[b] =: s0 (0 if
  * NULL), row i of S: PREFILL  start_index NULL: c new tokens, position and slot i, sees [0, i];
@@ -27,7 +29,13 @@
  * Bit contract: the output of a query depends on its q and the cache it sees alone: not on S, the
  * batch, the mode or the threads (prefill of a prompt in any chunks gives the same bits as token by
  * token). Keys are taken in blocks of EW_ATTN_BLOCK positions aligned to slot 0, softmax running
- * maximum updated once a block. */
+ * maximum updated once a block; blocks are summed up in segments of EW_ATTN_SEGMENT positions, also
+ * aligned to slot 0, and the segments added in their order.
+ *
+ * Error against `ref`: sums of f32. A kernel with short_error > 0 rounds q, and what it reads from
+ * a cache that is not f32, once more: by up to short_error of the length of the row (q, K) or of
+ * its largest element (V), probabilities by that much of their sum over a block. An f32 cache is
+ * exact to f32 everywhere. */
 #ifndef EW_KERNELS_ATTENTION_H
 #define EW_KERNELS_ATTENTION_H
 
@@ -37,7 +45,8 @@
 
 #include "edgewise/base.h"
 
-#define EW_ATTN_BLOCK 64
+#define EW_ATTN_BLOCK   64
+#define EW_ATTN_SEGMENT 512
 
 enum ew_attn_mode { EW_ATTN_PREFILL = 0, EW_ATTN_CHUNKED, EW_ATTN_DECODE, EW_ATTN_TREE };
 
@@ -65,7 +74,8 @@ struct ew_attn_args {
     float qk_norm_eps;
     float scale, softcap; /* softcap 0: off */
     int64_t window;       /* <= 0: off */
-    float *q_work;        /* [b*s][hq*d] */
+    float *q_work;        /* [b*s][hq*d]; not read by decode */
+    float *parts;         /* decode: part_bytes, 64-byte aligned; NULL while n_parts is 1 */
     float *out;           /* token t at [t * out_stride], hq*d floats */
     size_t out_stride;
 };
@@ -73,6 +83,7 @@ struct ew_attn_args {
 struct ew_attn_kernel {
     const char *name;
     uint32_t cpu_need;
+    float short_error;
     /* Tokens [begin, end) of b*s. */
     void (*prep)(const struct ew_attn_args *a, size_t begin, size_t end);
     /* Units of the run pass; a unit is (batch row, kv head, query block). Depends on shapes only.
@@ -80,6 +91,14 @@ struct ew_attn_kernel {
     size_t (*n_units)(const struct ew_attn_args *a);
     size_t (*scratch_bytes)(const struct ew_attn_args *a); /* per thread */
     void (*run)(const struct ew_attn_args *a, size_t begin, size_t end, void *scratch);
+    /* Mode DECODE, instead of prep and run; all NULL where a kernel has no such way. Units are the
+     * b * hkv (batch row, kv head) in that order; a unit has n_parts parts, segments of the cache,
+     * which may run in any order on any thread. When n_parts > 1 whoever is last calls join. */
+    size_t (*n_parts)(const struct ew_attn_args *a);    /* reads context_lengths; >= 1 */
+    size_t (*part_bytes)(const struct ew_attn_args *a); /* for the cache filled to cap */
+    void (*decode)(const struct ew_attn_args *a, size_t unit, size_t part, size_t n_parts,
+                   void *scratch);
+    void (*join)(const struct ew_attn_args *a, size_t unit, size_t n_parts, void *scratch);
 };
 const struct ew_attn_kernel *const *ew_attn_kernels(size_t *n);
 const struct ew_attn_kernel *ew_attn_kernel_find(const char *name);

@@ -203,6 +203,7 @@ static void bench_quant(struct bench *b, const struct ew_linear_kernel *kern)
 struct attn_job {
     const struct ew_attn_kernel *kern;
     struct ew_attn_args a;
+    size_t n_parts; /* 0: prep is not timed, run is */
     unsigned char *scratch;
     size_t scratch_bytes;
 };
@@ -212,6 +213,13 @@ static void attn_pass(void *arg, unsigned i, unsigned n)
     struct attn_job *j = arg;
     size_t begin, end;
 
+    if (j->n_parts) {
+        ew_split_range(j->a.hkv * j->n_parts, 1, i, n, &begin, &end);
+        for (; begin < end; begin++)
+            j->kern->decode(&j->a, begin / j->n_parts, begin % j->n_parts, j->n_parts,
+                            j->scratch + i * j->scratch_bytes);
+        return;
+    }
     ew_split_range(j->kern->n_units(&j->a), 1, i, n, &begin, &end);
     j->kern->run(&j->a, begin, end, j->scratch + i * j->scratch_bytes);
 }
@@ -246,12 +254,20 @@ static void bench_attention(struct bench *b, const struct ew_attn_kernel *kern, 
                                  .out_stride = hq * d };
     j.scratch_bytes = kern->scratch_bytes(&j.a) / 64 * 64 + 64;
     j.scratch = aligned_alloc(64, j.scratch_bytes * ew_pool_threads(b->pool));
+    float *k = calloc((hq + 2 * hkv) * d, 4);
+    if (s == 1 && kern->decode) {
+        j.a.q = j.a.k = j.a.v = k;
+        j.n_parts = kern->n_parts(&j.a);
+        j.a.parts = aligned_alloc(64, kern->part_bytes(&j.a) / 64 * 64 + 64);
+    }
     const double sec = best_run(b, NULL, attn_pass, &j);
     const double bytes = (double)kv_bytes;
     const double flops = 4.0 * (double)(hq * d) * ((double)s * ((double)ctx - (double)(s - 1) / 2));
     printf("%-26s kv %-4s s %4zu ctx %5zu %8.3f ms %6.1f GB/s (%3.0f%%) %7.1f GFLOP/s (%3.0f%%)\n",
            kern->name, ew_dtype_text(t), s, ctx, sec * 1e3, bytes / sec * 1e-9,
            100 * bytes / sec / b->bandwidth, flops / sec * 1e-9, 100 * flops / sec / b->flops);
+    free(j.a.parts);
+    free(k);
     free(j.scratch);
     free(q);
     free(out);

@@ -117,7 +117,7 @@ int eval_parity(const char *model)
         return eval_layers(model);
     /* An ONNX graph has the outputs it has; only a checkpoint's can be extended. */
     const bool hidden = size_for_reference() && strcmp(ew_model_kind(model), "checkpoint") == 0;
-    code = model_open(model, EW_BUILD_ALL_LOGITS, hidden, &rt, NULL);
+    code = model_open(model, EW_BUILD_ALL_LOGITS | EW_BUILD_EXACT_KV, hidden, &rt, NULL);
     if (code)
         return code;
     const ew_progress progress = cli_progress();

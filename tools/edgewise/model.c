@@ -22,7 +22,7 @@ const struct opt build_opt_table[] = {
     { "max-batch", 0, OPT_U32, &model_opts.max_batch, "N", "requests decoded together (default 8)" },
     { "max-input-len", 0, OPT_U32, &model_opts.max_input_len, "N", "longest prefill step; longer prompts run in chunks (default 512)" },
     { "max-kv-len", 0, OPT_U32, &model_opts.max_kv_len, "N", "tokens a conversation may hold (default: 4096 or the model's limit)" },
-    { "kv", 0, OPT_TEXT, &model_opts.kv, "DTYPE", "KV cache: f32 (default, unless the checkpoint asks for another), f16, bf16, fp8, int8" },
+    { "kv", 0, OPT_TEXT, &model_opts.kv, "DTYPE", "KV cache: f16 (default, unless the checkpoint asks for another; eval parity: f32), f32, bf16, fp8, int8" },
     { "activations", 0, OPT_TEXT, &model_opts.activations, "KIND", "what x is rounded to: exact (default: nothing), before quantised weights int8 (a scale a token: fast) or declared (as the checkpoint says), before bf16 weights bf16 (fast where the processor multiplies it)" },
     { "tactic", 0, OPT_TEXT, &model_opts.tactic, "NAME", "force a kernel where it applies (names: inspect)" },
     { "timing-cache", 0, OPT_TEXT, &model_opts.timing_cache, "FILE", "reuse and keep measured tactic times" },

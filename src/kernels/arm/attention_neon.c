@@ -42,4 +42,4 @@ ALWAYS void vi_store_u8(unsigned char *p, veci a)
 
 #include "kernels/simd/attention_tmpl.inc"
 
-ATTN_KERNEL(neon, EW_CPU_NEON)
+ATTN_KERNEL(neon, EW_CPU_NEON, 0.0f)

@@ -36,4 +36,4 @@ ALWAYS void vi_store_u8(unsigned char *p, veci a)
 
 #include "kernels/simd/attention_tmpl.inc"
 
-ATTN_KERNEL(avx2, EW_CPU_AVX2)
+ATTN_KERNEL(avx2, EW_CPU_AVX2, 0.0f)
