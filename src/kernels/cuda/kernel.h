@@ -6,10 +6,10 @@
  *   launch      --backend: stream, or a captured graph--> device
  *
  * A source is a file kernels/cuda/<name>.cu, embedded as text. It may include the .cuh files beside
- * it and nothing else (NVRTC has no system headers). All a kernel is told comes by macros, which say
- * what cannot change while an engine lives (sizes of the model, dtypes, tiles), and by ONE struct,
- * passed by value, which says the rest (addresses, rows, strides). That struct is declared once, in
- * a .cuh that C includes too; its members have fixed-size types, 8-byte ones first. */
+ * it and nothing else (NVRTC has no system headers). All a kernel is told comes by macros, which
+ * say what cannot change while an engine lives (sizes of the model, dtypes, tiles), and by ONE
+ * struct, passed by value, which says the rest (addresses, rows, strides). That struct is declared
+ * once, in a .cuh that C includes too; its members have fixed-size types, 8-byte ones first. */
 #ifndef EW_KERNELS_CUDA_KERNEL_H
 #define EW_KERNELS_CUDA_KERNEL_H
 
@@ -33,17 +33,17 @@ struct ew_cuda_launch {
     uint32_t cluster;           /* blocks of a cluster along x; 0: no clusters */
     uint32_t shared_bytes;      /* dynamic; above 48 KiB the backend raises the kernel's limit */
     bool cooperative;           /* needs every block resident (grid barriers) */
-    bool early_start;           /* programmatic dependent launch: it may begin before the launch before
-                                   it ends, and calls griddepcontrol.wait before its first dependent
-                                   load. Harmless where the chip (< sm_90) has none */
+    bool early_start; /* programmatic dependent launch: it may begin before the launch before
+                         it ends, and calls griddepcontrol.wait before its first dependent
+                         load. Harmless where the chip (< sm_90) has none */
     uint32_t arg_bytes;
     _Alignas(16) uint8_t args[EW_CUDA_ARGS_CAP];
 };
 
 /* What plan functions may ask about the chip. */
 struct ew_cuda_chip {
-    uint32_t sm;       /* 80, 87, 90, 100, 110, 121... */
-    uint32_t n_sm;     /* multiprocessors */
+    uint32_t sm;               /* 80, 87, 90, 100, 110, 121... */
+    uint32_t n_sm;             /* multiprocessors */
     uint32_t shared_per_block; /* opt-in limit, bytes */
     uint64_t l2_bytes;
 };
