@@ -88,6 +88,8 @@ bool ew_cuda_linear_kernel_runs(const struct ew_cuda_linear_kernel *k, const str
                                 ew_dtype dtype, const struct ew_quant_format *f, size_t m, size_t n,
                                 size_t n_cols, bool glu, int x_quant);
 
+extern const struct ew_linear_kernel ew_cuda_layout_f32, ew_cuda_layout_f16, ew_cuda_layout_bf16,
+    ew_cuda_layout_q4, ew_cuda_layout_q8;
 /* The layouts, for builders (kernels/linear.h's table lists what the CPU runs; these are apart). */
 const struct ew_linear_kernel *const *ew_cuda_linear_layouts(size_t *n);
 const struct ew_linear_kernel *ew_cuda_linear_layout_find(const char *name);
