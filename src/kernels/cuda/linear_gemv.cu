@@ -25,8 +25,10 @@ EW_DEV void load_x8(float v[ELEMS], const float *x, uint32_t col, uint32_t k, bo
 {
     if (vec && col + ELEMS <= k) {
 #pragma unroll
-        for (int i = 0; i < ELEMS; i += 4)
-            *(float4 *)(v + i) = *(const float4 *)(x + col + i);
+        for (int i = 0; i < ELEMS; i += 4) {
+            const float4 t = *(const float4 *)(x + col + i);
+            v[i] = t.x, v[i + 1] = t.y, v[i + 2] = t.z, v[i + 3] = t.w;
+        }
     } else {
 #pragma unroll
         for (int i = 0; i < ELEMS; i++)
@@ -34,9 +36,9 @@ EW_DEV void load_x8(float v[ELEMS], const float *x, uint32_t col, uint32_t k, bo
     }
 }
 
-EW_DEV float weight(const uint4 &w, int i)
+EW_DEV float weight(const uint32_t w[4], int i)
 {
-    const uint32_t word = ELEMS == 4 ? (&w.x)[i] : (&w.x)[i / 2];
+    const uint32_t word = w[ELEMS == 4 ? i : i / 2];
 #if EW_TYPE == 0
     return __uint_as_float(word);
 #elif EW_TYPE == 1
@@ -68,22 +70,34 @@ EW_DEV void load_w(uint4 w[EW_ROWS], const ew_args &a, uint32_t group, uint32_t 
 }
 
 // Sum of each of N values over the lanes; lane l gets value l / (32 / N).
-template <int N> EW_DEV float reduce(float v[N], uint32_t lane)
-{
-    int o = 16;
+template <int C, int O> struct tree {
+    static __device__ __forceinline__ float sum(float *v, uint32_t lane)
+    {
+        const bool up = lane & O;
 #pragma unroll
-    for (int c = N; c > 1; c /= 2, o /= 2) {
-#pragma unroll
-        for (int i = 0; i < c / 2; i++) {
-            const bool up = lane & o;
-            const float keep = up ? v[i + c / 2] : v[i];
-            v[i] = keep + __shfl_xor_sync(~0u, up ? v[i] : v[i + c / 2], o);
+        for (int i = 0; i < C / 2; i++) {
+            const float low = v[i], high = v[i + C / 2];
+            v[i] = (up ? high : low) + __shfl_xor_sync(~0u, up ? low : high, O);
         }
+        return tree<C / 2, O / 2>::sum(v, lane);
     }
-#pragma unroll
-    for (; o > 0; o /= 2)
-        v[0] += __shfl_xor_sync(~0u, v[0], o);
-    return v[0];
+};
+template <int O> struct tree<1, O> {
+    static __device__ __forceinline__ float sum(float *v, uint32_t lane)
+    {
+        v[0] += __shfl_xor_sync(~0u, v[0], O);
+        return tree<1, O / 2>::sum(v, lane);
+    }
+};
+template <> struct tree<1, 0> {
+    static __device__ __forceinline__ float sum(float *v, uint32_t)
+    {
+        return v[0];
+    }
+};
+template <int N> EW_DEV float reduce(float *v, uint32_t lane)
+{
+    return tree<N, 16>::sum(v, lane);
 }
 
 // Value i of a group is row i % EW_ROWS and row i / EW_ROWS of x, so that a lane that has one finds its
@@ -129,10 +143,12 @@ EW_DEV void accumulate(sums &s, const ew_args &a, const uint4 w[EW_ROWS], uint32
         }
 #endif
 #pragma unroll
-        for (int r = 0; r < EW_ROWS; r++)
+        for (int r = 0; r < EW_ROWS; r++) {
+            const uint32_t words[4] = { w[r].x, w[r].y, w[r].z, w[r].w };
 #pragma unroll
             for (int i = 0; i < ELEMS; i++)
-                s.acc[m * EW_ROWS + r] = fmaf(weight(w[r], i), x[i], s.acc[m * EW_ROWS + r]);
+                s.acc[m * EW_ROWS + r] = fmaf(weight(words, i), x[i], s.acc[m * EW_ROWS + r]);
+        }
     }
 }
 
@@ -244,9 +260,12 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32, EW_MIN_BLOCKS)
     }
     ew_grid_wait();
     clear(s);
-    for (;;) {
+    bool more = true;
+    while (more) {
 #pragma unroll
         for (int d = 0; d < EW_DEPTH; d++) {
+            if (!more)
+                break;
             accumulate(s, a, w[d], m0, first + step * STEP * EW_WARPS_K, vec);
             if (ahead_group < groups) {
                 load_w(w[d], a, ahead_group, first + ahead * STEP * EW_WARPS_K);
@@ -255,20 +274,22 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32, EW_MIN_BLOCKS)
                     ahead_group += stride;
                 }
             }
-            if (++step == steps) {
+            if (++step < steps)
+                continue;
 #if EW_WARPS_K == 1
-                finish_group(s, a, group, m0, lane);
-                step = 0;
-                clear(s);
-                group += stride;
-                if (group >= groups)
-                    return;
+            finish_group(s, a, group, m0, lane);
+            step = 0;
+            clear(s);
+            group += stride;
+            more = group < groups;
 #else
-                if (!live)
-                    group = 0xffffffffu / per_group - 1; // rows past the end: nothing is stored
-                return finish_block(s, a, group, m0, lane, warp);
+            more = false;
 #endif
-            }
         }
     }
+#if EW_WARPS_K > 1
+    if (!live)
+        group = 0xffffffffu / per_group - 1; // rows past the end: nothing is stored
+    finish_block(s, a, group, m0, lane, warp);
+#endif
 }
