@@ -90,7 +90,7 @@ __device__ __forceinline__ void query_load(const ew_cuda_attn_args &a, unsigned 
         *(uint4 *)(own + (p * 16 + r) * Q_STRIDE + c * 2) = *(const uint4 *)(x + c);
     }
     __syncwarp();
-    q->at = smem_addr(own) + (lane & 15u) * Q_STRIDE + (lane >> 4) * 16;
+    q->at = ew_shared(own) + (lane & 15u) * Q_STRIDE + (lane >> 4) * 16;
 #endif
 }
 
@@ -101,7 +101,7 @@ __device__ __forceinline__ void query_frag(const struct query *q, int p, int ks,
     for (int j = 0; j < 4; j++)
         f[j] = q->f[p][ks][j];
 #else
-    ldmatrix_x4(f, q->at + (unsigned)p * 16 * Q_STRIDE + ks * 32);
+    ew_ldmatrix4(f, q->at + (unsigned)p * 16 * Q_STRIDE + ks * 32);
 #endif
 }
 
@@ -306,8 +306,8 @@ extern "C" __global__ void __launch_bounds__(EW_WARPS * 32)
     struct state st;
     unsigned begin = 0, end;
 
-    ew_let_next_launch_in();
-    ew_wait_for_launch_before();
+    ew_grid_release();
+    ew_grid_wait();
     rows_find(a, b, r0, &v);
     { /* what any row of the block sees: rows are in order of their slots */
         const long long c = ((const int *)a.context_lengths)[b];
@@ -328,13 +328,13 @@ extern "C" __global__ void __launch_bounds__(EW_WARPS * 32)
 #pragma unroll
     for (int j = 0; j < EW_STAGES - 1; j++) {
         if (j < n_tiles) {
-            const unsigned dst = smem_addr(mem) + j * 2 * TILE_BYTES;
+            const unsigned dst = ew_shared(mem) + j * 2 * TILE_BYTES;
 
             tile_load<TILE>(dst, keys, begin + j * TILE, 0, end, threadIdx.x, EW_WARPS * 32);
             tile_load<TILE>(dst + TILE_BYTES, values, begin + j * TILE, 0, end, threadIdx.x,
                             EW_WARPS * 32);
         }
-        cp_commit();
+        ew_cp_async_commit();
     }
     query_load(a, b, h, r0, mem + EW_STAGES * 2 * TILE_BYTES, &q);
 #pragma unroll
@@ -354,16 +354,16 @@ extern "C" __global__ void __launch_bounds__(EW_WARPS * 32)
         const unsigned slot = begin + tile * TILE, ahead = tile + EW_STAGES - 1;
         const unsigned char *const k = mem + tile % EW_STAGES * 2 * TILE_BYTES;
 
-        cp_wait<EW_STAGES - 2>();
+        ew_cp_async_wait<EW_STAGES - 2>();
         __syncthreads();
         if (ahead < n_tiles) {
-            const unsigned dst = smem_addr(mem) + ahead % EW_STAGES * 2 * TILE_BYTES;
+            const unsigned dst = ew_shared(mem) + ahead % EW_STAGES * 2 * TILE_BYTES;
 
             tile_load<TILE>(dst, keys, begin + ahead * TILE, 0, end, threadIdx.x, EW_WARPS * 32);
             tile_load<TILE>(dst + TILE_BYTES, values, begin + ahead * TILE, 0, end, threadIdx.x,
                             EW_WARPS * 32);
         }
-        cp_commit();
+        ew_cp_async_commit();
         if (slot >= warp_hi || slot + TILE <= warp_lo)
             continue;
         const bool is_whole =

@@ -20,15 +20,15 @@ __device__ void put_query(const ew_cuda_attn_args &a, unsigned long long at,
 #if EW_Q == 0
         ((float *)a.q_hi)[at + i] = v;
 #elif EW_Q == 1
-        const unsigned hi = f32_to_f16(v);
+        const unsigned hi = ew_to_f16(v);
         ((unsigned short *)a.q_hi)[at + i] = (unsigned short)hi;
         if (a.q_lo)
-            ((unsigned short *)a.q_lo)[at + i] = (unsigned short)f32_to_f16(v - f16_to_f32(hi));
+            ((unsigned short *)a.q_lo)[at + i] = (unsigned short)ew_to_f16(v - ew_f16_f32(hi));
 #else
         const unsigned hi = f32_to_bf16(v);
         ((unsigned short *)a.q_hi)[at + i] = (unsigned short)hi;
         if (a.q_lo)
-            ((unsigned short *)a.q_lo)[at + i] = (unsigned short)f32_to_bf16(v - bf16_to_f32(hi));
+            ((unsigned short *)a.q_lo)[at + i] = (unsigned short)f32_to_bf16(v - ew_bf16_f32(hi));
 #endif
     }
 }
@@ -54,8 +54,8 @@ extern "C" __global__ void __launch_bounds__(EW_WARPS * 32)
     float x[EW_LANE_ELEMS];
     float inv_q = 0, inv_k = 0;
 
-    ew_let_next_launch_in();
-    ew_wait_for_launch_before();
+    ew_grid_release();
+    ew_grid_wait();
     const float *q = (const float *)a.q + t * a.q_stride;
     const float *k = (const float *)a.k + t * a.k_stride;
     const float *v = (const float *)a.v + t * a.v_stride;

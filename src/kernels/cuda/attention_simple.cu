@@ -13,8 +13,8 @@ extern "C" __global__ void __launch_bounds__(128)
     float *const qs = q_all[threadIdx.x / 32];
     float o[EW_LANE_ELEMS], m = -EW_INFINITY, l = 0;
 
-    ew_let_next_launch_in();
-    ew_wait_for_launch_before();
+    ew_grid_release();
+    ew_grid_wait();
     if (h >= a.hq)
         return;
     const struct attn_row row = attn_row_find(a, b, i);

@@ -35,11 +35,11 @@ struct shared_sum {
 __device__ __forceinline__ void put_q(struct shared_q *q, unsigned r, unsigned i, float v)
 {
 #if EW_KV == 1
-    q->hi[r][i] = (unsigned short)f32_to_f16(v);
-    q->lo[r][i] = (unsigned short)f32_to_f16(v - f16_to_f32(q->hi[r][i]));
+    q->hi[r][i] = (unsigned short)ew_to_f16(v);
+    q->lo[r][i] = (unsigned short)ew_to_f16(v - ew_f16_f32(q->hi[r][i]));
 #else
     q->hi[r][i] = (unsigned short)f32_to_bf16(v);
-    q->lo[r][i] = (unsigned short)f32_to_bf16(v - bf16_to_f32(q->hi[r][i]));
+    q->lo[r][i] = (unsigned short)f32_to_bf16(v - ew_bf16_f32(q->hi[r][i]));
 #endif
 }
 
@@ -156,7 +156,7 @@ __device__ __forceinline__ void attend(const ew_cuda_attn_args &a, const struct 
                                        struct state *st)
 {
     const unsigned lane = threadIdx.x % 32, t = lane & 3u;
-    const unsigned q_at = smem_addr(&q->hi[lane & 15u][lane >> 4 << 3]);
+    const unsigned q_at = ew_shared(&q->hi[lane & 15u][lane >> 4 << 3]);
     float s[2][4] = { { 0 } };
     unsigned p_hi[4], p_lo[4];
 
@@ -164,8 +164,8 @@ __device__ __forceinline__ void attend(const ew_cuda_attn_args &a, const struct 
     for (int ks = 0; ks < K_STEPS; ks++) {
         unsigned bk[EW_PLANES][4], hi[4], lo[4];
 
-        ldmatrix_x4(hi, q_at + ks * 32);
-        ldmatrix_x4(lo, q_at + ks * 32 + (unsigned)sizeof(q->hi));
+        ew_ldmatrix4(hi, q_at + ks * 32);
+        ew_ldmatrix4(lo, q_at + ks * 32 + (unsigned)sizeof(q->hi));
         key_frag(bk, k, 0, ks * 16);
 #pragma unroll
         for (int n = 0; n < 2; n++) {
@@ -384,7 +384,7 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32)
     n_chunks = chunk ? (v.end - begin + chunk - 1) / chunk : 1;
     if (blockIdx.x >= n_chunks)
         return;
-    ew_let_next_launch_in();
+    ew_grid_release();
     first = begin + blockIdx.x * chunk;
     const unsigned end = min(first + chunk, v.end);
     const unsigned n_tiles = end > first ? (end - first + TILE - 1) / TILE : 0;
@@ -393,7 +393,7 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32)
     const unsigned readable = v.end - 1; /* the new slot comes from new_row */
 #else
     const unsigned readable = v.end;
-    ew_wait_for_launch_before();
+    ew_grid_wait();
 #endif
 
 #pragma unroll
@@ -401,16 +401,16 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32)
         const unsigned tile = warp + j * WARPS;
 
         if (tile < n_tiles) {
-            const unsigned dst = smem_addr(ring) + j * 2 * TILE_BYTES;
+            const unsigned dst = ew_shared(ring) + j * 2 * TILE_BYTES;
 
             tile_load<TILE>(dst, keys, first + tile * TILE, v.lo, min(end, readable), lane, 32);
             tile_load<TILE>(dst + TILE_BYTES, values, first + tile * TILE, v.lo, min(end, readable),
                             lane, 32);
         }
-        cp_commit();
+        ew_cp_async_commit();
     }
 #if EW_DECODE
-    ew_wait_for_launch_before();
+    ew_grid_wait();
     const bool owns_new = v.end > 0 && v.end - 1 >= first && v.end - 1 < end;
 
     if (v.end > 0)
@@ -436,14 +436,14 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32)
         unsigned char *const k = ring + stage * 2 * TILE_BYTES, *const val = k + TILE_BYTES;
 
         if (ahead < n_tiles) {
-            const unsigned dst = smem_addr(ring) + fill * 2 * TILE_BYTES;
+            const unsigned dst = ew_shared(ring) + fill * 2 * TILE_BYTES;
 
             tile_load<TILE>(dst, keys, first + ahead * TILE, v.lo, min(end, readable), lane, 32);
             tile_load<TILE>(dst + TILE_BYTES, values, first + ahead * TILE, v.lo,
                             min(end, readable), lane, 32);
         }
-        cp_commit();
-        cp_wait<EW_STAGES - 1>();
+        ew_cp_async_commit();
+        ew_cp_async_wait<EW_STAGES - 1>();
         __syncwarp();
 #if EW_DECODE
         if (owns_new && (v.end - 1 - first) / TILE == tile) {
@@ -460,7 +460,7 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32)
         __syncwarp();
         stage = (stage + 1) % EW_STAGES;
     }
-    cp_wait<0>();
+    ew_cp_async_wait<0>();
     __syncthreads();
     struct shared_sum *const sum = (struct shared_sum *)mem;
 

@@ -14,14 +14,9 @@
 
 enum { ATTN_PREFILL = 0, ATTN_CHUNKED, ATTN_DECODE, ATTN_TREE };
 
-/* ---- short floats ---- */
+/* ---- short floats: as base/half.h, bit for bit ---- */
 
-static __device__ __forceinline__ float bf16_to_f32(unsigned h)
-{
-    return __uint_as_float(h << 16);
-}
-
-static __device__ __forceinline__ unsigned f32_to_bf16(float f)
+EW_DEV unsigned f32_to_bf16(float f)
 {
     const unsigned u = __float_as_uint(f);
 
@@ -30,35 +25,8 @@ static __device__ __forceinline__ unsigned f32_to_bf16(float f)
     return (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
 }
 
-static __device__ __forceinline__ float f16_to_f32(unsigned h)
-{
-    float f;
-
-    asm("cvt.f32.f16 %0, %1;" : "=f"(f) : "h"((unsigned short)h));
-    return f;
-}
-
-static __device__ __forceinline__ unsigned f32_to_f16(float f)
-{
-    unsigned short h;
-
-    asm("cvt.rn.f16.f32 %0, %1;" : "=h"(h) : "f"(f));
-    return h;
-}
-
-static __device__ __forceinline__ float f8e4m3_to_f32(unsigned b)
-{
-    const unsigned sign = (b & 0x80u) << 24, e = b >> 3 & 15u, m = b & 7u;
-
-    if (e == 0)
-        return __uint_as_float(sign | __float_as_uint((float)m * 0x1p-9f));
-    if ((b & 0x7fu) == 0x7fu)
-        return EW_NAN;
-    return __uint_as_float(sign | (e + 120u) << 23 | m << 20);
-}
-
 /* Nearest even, saturated at +-448; NaN stays NaN. */
-static __device__ __forceinline__ unsigned f32_to_f8e4m3(float f)
+EW_DEV unsigned f32_to_f8e4m3(float f)
 {
     const unsigned u = __float_as_uint(f), sign = u >> 24 & 0x80u, mag = u & 0x7fffffffu;
     unsigned r;
@@ -81,7 +49,7 @@ struct attn_row { /* attn_rules.h's */
     unsigned prefix, n_tree;
 };
 
-static __device__ __forceinline__ struct attn_row attn_row_find(const ew_cuda_attn_args &a,
+EW_DEV struct attn_row attn_row_find(const ew_cuda_attn_args &a,
                                                                 unsigned b, unsigned i)
 {
     const long long c = ((const int *)a.context_lengths)[b];
@@ -108,7 +76,7 @@ static __device__ __forceinline__ struct attn_row attn_row_find(const ew_cuda_at
     return r;
 }
 
-static __device__ __forceinline__ unsigned attn_row_end(const ew_cuda_attn_args &a,
+EW_DEV unsigned attn_row_end(const ew_cuda_attn_args &a,
                                                         const struct attn_row &r)
 {
     unsigned end = r.slot + 1;
@@ -119,7 +87,7 @@ static __device__ __forceinline__ unsigned attn_row_end(const ew_cuda_attn_args 
 }
 
 /* Whether real row i sees slot < attn_row_end(). */
-static __device__ __forceinline__ bool attn_row_sees(const ew_cuda_attn_args &a,
+EW_DEV bool attn_row_sees(const ew_cuda_attn_args &a,
                                                      const struct attn_row &r, unsigned b,
                                                      unsigned i, unsigned slot)
 {
@@ -138,7 +106,7 @@ static __device__ __forceinline__ bool attn_row_sees(const ew_cuda_attn_args &a,
 
 /* ---- rows of the cache ---- */
 
-static __device__ __forceinline__ unsigned char *kv_row(const ew_cuda_attn_args &a, unsigned b,
+EW_DEV unsigned char *kv_row(const ew_cuda_attn_args &a, unsigned b,
                                                         unsigned is_v, unsigned h, unsigned slot)
 {
     return (unsigned char *)a.kv +
@@ -146,29 +114,29 @@ static __device__ __forceinline__ unsigned char *kv_row(const ew_cuda_attn_args 
 }
 
 /* What stored elements are multiplied with, beside an i8 row's own scale. */
-static __device__ __forceinline__ float kv_head_scale(const ew_cuda_attn_args &a, unsigned is_v,
+EW_DEV float kv_head_scale(const ew_cuda_attn_args &a, unsigned is_v,
                                                       unsigned h)
 {
     return EW_KV == 3 && a.kv_scale ? ((const float *)a.kv_scale)[is_v * a.hkv + h] : 1.0f;
 }
 
-static __device__ __forceinline__ float i8_row_scale(const unsigned char *row)
+EW_DEV float i8_row_scale(const unsigned char *row)
 {
     return __uint_as_float((unsigned)row[EW_D] | (unsigned)row[EW_D + 1] << 8 |
                            (unsigned)row[EW_D + 2] << 16 | (unsigned)row[EW_D + 3] << 24);
 }
 
 /* Element i of a stored row, without any scale. */
-static __device__ __forceinline__ float kv_get(const unsigned char *row, unsigned i)
+EW_DEV float kv_get(const unsigned char *row, unsigned i)
 {
 #if EW_KV == 0
     return ((const float *)row)[i];
 #elif EW_KV == 1
-    return f16_to_f32(((const unsigned short *)row)[i]);
+    return ew_f16_f32(((const unsigned short *)row)[i]);
 #elif EW_KV == 2
-    return bf16_to_f32(((const unsigned short *)row)[i]);
+    return ew_bf16_f32(((const unsigned short *)row)[i]);
 #elif EW_KV == 3
-    return f8e4m3_to_f32(row[i]);
+    return ew_e4m3_f32(row[i]);
 #else
     return (float)(signed char)row[i];
 #endif
@@ -177,7 +145,7 @@ static __device__ __forceinline__ float kv_get(const unsigned char *row, unsigne
 #define EW_LANE_ELEMS ((EW_D + 31) / 32)
 
 /* A warp stores x (lane l has elements l + 32 j; 0 past the end) as a row. */
-static __device__ __forceinline__ void kv_put(unsigned char *row, const float x[EW_LANE_ELEMS],
+EW_DEV void kv_put(unsigned char *row, const float x[EW_LANE_ELEMS],
                                               float head_scale)
 {
     const unsigned lane = threadIdx.x % 32;
@@ -217,7 +185,7 @@ static __device__ __forceinline__ void kv_put(unsigned char *row, const float x[
 #    if EW_KV == 0
         ((float *)row)[i] = x[j];
 #    elif EW_KV == 1
-        ((unsigned short *)row)[i] = (unsigned short)f32_to_f16(x[j]);
+        ((unsigned short *)row)[i] = (unsigned short)ew_to_f16(x[j]);
 #    elif EW_KV == 2
         ((unsigned short *)row)[i] = (unsigned short)f32_to_bf16(x[j]);
 #    else
@@ -229,7 +197,7 @@ static __device__ __forceinline__ void kv_put(unsigned char *row, const float x[
 
 /* ---- norm and RoPE ---- */
 
-static __device__ __forceinline__ const float *attn_rope_row(const ew_cuda_attn_args &a, unsigned b,
+EW_DEV const float *attn_rope_row(const ew_cuda_attn_args &a, unsigned b,
                                                              int pos)
 {
     if (!a.rope || a.rope_rows == 0)
@@ -239,7 +207,7 @@ static __device__ __forceinline__ const float *attn_rope_row(const ew_cuda_attn_
 }
 
 /* 1 / rms of the D elements at x, by one warp. */
-static __device__ __forceinline__ float head_inv_rms(const float *x, float eps)
+EW_DEV float head_inv_rms(const float *x, float eps)
 {
     float sum = 0;
 
@@ -254,7 +222,7 @@ static __device__ __forceinline__ float head_inv_rms(const float *x, float eps)
 }
 
 /* A head after norm and RoPE, lane l gets elements l + 32 j. w, rope: NULL for none. */
-static __device__ __forceinline__ void head_load(const float *x, const float *w, float inv,
+EW_DEV void head_load(const float *x, const float *w, float inv,
                                                  const float *rope, unsigned rd,
                                                  float out[EW_LANE_ELEMS])
 {

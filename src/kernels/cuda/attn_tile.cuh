@@ -9,18 +9,14 @@
 #define EW_KERNELS_CUDA_ATTN_TILE_CUH
 
 #include "attn_cache.cuh"
+#include "mma.cuh"
 
 #define EW_TILE_STRIDE (EW_KV == 4 ? EW_D + 16 : EW_ROW_BYTES + 16)
 #define EW_PLANES      (EW_KV == 0 ? 2 : 1)
 #define EW_CP_BYTES    (EW_KV == 4 ? 4 : 16)
 
-static __device__ __forceinline__ unsigned smem_addr(const void *p)
-{
-    return (unsigned)__cvta_generic_to_shared(p);
-}
-
 /* 16 (4) bytes from device to shared memory, zeros when `take` is false. */
-static __device__ __forceinline__ void cp_async(unsigned dst, const void *src, bool take)
+EW_DEV void cp_async(unsigned dst, const void *src, bool take)
 {
 #if EW_CP_BYTES == 16
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(dst), "l"(src),
@@ -33,20 +29,10 @@ static __device__ __forceinline__ void cp_async(unsigned dst, const void *src, b
 #endif
 }
 
-static __device__ __forceinline__ void cp_commit()
-{
-    asm volatile("cp.async.commit_group;" ::: "memory");
-}
-
-template <int N> static __device__ __forceinline__ void cp_wait()
-{
-    asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory");
-}
-
 /* Thread `i` of `n` copies its part of rows [slot, slot + N_ROWS) of one head; rows outside
  * [lo, end) become zeros and are not read. */
 template <int N_ROWS>
-static __device__ __forceinline__ void tile_load(unsigned dst, const unsigned char *head,
+EW_DEV void tile_load(unsigned dst, const unsigned char *head,
                                                  unsigned slot, unsigned lo, unsigned end,
                                                  unsigned i, unsigned n)
 {
@@ -62,15 +48,7 @@ static __device__ __forceinline__ void tile_load(unsigned dst, const unsigned ch
     }
 }
 
-static __device__ __forceinline__ void ldmatrix_x4(unsigned r[4], unsigned addr)
-{
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
-                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-                 : "r"(addr)
-                 : "memory");
-}
-
-static __device__ __forceinline__ void ldmatrix_x4_trans(unsigned r[4], unsigned addr)
+EW_DEV void ldmatrix_x4_trans(unsigned r[4], unsigned addr)
 {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
                  : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
@@ -78,46 +56,36 @@ static __device__ __forceinline__ void ldmatrix_x4_trans(unsigned r[4], unsigned
                  : "memory");
 }
 
-static __device__ __forceinline__ void mma(float c[4], const unsigned a[4], unsigned b0,
-                                           unsigned b1)
+EW_DEV void mma(float c[4], const unsigned a[4], unsigned b0, unsigned b1)
 {
 #if EW_KV == 1
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, "
-                 "{%8,%9}, {%0,%1,%2,%3};"
-                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+    ew_mma_f16(c, a, b0, b1);
 #else
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, "
-                 "{%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+    ew_mma_bf16(c, a, b0, b1);
 #endif
 }
 
 /* Two floats as two short ones of the tile's kind, x in the low half. NaN and inf stay so. */
-static __device__ __forceinline__ unsigned pack2(float x, float y)
+EW_DEV unsigned pack2(float x, float y)
 {
-    unsigned r;
-
 #if EW_KV == 1
-    asm("cvt.rn.f16x2.f32 %0, %2, %1;" : "=r"(r) : "f"(x), "f"(y));
+    return ew_f16x2(x, y);
 #else
-    asm("cvt.rn.bf16x2.f32 %0, %2, %1;" : "=r"(r) : "f"(x), "f"(y));
+    return ew_bf16x2(x, y);
 #endif
-    return r;
 }
 
 /* What pack2 left over of x and y. */
-static __device__ __forceinline__ unsigned pack2_rest(float x, float y, unsigned hi)
+EW_DEV unsigned pack2_rest(float x, float y, unsigned hi)
 {
 #if EW_KV == 1
-    return pack2(x - f16_to_f32(hi & 0xffffu), y - f16_to_f32(hi >> 16));
+    return pack2(x - ew_f16_f32(hi & 0xffffu), y - ew_f16_f32(hi >> 16));
 #else
     return pack2(x - __uint_as_float(hi << 16), y - __uint_as_float(hi & 0xffff0000u));
 #endif
 }
 
-static __device__ __forceinline__ float tile_get(const unsigned char *tile, unsigned row,
+EW_DEV float tile_get(const unsigned char *tile, unsigned row,
                                                  unsigned col)
 {
     return kv_get(tile + row * EW_TILE_STRIDE, col);
@@ -125,7 +93,7 @@ static __device__ __forceinline__ float tile_get(const unsigned char *tile, unsi
 
 /* Keys as B of a 16-column step of the head, slots [n0, n0 + 16): b[plane] = {n0..7 low k, high k,
  * n0+8.. low k, high k}. */
-static __device__ __forceinline__ void key_frag(unsigned b[EW_PLANES][4],
+EW_DEV void key_frag(unsigned b[EW_PLANES][4],
                                                 const unsigned char *tile, unsigned n0, unsigned k0)
 {
     const unsigned lane = threadIdx.x % 32;
@@ -133,7 +101,7 @@ static __device__ __forceinline__ void key_frag(unsigned b[EW_PLANES][4],
 #if EW_KV == 1 || EW_KV == 2
     const unsigned row = n0 + (lane & 7u) + (lane >> 4 << 3), col = k0 + (lane >> 3 & 1u) * 8;
 
-    ldmatrix_x4(b[0], smem_addr(tile) + row * EW_TILE_STRIDE + col * 2);
+    ew_ldmatrix4(b[0], ew_shared(tile) + row * EW_TILE_STRIDE + col * 2);
 #else
 #    pragma unroll
     for (int j = 0; j < 4; j++) {
@@ -149,7 +117,7 @@ static __device__ __forceinline__ void key_frag(unsigned b[EW_PLANES][4],
 }
 
 /* Values as B of a step over slots [k0, k0 + 16), columns [n0, n0 + 16): the same order. */
-static __device__ __forceinline__ void value_frag(unsigned b[EW_PLANES][4],
+EW_DEV void value_frag(unsigned b[EW_PLANES][4],
                                                   const unsigned char *tile, unsigned k0,
                                                   unsigned n0)
 {
@@ -158,7 +126,7 @@ static __device__ __forceinline__ void value_frag(unsigned b[EW_PLANES][4],
 #if EW_KV == 1 || EW_KV == 2
     const unsigned row = k0 + (lane & 15u), col = n0 + (lane >> 4) * 8;
 
-    ldmatrix_x4_trans(b[0], smem_addr(tile) + row * EW_TILE_STRIDE + col * 2);
+    ldmatrix_x4_trans(b[0], ew_shared(tile) + row * EW_TILE_STRIDE + col * 2);
 #else
 #    pragma unroll
     for (int j = 0; j < 4; j++) {
@@ -173,7 +141,7 @@ static __device__ __forceinline__ void value_frag(unsigned b[EW_PLANES][4],
 #endif
 }
 
-static __device__ __forceinline__ float exp2_fast(float x)
+EW_DEV float exp2_fast(float x)
 {
     float y;
 

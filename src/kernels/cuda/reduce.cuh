@@ -1,28 +1,13 @@
-/* kernels/cuda/reduce.cuh - sums and maxima over a warp and a block, in a fixed order, and the two
- * halves of programmatic dependent launch. */
+/* kernels/cuda/reduce.cuh - sums and maxima over a warp and a block, in a fixed order. */
 #ifndef EW_KERNELS_CUDA_REDUCE_CUH
 #define EW_KERNELS_CUDA_REDUCE_CUH
+
+#include "copy.cuh"
 
 #define EW_INFINITY __int_as_float(0x7f800000)
 #define EW_NAN      __int_as_float(0x7fffffff)
 
-/* Everything before this line may run while the launch before still does. */
-static __device__ __forceinline__ void ew_wait_for_launch_before()
-{
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-    asm volatile("griddepcontrol.wait;" ::: "memory");
-#endif
-}
-
-/* The launch behind may be brought in once every block has come here. */
-static __device__ __forceinline__ void ew_let_next_launch_in()
-{
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-    asm volatile("griddepcontrol.launch_dependents;");
-#endif
-}
-
-static __device__ __forceinline__ float ew_warp_sum(float v)
+EW_DEV float ew_warp_sum(float v)
 {
 #pragma unroll
     for (int o = 16; o > 0; o >>= 1)
@@ -31,7 +16,7 @@ static __device__ __forceinline__ float ew_warp_sum(float v)
 }
 
 /* A NaN is ignored unless all are NaN. */
-static __device__ __forceinline__ float ew_warp_max(float v)
+EW_DEV float ew_warp_max(float v)
 {
 #pragma unroll
     for (int o = 16; o > 0; o >>= 1)
@@ -41,7 +26,7 @@ static __device__ __forceinline__ float ew_warp_max(float v)
 
 /* Sum over the block, the same in every thread. part: 33 floats of shared memory that nobody reads
  * or writes meanwhile. blockDim.x is a multiple of 32. */
-static __device__ __forceinline__ float ew_block_sum(float v, float *part)
+EW_DEV float ew_block_sum(float v, float *part)
 {
     const unsigned warp = threadIdx.x / 32, lane = threadIdx.x % 32, n = blockDim.x / 32;
 
@@ -61,7 +46,7 @@ static __device__ __forceinline__ float ew_block_sum(float v, float *part)
     return part[32];
 }
 
-static __device__ __forceinline__ float ew_block_max(float v, float *part)
+EW_DEV float ew_block_max(float v, float *part)
 {
     const unsigned warp = threadIdx.x / 32, lane = threadIdx.x % 32, n = blockDim.x / 32;
 
