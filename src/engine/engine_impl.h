@@ -35,7 +35,8 @@ struct ew_engine {
     struct ew_tensor_info *info;       /* [n_profiles][n_inputs + n_outputs] */
     size_t shared_bytes, thread_bytes; /* scratch that the profiles' max shapes need */
     size_t block_bytes;
-    bool is_dynamic; /* some profile cannot be resolved without data */
+    bool only_looked_at; /* no device was opened */
+    bool is_dynamic;     /* some profile cannot be resolved without data */
 };
 
 struct ew_binding {

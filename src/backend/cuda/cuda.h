@@ -87,6 +87,9 @@ ew_status ew_cuda_f32_out_end(struct ew_cuda_work *w, uint32_t k, const float *f
 /* The tactic of a packed weight's problem, or NULL. */
 const struct ew_plan_tactic *ew_cuda_tactic_of(const struct ew_plan *p,
                                                const struct ew_plan_tensor *t);
+/* Whether some kernels of this layout run the problem for any number of rows on the chip. */
+bool ew_cuda_linear_covers(const struct ew_cuda_chip *chip, const struct ew_linear_kernel *layout,
+                           const struct ew_plan_tactic *t);
 struct ew_cuda_linear_kernel;
 /* The kernel that multiplies m rows by this weight: the tactic's switch that covers m, else the one
  * with the smallest row limit that runs. NULL: none runs it on this chip. */

@@ -31,6 +31,24 @@ static bool runs(const struct ew_cuda_linear_kernel *k, const struct ew_cuda_chi
                                       (size_t)w->k, w->glu, w->x_quant);
 }
 
+bool ew_cuda_linear_covers(const struct ew_cuda_chip *chip, const struct ew_linear_kernel *layout,
+                           const struct ew_plan_tactic *t)
+{
+    const struct ew_packed w = { .kernel = layout,
+                                 .format = t->format,
+                                 .x_quant = t->x_quant,
+                                 .n = t->n,
+                                 .k = t->k,
+                                 .glu = t->glu };
+    size_t n;
+    const struct ew_cuda_linear_kernel *const *all = ew_cuda_linear_kernels(&n);
+
+    for (size_t i = 0; i < n; i++)
+        if (all[i]->max_rows == SIZE_MAX && runs(all[i], chip, t->dtype, &w, 1u << 20))
+            return true;
+    return false;
+}
+
 /* Without a measurement: the kernel made for the fewest rows that still takes m; of two, the one
  * that rounds x, which is the faster way. */
 static bool better(const struct ew_cuda_linear_kernel *a, const struct ew_cuda_linear_kernel *b)
