@@ -56,6 +56,18 @@ static void copies_drop(struct cc *c, struct copies *k)
     free(k->base);
 }
 
+static uint64_t move(const struct cc *c, const struct copies *k, size_t j, uint64_t v)
+{
+    for (size_t i = 0; i < c->n_buffers; i++) {
+        const struct cc_buffer *b = &c->buffers[i];
+        const uint64_t to = k->base[j * c->n_buffers + i];
+
+        if (to && v >= b->address && v < b->address + b->bytes)
+            return to + (v - b->address);
+    }
+    return v;
+}
+
 /* The launch with every address of an input moved to copy j. */
 static void move_args(const struct cc *c, const struct copies *k, size_t j,
                       struct ew_cuda_launch *l)
@@ -64,17 +76,11 @@ static void move_args(const struct cc *c, const struct copies *k, size_t j,
         uint64_t v;
 
         memcpy(&v, l->args + at, 8);
-        for (size_t i = 0; i < c->n_buffers; i++) {
-            const struct cc_buffer *b = &c->buffers[i];
-            const uint64_t to = k->base[j * c->n_buffers + i];
-
-            if (!to || v < b->address || v >= b->address + b->bytes)
-                continue;
-            v = to + (v - b->address);
-            memcpy(l->args + at, &v, 8);
-            break;
-        }
+        v = move(c, k, j, v);
+        memcpy(l->args + at, &v, 8);
     }
+    for (uint32_t i = 0; i < l->n_maps; i++)
+        l->maps[i].address = move(c, k, j, l->maps[i].address);
 }
 
 static ew_status record(struct cc *c, const struct copies *k, const struct ew_cuda_launch *l,

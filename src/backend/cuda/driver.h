@@ -59,6 +59,10 @@ enum { /* CUlaunchAttributeID */
 #define EW_CU_HOST_REGISTER_READ_ONLY  8u
 #define EW_CU_HOST_ALLOC_PORTABLE      1u
 #define EW_CU_MEMORY_HOST              1u
+#define EW_CU_TENSOR_MAP_F16           6
+#define EW_CU_TENSOR_MAP_BF16          9
+#define EW_CU_TENSOR_MAP_L2_256        3
+#define EW_CU_TENSOR_MAP_BYTES         128
 #define EW_CU_MEMORY_DEVICE            2u
 
 typedef struct ew_cu_launch_attribute { /* CUlaunchAttribute */
@@ -145,6 +149,7 @@ typedef struct ew_cu_copy_2d { /* CUDA_MEMCPY2D */
     X(module_function, "cuModuleGetFunction", (ew_cu_function *f, ew_cu_module m, const char *name)) \
     X(function_set, "cuFuncSetAttribute", (ew_cu_function f, int attribute, int value)) \
     X(function_blocks, "cuOccupancyMaxActiveBlocksPerMultiprocessor", (int *n, ew_cu_function f, int threads, size_t shared_bytes)) \
+    X(tensor_map, "cuTensorMapEncodeTiled", (void *map, int dtype, uint32_t rank, void *address, const uint64_t *dims, const uint64_t *strides, const uint32_t *box, const uint32_t *element_strides, int interleave, int swizzle, int l2_promotion, int fill)) \
     X(launch, "cuLaunchKernelEx", (const ew_cu_launch_config *c, ew_cu_function f, void **params, void **extra))
 /* clang-format on */
 

@@ -52,6 +52,30 @@ ew_status ew_cuda_queue_failed(struct ew_cuda_queue *q, ew_cu_result r, const ch
     return ew_cuda_queue_check(q, err);
 }
 
+/* Writes the tensor maps of a launch into its arguments. */
+static ew_cu_result encode_maps(const struct ew_cuda_driver *cu, const struct ew_cuda_launch *l,
+                                uint8_t *args)
+{
+    static const uint32_t ones[2] = { 1, 1 };
+    ew_cu_result r = 0;
+
+    for (uint32_t i = 0; i < l->n_maps && !r; i++) {
+        _Alignas(64) uint8_t map[EW_CU_TENSOR_MAP_BYTES];
+        const struct ew_cuda_tensor_map *m = &l->maps[i];
+        const uint64_t dims[2] = { m->cols, m->rows }, strides[1] = { m->row_bytes };
+        const uint32_t box[2] = { m->box_cols, m->box_rows };
+        const int swizzle = m->swizzle_bytes == 128 ? 3 : m->swizzle_bytes == 64 ? 2 : 1;
+        void *address;
+
+        memcpy(&address, &m->address, sizeof(address));
+        r = cu->tensor_map(map, m->is_f16 ? EW_CU_TENSOR_MAP_F16 : EW_CU_TENSOR_MAP_BF16, 2,
+                           address, dims, strides, box, ones, 0, swizzle, EW_CU_TENSOR_MAP_L2_256,
+                           0);
+        memcpy(args + m->arg_offset, map, sizeof(map));
+    }
+    return r;
+}
+
 ew_status ew_cuda_queue_launch(struct ew_cuda_queue *q, ew_cu_function f,
                                const struct ew_cuda_launch *l, const char *name, ew_error *err)
 {
@@ -59,7 +83,7 @@ ew_status ew_cuda_queue_launch(struct ew_cuda_queue *q, ew_cu_function f,
     ew_cu_launch_config c = { .shared_bytes = l->shared_bytes,
                               .stream = q->stream,
                               .attrs = attrs };
-    uint8_t args[EW_CUDA_ARGS_CAP];
+    _Alignas(64) uint8_t args[EW_CUDA_ARGS_CAP];
     void *params[] = { args };
     ew_cu_result r;
 
@@ -83,7 +107,9 @@ ew_status ew_cuda_queue_launch(struct ew_cuda_queue *q, ew_cu_function f,
         attrs[c.n_attrs++].value.on = 1;
     }
     ew_cuda_enter(q->device);
-    r = q->device->cu.launch(&c, f, params, NULL);
+    r = encode_maps(&q->device->cu, l, args);
+    if (!r)
+        r = q->device->cu.launch(&c, f, params, NULL);
     ew_cuda_leave(q->device);
     if (r)
         return ew_cuda_queue_failed(q, r, name, err);
@@ -127,25 +153,13 @@ ew_status ew_cuda_queue_copy(struct ew_cuda_queue *q, ew_cu_ptr to, ew_cu_ptr fr
     return ew_cuda_queue_failed(q, r, "copy", err);
 }
 
-ew_status ew_cuda_queue_copy_2d(struct ew_cuda_queue *q, ew_cu_ptr to, size_t to_pitch,
-                                ew_cu_ptr from, size_t from_pitch, size_t width, size_t height,
-                                ew_error *err)
+ew_status ew_cuda_queue_copy_rows(struct ew_cuda_queue *q, const ew_cu_copy_2d *c, ew_error *err)
 {
-    const ew_cu_copy_2d c = { .src_type = EW_CU_MEMORY_DEVICE,
-                              .src_device = from,
-                              .src_pitch = from_pitch,
-                              .dst_type = EW_CU_MEMORY_DEVICE,
-                              .dst_device = to,
-                              .dst_pitch = to_pitch,
-                              .width = width,
-                              .height = height };
     ew_cu_result r;
 
     EW_TRY(ew_cuda_queue_check(q, err));
-    if (!width || !height)
-        return EW_STATUS_OK;
     ew_cuda_enter(q->device);
-    r = q->device->cu.copy_2d(&c, q->stream);
+    r = q->device->cu.copy_2d(c, q->stream);
     ew_cuda_leave(q->device);
     return ew_cuda_queue_failed(q, r, "copy", err);
 }

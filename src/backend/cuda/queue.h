@@ -34,10 +34,8 @@ ew_status ew_cuda_queue_download(struct ew_cuda_queue *q, void *to, ew_cu_ptr fr
                                  ew_error *err);
 ew_status ew_cuda_queue_copy(struct ew_cuda_queue *q, ew_cu_ptr to, ew_cu_ptr from, size_t bytes,
                              ew_error *err);
-/* `height` pieces of `width` bytes between device places with pitches. */
-ew_status ew_cuda_queue_copy_2d(struct ew_cuda_queue *q, ew_cu_ptr to, size_t to_pitch,
-                                ew_cu_ptr from, size_t from_pitch, size_t width, size_t height,
-                                ew_error *err);
+/* Pieces with pitches, between device and host or device and device. */
+ew_status ew_cuda_queue_copy_rows(struct ew_cuda_queue *q, const ew_cu_copy_2d *c, ew_error *err);
 ew_status ew_cuda_queue_fill(struct ew_cuda_queue *q, ew_cu_ptr to, uint8_t value, size_t bytes,
                              ew_error *err);
 /* Waits until all is done. */

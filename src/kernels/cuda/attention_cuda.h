@@ -26,7 +26,7 @@
 
 #define EW_CUDA_ATTN_LAUNCHES 2
 /* u32 words at `counters`, a row of the batch. */
-#define EW_CUDA_ATTN_COUNTERS(hkv, s) ((size_t)(hkv) * ((s) + 1u))
+#define EW_CUDA_ATTN_COUNTERS(hkv, s) ((size_t)(hkv)*4u)
 
 struct ew_cuda_attn {
     struct ew_attn_args a; /* every pointer a device address; q_work is not read. d <= 256 */
