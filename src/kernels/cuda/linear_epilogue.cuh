@@ -1,5 +1,5 @@
-// kernels/cuda/linear_epilogue.cuh - what happens to a sum: bias, scale, soft-cap, activation, gate x
-// up, residual (formula in kernels/linear.h).
+// kernels/cuda/linear_epilogue.cuh - what happens to a sum: bias, scale, soft-cap, activation, gate
+// x up, residual (formula in kernels/linear.h).
 #ifndef EW_KERNELS_CUDA_LINEAR_EPILOGUE_CUH
 #define EW_KERNELS_CUDA_LINEAR_EPILOGUE_CUH
 

@@ -98,6 +98,21 @@ struct ew_cuda_launch ew_cuda_linear_launch(const char *source, const char *entr
     return l;
 }
 
+struct ew_cuda_launch ew_cuda_linear_prepare(const struct ew_cuda_linear_problem *p, bool f16,
+                                             struct ew_cuda_linear_args *a)
+{
+    struct ew_cuda_launch l;
+
+    a->prepared = p->workspace;
+    a->prepared_stride = (p->k + 7) & ~(size_t)7;
+    l = ew_cuda_linear_launch("linear_prepare", "ew_linear_prepare", a);
+    l.grid[0] = (uint32_t)p->m;
+    l.block[0] = 256;
+    (void)snprintf(l.spec.defines, sizeof(l.spec.defines), "-DEW_F16=%d -DEW_NORM=%d", f16,
+                   p->norm_weight != 0);
+    return l;
+}
+
 static int scale_kind(const struct ew_quant_format *f, size_t k)
 {
     if (ew_quant_groups(f, k) == 1)

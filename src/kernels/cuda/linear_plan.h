@@ -6,6 +6,7 @@
 #include "kernels/cuda/linear_args.cuh"
 
 #define EW_X_ERROR_BF16 0x1p-9f
+#define EW_X_ERROR_F16  0x1p-12f
 
 /* Arguments of a problem; k_blocks and what follows for a quantised one. */
 struct ew_cuda_linear_args ew_cuda_linear_args_of(const struct ew_cuda_linear_problem *p);
@@ -14,6 +15,9 @@ struct ew_cuda_launch ew_cuda_linear_launch(const char *source, const char *entr
                                             const struct ew_cuda_linear_args *a);
 /* Macros that say what codes, scales and zero points of a format are: " -DEW_CODE=..." */
 void ew_cuda_quant_defines(const struct ew_quant_format *f, size_t k, char *out, size_t cap);
+/* The launch that rounds x (after its norm) into the workspace; *a then reads that. */
+struct ew_cuda_launch ew_cuda_linear_prepare(const struct ew_cuda_linear_problem *p, bool f16,
+                                             struct ew_cuda_linear_args *a);
 uint32_t ew_cuda_div_up(size_t a, size_t b);
 
 #endif
