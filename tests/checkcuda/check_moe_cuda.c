@@ -12,11 +12,15 @@
 
 #define AT(type, address) ((type *)(uintptr_t)(address))
 
-struct moe {
+struct shape {
     size_t rows, h, inner, e, k;
     ew_dtype dtype;
     int act;
     bool norm, has_ties;
+};
+
+struct moe {
+    struct shape of;
     float *x, *logits;
     void *up, *down; /* of dtype */
 };
@@ -62,7 +66,7 @@ static double dot(const struct moe *m, const void *w, size_t row, const double *
     double s = 0;
 
     for (size_t i = 0; i < k; i++)
-        s += ew_elem_get_f64(w, m->dtype, row * k + i) * x[i];
+        s += ew_elem_get_f64(w, m->of.dtype, row * k + i) * x[i];
     return s;
 }
 
@@ -70,26 +74,27 @@ static void reference(const struct moe *m, float *y)
 {
     size_t n;
     const struct ew_rowops *ref = ew_rowops_all(&n)[0];
-    int32_t *idx = room(m->rows * m->k * 4);
-    float *prob = room(m->rows * m->k * 4);
-    double *x = room(m->h * 8), *mid = room(m->inner * 8), *sum = room(m->h * 8);
+    int32_t *idx = room(m->of.rows * m->of.k * 4);
+    float *prob = room(m->of.rows * m->of.k * 4);
+    double *x = room(m->of.h * 8), *mid = room(m->of.inner * 8), *sum = room(m->of.h * 8);
 
-    ref->topk_softmax(m->logits, m->rows, m->e, m->k, m->norm, idx, prob);
-    for (size_t r = 0; r < m->rows; r++) {
-        memset(sum, 0, m->h * 8);
-        for (size_t i = 0; i < m->h; i++)
-            x[i] = (double)m->x[r * m->h + i];
-        for (size_t j = 0; j < m->k; j++) {
-            const size_t e = (size_t)idx[r * m->k + j];
+    ref->topk_softmax(m->logits, m->of.rows, m->of.e, m->of.k, m->of.norm, idx, prob);
+    for (size_t r = 0; r < m->of.rows; r++) {
+        memset(sum, 0, m->of.h * 8);
+        for (size_t i = 0; i < m->of.h; i++)
+            x[i] = (double)m->x[r * m->of.h + i];
+        for (size_t j = 0; j < m->of.k; j++) {
+            const size_t e = (size_t)idx[r * m->of.k + j];
 
-            for (size_t i = 0; i < m->inner; i++)
-                mid[i] = activate(m->act, dot(m, m->up, e * 2 * m->inner + i, x, m->h)) *
-                         dot(m, m->up, (e * 2 + 1) * m->inner + i, x, m->h);
-            for (size_t i = 0; i < m->h; i++)
-                sum[i] += (double)prob[r * m->k + j] * dot(m, m->down, e * m->h + i, mid, m->inner);
+            for (size_t i = 0; i < m->of.inner; i++)
+                mid[i] = activate(m->of.act, dot(m, m->up, e * 2 * m->of.inner + i, x, m->of.h)) *
+                         dot(m, m->up, (e * 2 + 1) * m->of.inner + i, x, m->of.h);
+            for (size_t i = 0; i < m->of.h; i++)
+                sum[i] += (double)prob[r * m->of.k + j] *
+                          dot(m, m->down, e * m->of.h + i, mid, m->of.inner);
         }
-        for (size_t i = 0; i < m->h; i++)
-            y[r * m->h + i] = (float)sum[i];
+        for (size_t i = 0; i < m->of.h; i++)
+            y[r * m->of.h + i] = (float)sum[i];
     }
     free(idx);
     free(prob);
@@ -100,50 +105,53 @@ static void reference(const struct moe *m, float *y)
 
 static void make(struct cc *c, struct moe *m)
 {
-    m->x = room(m->rows * m->h * 4);
-    m->logits = room(m->rows * m->e * 4);
-    cc_fill_normal(c, m->x, m->rows * m->h, 1.0f);
-    cc_fill_normal(c, m->logits, m->rows * m->e, 2.0f);
-    for (size_t i = 0; i < m->rows * m->e && m->has_ties; i++)
+    m->x = room(m->of.rows * m->of.h * 4);
+    m->logits = room(m->of.rows * m->of.e * 4);
+    cc_fill_normal(c, m->x, m->of.rows * m->of.h, 1.0f);
+    cc_fill_normal(c, m->logits, m->of.rows * m->of.e, 2.0f);
+    for (size_t i = 0; i < m->of.rows * m->of.e && m->of.has_ties; i++)
         m->logits[i] = roundf(m->logits[i]);
-    m->up = weights(c, m->dtype, m->e * 2 * m->inner * m->h, 1.0f / sqrtf((float)m->h));
-    m->down = weights(c, m->dtype, m->e * m->h * m->inner, 1.0f / sqrtf((float)m->inner));
+    m->up =
+        weights(c, m->of.dtype, m->of.e * 2 * m->of.inner * m->of.h, 1.0f / sqrtf((float)m->of.h));
+    m->down =
+        weights(c, m->of.dtype, m->of.e * m->of.h * m->of.inner, 1.0f / sqrtf((float)m->of.inner));
 }
 
-static void run_case(struct cc *c, struct moe m)
+static void run_case(struct cc *c, struct shape of)
 {
-    const size_t bytes = ew_dtype_bits(m.dtype) / 8, n_y = m.rows * m.h;
+    struct moe m = { .of = of };
+    const size_t bytes = ew_dtype_bits(of.dtype) / 8, n_y = of.rows * of.h;
     struct ew_cuda_launch l[EW_CUDA_MOE_LAUNCHES], one[EW_CUDA_MOE_LAUNCHES];
     ew_error err = { 0 };
     size_t n, n_one;
 
     if (!cc_begin(c, "%s rows%zu h%zu inner%zu e%zu k%zu act%d norm%d ties%d",
-                  ew_dtype_text(m.dtype), m.rows, m.h, m.inner, m.e, m.k, m.act, m.norm,
-                  m.has_ties))
+                  ew_dtype_text(of.dtype), of.rows, of.h, of.inner, of.e, of.k, of.act, of.norm,
+                  of.has_ties))
         return;
     make(c, &m);
-    const uint64_t y = cc_output(c, n_y * 4), y_one = cc_output(c, m.h * 4);
+    const uint64_t y = cc_output(c, n_y * 4), y_one = cc_output(c, of.h * 4);
     struct ew_cuda_moe p = {
         .x = AT(float, cc_input(c, m.x, n_y * 4)),
-        .logits = AT(float, cc_input(c, m.logits, m.rows * m.e * 4)),
-        .gate_up = AT(void, cc_input(c, m.up, m.e * 2 * m.inner * m.h * bytes)),
-        .down = AT(void, cc_input(c, m.down, m.e * m.inner * m.h * bytes)),
-        .gate_up_stride = 2 * m.inner * m.h * bytes,
-        .down_stride = m.inner * m.h * bytes,
-        .w_dtype = m.dtype,
+        .logits = AT(float, cc_input(c, m.logits, of.rows * of.e * 4)),
+        .gate_up = AT(void, cc_input(c, m.up, of.e * 2 * of.inner * of.h * bytes)),
+        .down = AT(void, cc_input(c, m.down, of.e * of.inner * of.h * bytes)),
+        .gate_up_stride = 2 * of.inner * of.h * bytes,
+        .down_stride = of.inner * of.h * bytes,
+        .w_dtype = of.dtype,
         .y = AT(float, y),
-        .rows = m.rows,
-        .h = m.h,
-        .inner = m.inner,
-        .e = m.e,
-        .k = m.k,
-        .act = m.act,
-        .norm_topk = m.norm,
+        .rows = of.rows,
+        .h = of.h,
+        .inner = of.inner,
+        .e = of.e,
+        .k = of.k,
+        .act = of.act,
+        .norm_topk = of.norm,
     };
     p.work = AT(void, cc_output(c, ew_cuda_moe_work_bytes(&p)));
     ew_status st = ew_cuda_moe_plan(&p, cc_chip(c), l, &n, &err);
-    p.x += (m.rows - 1) * m.h; /* the last row alone */
-    p.logits += (m.rows - 1) * m.e;
+    p.x += (of.rows - 1) * of.h; /* the last row alone */
+    p.logits += (of.rows - 1) * of.e;
     p.y = AT(float, y_one);
     p.rows = 1;
     p.work = AT(void, cc_output(c, ew_cuda_moe_work_bytes(&p)));
@@ -153,17 +161,19 @@ static void run_case(struct cc *c, struct moe m)
     } else if (cc_launch(c, l, n) & cc_launch(c, one, n_one)) {
         const float *got = cc_download(c, y);
 
-        if (m.rows * m.k * m.h * m.inner < 100000000u) {
+        if (of.rows * of.k * of.h * of.inner < 100000000u) {
             float *want = room(n_y * 4);
 
             reference(&m, want);
             cc_near(c, "y", got, want, n_y, 3e-5, 3e-5);
             free(want);
         }
-        cc_equal(c, "the last row alone", cc_download(c, y_one), got + (m.rows - 1) * m.h, m.h * 4);
-        cc_bench(c, l, n,
-                 (double)((m.rows * m.k < m.e ? m.rows * m.k : m.e) * 3 * m.inner * m.h * bytes),
-                 6.0 * (double)(m.rows * m.k * m.inner * m.h));
+        cc_equal(c, "the last row alone", cc_download(c, y_one), got + (of.rows - 1) * of.h,
+                 of.h * 4);
+        cc_bench(
+            c, l, n,
+            (double)((of.rows * of.k < of.e ? of.rows * of.k : of.e) * 3 * of.inner * of.h * bytes),
+            6.0 * (double)(of.rows * of.k * of.inner * of.h));
     }
     cc_end(c);
     free(m.x);
@@ -174,13 +184,14 @@ static void run_case(struct cc *c, struct moe m)
 
 CC_FAMILY(moe_cuda)
 {
-    run_case(c, (struct moe){ 1, 64, 48, 8, 2, EW_DTYPE_BF16, EW_ACT_SILU, true, false });
-    run_case(c, (struct moe){ 37, 64, 48, 8, 2, EW_DTYPE_F16, EW_ACT_GELU_TANH, false, true });
-    run_case(c, (struct moe){ 5, 264, 104, 60, 4, EW_DTYPE_F32, EW_ACT_SILU, true, true });
-    run_case(c, (struct moe){ 90, 128, 72, 3, 3, EW_DTYPE_BF16, EW_ACT_RELU2, true, false });
-    run_case(c, (struct moe){ 2, 128, 64, 200, 8, EW_DTYPE_BF16, EW_ACT_GELU_ERF, false, false });
+    run_case(c, (struct shape){ 1, 64, 48, 8, 2, EW_DTYPE_BF16, EW_ACT_SILU, true, false });
+    run_case(c, (struct shape){ 37, 64, 48, 8, 2, EW_DTYPE_F16, EW_ACT_GELU_TANH, false, true });
+    run_case(c, (struct shape){ 5, 264, 104, 60, 4, EW_DTYPE_F32, EW_ACT_SILU, true, true });
+    run_case(c, (struct shape){ 90, 128, 72, 3, 3, EW_DTYPE_BF16, EW_ACT_RELU2, true, false });
+    run_case(c, (struct shape){ 2, 128, 64, 200, 8, EW_DTYPE_BF16, EW_ACT_GELU_ERF, false, false });
     if (cc_is_bench(c)) { /* Qwen3-30B-A3B, a quarter of its experts */
-        run_case(c, (struct moe){ 1, 2048, 768, 32, 8, EW_DTYPE_BF16, EW_ACT_SILU, true, false });
-        run_case(c, (struct moe){ 64, 2048, 768, 32, 8, EW_DTYPE_BF16, EW_ACT_SILU, true, false });
+        run_case(c, (struct shape){ 1, 2048, 768, 32, 8, EW_DTYPE_BF16, EW_ACT_SILU, true, false });
+        run_case(c,
+                 (struct shape){ 64, 2048, 768, 32, 8, EW_DTYPE_BF16, EW_ACT_SILU, true, false });
     }
 }
