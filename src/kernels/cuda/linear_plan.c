@@ -113,6 +113,23 @@ struct ew_cuda_launch ew_cuda_linear_prepare(const struct ew_cuda_linear_problem
     return l;
 }
 
+uint32_t ew_cuda_linear_splits(const struct ew_cuda_chip *c, size_t tiles, size_t k)
+{
+    uint32_t best = 1;
+    double most = 0;
+
+    for (uint32_t s = 1; s <= 8 && (s == 1 || k / s >= 384); s *= 2) {
+        const double waves = (double)(tiles * s) / (double)c->n_sm;
+        const double full = waves / (double)ew_cuda_div_up(tiles * s, c->n_sm) - 0.004 * s;
+
+        if (full > most + 0.02) {
+            most = full;
+            best = s;
+        }
+    }
+    return best;
+}
+
 static int scale_kind(const struct ew_quant_format *f, size_t k)
 {
     if (ew_quant_groups(f, k) == 1)

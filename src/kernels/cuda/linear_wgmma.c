@@ -40,24 +40,6 @@ static size_t stage_bytes(const struct ew_quant_format *f, size_t k, const struc
     return round_up(x + PANELS * (blocks * 512 + units * (scale + zero)), 1024);
 }
 
-/* Blocks that share a tile: as many as fill the chip most evenly, each with four stages of work. */
-static uint32_t splits(const struct ew_cuda_chip *c, size_t tiles, size_t k)
-{
-    uint32_t best = 1;
-    double most = 0;
-
-    for (uint32_t s = 1; s <= PANELS && (s == 1 || k / s >= 384); s *= 2) {
-        const double waves = (double)(tiles * s) / (double)c->n_sm;
-        const double full = waves / (double)ew_cuda_div_up(tiles * s, c->n_sm) - 0.03 * s / 8;
-
-        if (full > most + 0.02) {
-            most = full;
-            best = s;
-        }
-    }
-    return best;
-}
-
 static struct tiling tiling_of(const struct ew_cuda_chip *c, const struct ew_cuda_linear_problem *p)
 {
     const bool quant = ew_quant_is(&p->format);
@@ -68,8 +50,8 @@ static struct tiling tiling_of(const struct ew_cuda_chip *c, const struct ew_cud
     t.n = p->m <= 16 ? 16 : p->m <= 32 ? 32 : p->m <= 64 ? 64 : p->m <= 128 || quant ? 128 : 256;
     t.tiles_m = ew_cuda_div_up(p->m, t.n);
     t.tiles_n = ew_cuda_div_up(n_out, p->glu ? ROWS / 2 : ROWS);
-    t.cluster = p->m <= 64    ? splits(c, t.tiles_n, p->k)
-                : p->m <= 256 ? splits(c, (size_t)t.tiles_n * (256 / t.n), p->k)
+    t.cluster = p->m <= 64    ? ew_cuda_linear_splits(c, t.tiles_n, p->k)
+                : p->m <= 256 ? ew_cuda_linear_splits(c, (size_t)t.tiles_n * (256 / t.n), p->k)
                               : 1;
     t.stage_bytes = (uint32_t)stage_bytes(&p->format, p->k, &t);
     room -= 1024;
