@@ -2,7 +2,6 @@
  * rounded), the product, and where blocks share a tile's columns a launch that adds up. How many
  * share follows from n, k, the chip and the class of m (up to 64 rows, up to 256, more), so that
  * bits are the same within a class. */
-#include <stdio.h>
 
 #include "kernels/cuda/linear_plan.h"
 
@@ -69,9 +68,8 @@ static size_t plan(const struct ew_cuda_chip *c, const struct ew_cuda_linear_pro
     l->grid[2] = t.splits;
     l->block[0] = 256;
     l->shared_bytes = t.stages * t.stage_bytes;
-    (void)snprintf(l->spec.defines, sizeof(l->spec.defines),
-                   "%s -DEW_F16=%d -DEW_N=%u -DEW_STAGES=%u -DEW_SPLIT=%d -DEW_GLU=%d", format, f16,
-                   t.n, t.stages, t.splits > 1, p->glu);
+    ew_cuda_linear_define(l, p, "%s -DEW_F16=%d -DEW_N=%u -DEW_STAGES=%u -DEW_SPLIT=%d", format,
+                          f16, t.n, t.stages, t.splits > 1);
     l++;
     if (t.splits > 1) {
         a.x = sums;
@@ -81,7 +79,7 @@ static size_t plan(const struct ew_cuda_chip *c, const struct ew_cuda_linear_pro
         l->grid[0] = ew_cuda_div_up(a.n_out, 256);
         l->grid[1] = a.m;
         l->block[0] = 256;
-        (void)snprintf(l->spec.defines, sizeof(l->spec.defines), "-DEW_GLU=%d", p->glu);
+        ew_cuda_linear_define(l, p, "-DEW_REDUCE");
         l++;
     }
     return (size_t)(l - out);

@@ -13,6 +13,9 @@ struct ew_cuda_linear_args ew_cuda_linear_args_of(const struct ew_cuda_linear_pr
 /* A launch with these arguments; the caller fills grid, block and spec.defines. */
 struct ew_cuda_launch ew_cuda_linear_launch(const char *source, const char *entry,
                                             const struct ew_cuda_linear_args *a);
+/* Sets the macros of a launch: the text (which leaves room), then those of the epilogue. */
+void ew_cuda_linear_define(struct ew_cuda_launch *l, const struct ew_cuda_linear_problem *p,
+                           const char *fmt, ...) EW_PRINTF(3, 4);
 /* Macros that say what codes, scales and zero points of a format are: " -DEW_CODE=..." */
 void ew_cuda_quant_defines(const struct ew_quant_format *f, size_t k, char *out, size_t cap);
 /* The launch that rounds x (after its norm) into the workspace; *a then reads that. */

@@ -1,7 +1,6 @@
 /* kernels/cuda/linear_wgmma.c - plans of linear_wgmma.cu: a launch that rounds x (unless it comes
  * rounded) and the product. How many blocks share a tile's columns follows from n, k, the chip and
  * the class of m (up to 64 rows, up to 256, more), so that bits are the same within a class. */
-#include <stdio.h>
 #include <string.h>
 
 #include "kernels/cuda/linear_plan.h"
@@ -119,10 +118,11 @@ static size_t plan(const struct ew_cuda_chip *c, const struct ew_cuda_linear_pro
     memcpy(l->args, &args, sizeof(args));
     if (quant)
         ew_cuda_quant_defines(&p->format, p->k, format, sizeof(format));
-    (void)snprintf(l->spec.defines, sizeof(l->spec.defines),
-                   "%s -DEW_F16=%d -DEW_N=%u -DEW_STAGES=%u -DEW_STAGE_COLS=%u -DEW_CLUSTER=%u "
-                   "-DEW_GLU=%d -DEW_MIN_BLOCKS=%u",
-                   format, f16, t.n, t.stages, t.stage_cols, t.cluster, p->glu, t.blocks);
+    ew_cuda_linear_define(
+        l, p,
+        "%s -DEW_F16=%d -DEW_N=%u -DEW_STAGES=%u -DEW_STAGE_COLS=%u -DEW_CLUSTER=%u "
+        "-DEW_MIN_BLOCKS=%u",
+        format, f16, t.n, t.stages, t.stage_cols, t.cluster, t.blocks);
     return (size_t)(l - out) + 1;
 }
 
