@@ -1,6 +1,5 @@
 /* kernels/cuda/linear_qgemv.c - plans of linear_qgemv.cu. How many warps and blocks share a panel's
  * columns follows from n, k and the chip alone, so that bits do not depend on m. */
-#include <stdio.h>
 #include <string.h>
 
 #include "kernels/cuda/linear_plan.h"
@@ -66,10 +65,10 @@ static size_t plan(const struct ew_cuda_chip *c, const struct ew_cuda_linear_pro
     out[0].cluster = s.cluster > 1 ? s.cluster : 0;
     out[0].shared_bytes = (uint32_t)(2 * p->m * (chunk * l.block_cols * 2 + 16));
     ew_cuda_quant_defines(&p->format, p->k, format, sizeof(format));
-    (void)snprintf(out[0].spec.defines, sizeof(out[0].spec.defines),
-                   "%s -DEW_GLU=%d -DEW_NORM=%d -DEW_DEPTH=4 -DEW_WARPS_K=%u -DEW_CLUSTER=%u "
-                   "-DEW_MIN_BLOCKS=%u",
-                   format, p->glu, p->norm_weight != 0, s.warps_k, s.cluster, BLOCKS);
+    ew_cuda_linear_define(&out[0], p,
+                          "%s -DEW_NORM=%d -DEW_DEPTH=4 -DEW_WARPS_K=%u -DEW_CLUSTER=%u "
+                          "-DEW_MIN_BLOCKS=%u",
+                          format, p->norm_weight != 0, s.warps_k, s.cluster, BLOCKS);
     return 1;
 }
 

@@ -1,7 +1,6 @@
 /* kernels/cuda/linear_wgmma.c - plans of linear_wgmma.cu: a launch that rounds x (unless it comes
  * rounded) and the product. How many blocks share a tile's columns follows from n, k, the chip and
  * the class of m (up to 64 rows, up to 256, more), so that bits are the same within a class. */
-#include <stdio.h>
 #include <string.h>
 
 #include "kernels/cuda/linear_plan.h"
@@ -40,24 +39,6 @@ static size_t stage_bytes(const struct ew_quant_format *f, size_t k, const struc
     return round_up(x + PANELS * (blocks * 512 + units * (scale + zero)), 1024);
 }
 
-/* Blocks that share a tile: as many as fill the chip most evenly, each with four stages of work. */
-static uint32_t splits(const struct ew_cuda_chip *c, size_t tiles, size_t k)
-{
-    uint32_t best = 1;
-    double most = 0;
-
-    for (uint32_t s = 1; s <= PANELS && (s == 1 || k / s >= 384); s *= 2) {
-        const double waves = (double)(tiles * s) / (double)c->n_sm;
-        const double full = waves / (double)ew_cuda_div_up(tiles * s, c->n_sm) - 0.03 * s / 8;
-
-        if (full > most + 0.02) {
-            most = full;
-            best = s;
-        }
-    }
-    return best;
-}
-
 static struct tiling tiling_of(const struct ew_cuda_chip *c, const struct ew_cuda_linear_problem *p)
 {
     const bool quant = ew_quant_is(&p->format);
@@ -68,8 +49,8 @@ static struct tiling tiling_of(const struct ew_cuda_chip *c, const struct ew_cud
     t.n = p->m <= 16 ? 16 : p->m <= 32 ? 32 : p->m <= 64 ? 64 : p->m <= 128 || quant ? 128 : 256;
     t.tiles_m = ew_cuda_div_up(p->m, t.n);
     t.tiles_n = ew_cuda_div_up(n_out, p->glu ? ROWS / 2 : ROWS);
-    t.cluster = p->m <= 64    ? splits(c, t.tiles_n, p->k)
-                : p->m <= 256 ? splits(c, (size_t)t.tiles_n * (256 / t.n), p->k)
+    t.cluster = p->m <= 64    ? ew_cuda_linear_splits(c, t.tiles_n, p->k)
+                : p->m <= 256 ? ew_cuda_linear_splits(c, (size_t)t.tiles_n * (256 / t.n), p->k)
                               : 1;
     t.stage_bytes = (uint32_t)stage_bytes(&p->format, p->k, &t);
     room -= 1024;
@@ -137,10 +118,11 @@ static size_t plan(const struct ew_cuda_chip *c, const struct ew_cuda_linear_pro
     memcpy(l->args, &args, sizeof(args));
     if (quant)
         ew_cuda_quant_defines(&p->format, p->k, format, sizeof(format));
-    (void)snprintf(l->spec.defines, sizeof(l->spec.defines),
-                   "%s -DEW_F16=%d -DEW_N=%u -DEW_STAGES=%u -DEW_STAGE_COLS=%u -DEW_CLUSTER=%u "
-                   "-DEW_GLU=%d -DEW_MIN_BLOCKS=%u",
-                   format, f16, t.n, t.stages, t.stage_cols, t.cluster, p->glu, t.blocks);
+    ew_cuda_linear_define(
+        l, p,
+        "%s -DEW_F16=%d -DEW_N=%u -DEW_STAGES=%u -DEW_STAGE_COLS=%u -DEW_CLUSTER=%u "
+        "-DEW_MIN_BLOCKS=%u",
+        format, f16, t.n, t.stages, t.stage_cols, t.cluster, t.blocks);
     return (size_t)(l - out) + 1;
 }
 

@@ -231,6 +231,10 @@ EW_DEV void multiply_block(float *acc, float *part, uint32_t *f, const char *sta
         if (EW_SHORT_SCALE && EW_GROUPED)
             ew_scale_fragment(f + j * 4, o, sub);
     }
+    // all of A before the first product, or the compiler makes every product wait for its own
+#        pragma unroll
+    for (int j = 0; j < FRAGMENTS; j++)
+        asm volatile("" : "+r"(f[j])::"memory");
     ew_wg_fence();
 #        pragma unroll
     for (int j = 0; j < EW_TILES; j++) {
@@ -289,7 +293,7 @@ EW_DEV void consume(const ew_args &a, const struct work &w, float *acc, uint32_t
                 multiply_block(acc, part, f[i % 2], stage, x, panel, i,
                                EW_GROUPED ? (b + i) / UNIT_BLOCKS - first_unit : 0, lane, keep,
                                b + i + 1 == w.end || (b + i + 1) % UNIT_BLOCKS == 0);
-            ew_wg_wait<1>(); // of the blocks before: their registers and stage are free
+            ew_wg_wait<0>(); // of the blocks before: their registers and stage are free
             if (i == 0 && before < EW_STAGES && lane == 0)
                 ew_mbar_arrive(ew_shared(&bars.empty[before]));
         }
