@@ -29,19 +29,44 @@ EW_DEV void cp_async(unsigned dst, const void *src, bool take)
 #endif
 }
 
-/* Thread `i` of `n` copies its part of rows [slot, slot + N_ROWS) of one head; rows outside
- * [lo, end) become zeros and are not read. */
+/* Which slots of a head may be read: those in [lo, end), in a tree without its padding rows (`pos`
+ * belongs to slot `prefix` and on, NULL where there is no tree). The others become zeros: what was
+ * never written may be NaN, and 0 * NaN is no 0. */
+struct readable {
+    unsigned lo, end, prefix;
+    const int *pos;
+};
+
+EW_DEV bool is_readable(const struct readable &r, unsigned slot)
+{
+    return slot >= r.lo && slot < r.end && (!r.pos || slot < r.prefix || r.pos[slot - r.prefix] >= 0);
+}
+
+EW_DEV struct readable readable_find(const ew_cuda_attn_args &a, unsigned b, unsigned lo,
+                                     unsigned end)
+{
+    struct readable r = { lo, end, 0, 0 };
+
+    if (IS_MODE(ATTN_TREE)) {
+        const int s0 = a.start_index ? ((const int *)a.start_index)[b] : 0;
+
+        r.prefix = s0 < 0 ? 0 : (unsigned)s0;
+        r.pos = (const int *)a.pos_id + (unsigned long long)b * a.s;
+    }
+    return r;
+}
+
+/* Thread `i` of `n` copies its part of rows [slot, slot + N_ROWS) of one head. */
 template <int N_ROWS>
-EW_DEV void tile_load(unsigned dst, const unsigned char *head,
-                                                 unsigned slot, unsigned lo, unsigned end,
-                                                 unsigned i, unsigned n)
+EW_DEV void tile_load(unsigned dst, const unsigned char *head, unsigned slot,
+                      const struct readable &which, unsigned i, unsigned n)
 {
     constexpr unsigned PER_ROW = EW_ROW_BYTES / EW_CP_BYTES;
 
 #pragma unroll 4
     for (unsigned u = i; u < N_ROWS * PER_ROW; u += n) {
         const unsigned r = u / PER_ROW, c = u % PER_ROW * EW_CP_BYTES;
-        const bool take = slot + r >= lo && slot + r < end;
+        const bool take = is_readable(which, slot + r);
 
         cp_async(dst + r * EW_TILE_STRIDE + c,
                  head + (unsigned long long)(take ? slot + r : 0) * EW_ROW_BYTES + c, take);
