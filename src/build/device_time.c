@@ -8,16 +8,19 @@
 
 #include "kernels/cuda/linear.h"
 
-#define MAX_STEPS  24 /* of rows */
-#define COPY_BYTES ((uint64_t)1 << 30)
-#define MAX_COPIES 32
-#define REPEATS    4
+#define MAX_STEPS   24 /* of rows */
+#define COPY_BYTES  ((uint64_t)1 << 30)
+#define MAX_COPIES  32
+#define MAX_KERNELS 64
+#define LOST        3 /* times slower than the best: more rows will not change that */
+#define REPEATS     4
 
 struct problem {
     struct ew_build *b;
     const struct ew_plan_tactic *t;
     struct ew_packed w;
     uint64_t max_m;
+    uint64_t lost; /* a bit a kernel: far behind at fewer rows, not timed any more */
     void *weights, *x, *y, *work;
     size_t weight_bytes, n_copies, x_bytes, y_bytes, work_bytes;
 };
@@ -244,28 +247,33 @@ static ew_status time_one(struct problem *p, struct ew_timing_cache *tc,
 
 /* The fastest kernel at m rows. */
 static ew_status fastest(struct problem *p, struct ew_timing_cache *tc, bool timed, uint64_t m,
-                         const struct ew_cuda_linear_kernel **best)
+                         const struct ew_cuda_linear_kernel **best, uint64_t *best_ns)
 {
     const char *forced = p->b->opts.tactic;
-    uint64_t least = UINT64_MAX, ns;
+    uint64_t least = UINT64_MAX, ns, took[MAX_KERNELS] = { 0 };
     size_t n;
     const struct ew_cuda_linear_kernel *const *all = ew_cuda_linear_kernels(&n);
 
     *best = NULL;
+    *best_ns = 0;
     for (size_t i = 0; i < n && forced; i++)
         if (strcmp(all[i]->name, forced) == 0 && runs(p, all[i], m))
             *best = all[i];
     if (!*best && !timed)
         *best = ew_cuda_linear_choose(&p->b->plan, &p->b->cuda->chip, p->t->dtype, &p->w, m);
     for (size_t i = 0; i < n && !(*best && (forced || !timed)); i++) {
-        if (!runs(p, all[i], m))
+        if (i >= MAX_KERNELS || !runs(p, all[i], m) || (p->lost >> i & 1))
             continue;
         EW_TRY(time_one(p, tc, all[i], m, &ns));
+        took[i] = ns;
         if (ns < least) {
-            least = ns;
+            *best_ns = least = ns;
             *best = all[i];
         }
     }
+    for (size_t i = 0; i < n && i < MAX_KERNELS && m >= 4; i++)
+        if (took[i] / LOST >= least)
+            p->lost |= 1ull << i;
     return *best ? EW_STATUS_OK
                  : ew_fail(p->b->err, EW_STATUS_UNSUPPORTED, "no CUDA kernel for %llu rows",
                            (unsigned long long)m);
@@ -281,12 +289,13 @@ static ew_status switches_of(struct problem *p, struct ew_timing_cache *tc, bool
         return ew_fail(p->b->err, EW_STATUS_NO_MEMORY, "tactics");
     for (uint64_t m = 1; m < 2 * p->max_m && n < MAX_STEPS; m *= 2) {
         const struct ew_cuda_linear_kernel *k;
+        uint64_t ns;
 
-        EW_TRY(fastest(p, tc, timed, m, &k));
+        EW_TRY(fastest(p, tc, timed, m, &k, &ns));
         if (n && s[n - 1].kernel == k->name)
             s[n - 1].max_m = m;
         else
-            s[n++] = (struct ew_plan_switch){ k->name, m };
+            s[n++] = (struct ew_plan_switch){ k->name, m, ns };
     }
     if (n && ew_cuda_linear_kernel_find(s[n - 1].kernel)->max_rows == SIZE_MAX)
         s[n - 1].max_m = UINT64_MAX;

@@ -37,6 +37,11 @@ struct ew_cuda_step { /* arguments of a struct ew_step */
     struct ew_cuda_launch launch;
     ew_cu_ptr to, from; /* COPY */
     size_t bytes;
+    struct { /* of a norm whose result the next Linear alone reads: it may do the norm itself */
+        const float *x, *w, *y; /* y NULL: no such norm */
+        size_t rows, n;
+        float eps;
+    } norm;
 };
 
 /* A device that no plan has been loaded to. driver, nvrtc: paths or NULL. `compiles`: whether NVRTC
@@ -66,6 +71,10 @@ static inline struct ew_cuda *ew_cuda_of(const struct ew_emit *e)
 ew_status ew_cuda_emit_launches(struct ew_step_list *list, const struct ew_emit *e,
                                 const struct ew_cuda_launch *l, size_t n, const char *tactic,
                                 uint64_t bytes, uint64_t flops, ew_error *err);
+
+/* Copies bytes as a step of e's node. */
+ew_status ew_cuda_emit_copy(struct ew_step_list *list, const struct ew_emit *e, void *to,
+                            const void *from, size_t bytes, ew_error *err);
 
 /* Working memory of one node, piece by piece. */
 struct ew_cuda_work {
