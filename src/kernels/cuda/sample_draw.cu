@@ -12,7 +12,8 @@
 #define MAX     1024 /* EW_CUDA_SAMPLE_MAX */
 #define NUCLEUS 512
 
-namespace {
+namespace
+{
 
 struct draw_params { /* ew_cuda_draw_params */
     double temperature, top_p, min_p;
@@ -71,7 +72,7 @@ EW_DEV void sort(struct candidate *c, unsigned n, bool by_id)
         size *= 2;
     __syncthreads();
     if (threadIdx.x >= n && threadIdx.x < size)
-        c[threadIdx.x] = candidate { -EW_INFINITY, -1 }; /* the largest id as unsigned */
+        c[threadIdx.x] = candidate{ -EW_INFINITY, -1 }; /* the largest id as unsigned */
     for (unsigned k = 2; k <= size; k *= 2)
         for (unsigned j = k / 2; j > 0; j /= 2) {
             const unsigned i = threadIdx.x, other = i ^ j;
@@ -230,7 +231,7 @@ EW_DEV bool gather(const float *x, unsigned n, float threshold, struct shared *s
             const unsigned at = atomicAdd(&s->n, 1u);
 
             if (at < MAX)
-                s->c[at] = candidate { x[i], (int)i };
+                s->c[at] = candidate{ x[i], (int)i };
         }
     __syncthreads();
     return s->n <= MAX;
@@ -262,7 +263,7 @@ EW_DEV bool look_over(const float *x, unsigned n, struct shared *s, float *max, 
     __syncthreads();
     *best = s->token;
     __syncthreads();
-    return !has_nan && *max < EW_INFINITY && *max > -EW_INFINITY;
+    return !has_nan && *max<EW_INFINITY && * max> - EW_INFINITY;
 }
 
 } // namespace
