@@ -20,7 +20,8 @@
 
 #include "attn_flash.cuh"
 
-namespace {
+namespace
+{
 
 struct query { /* of a warp: its fragments, or where they lie in shared memory */
 #if Q_IN_REGS
@@ -100,8 +101,7 @@ __device__ __forceinline__ void scores(const struct query *q, const unsigned cha
                 mma(s[2 * n + w], f[0], bk[0][2 * w], bk[0][2 * w + 1]);
                 if (EW_PLANES == 2) {
                     mma(s[2 * n + w], f[EW_PLANES - 1], bk[0][2 * w], bk[0][2 * w + 1]);
-                    mma(s[2 * n + w], f[0], bk[EW_PLANES - 1][2 * w],
-                        bk[EW_PLANES - 1][2 * w + 1]);
+                    mma(s[2 * n + w], f[0], bk[EW_PLANES - 1][2 * w], bk[EW_PLANES - 1][2 * w + 1]);
                 }
             }
         }
@@ -198,8 +198,8 @@ extern "C" __global__ void __launch_bounds__(EW_WARPS * 32)
     st.m[0] = st.m[1] = -EW_INFINITY;
     st.l[0] = st.l[1] = 0;
     const unsigned warp_hi = __reduce_max_sync(0xffffffffu, max(v.hi[0], v.hi[1]));
-    const unsigned warp_lo = __reduce_min_sync(
-        0xffffffffu, min(v.hi[0] ? v.lo[0] : ~0u, v.hi[1] ? v.lo[1] : ~0u));
+    const unsigned warp_lo =
+        __reduce_min_sync(0xffffffffu, min(v.hi[0] ? v.lo[0] : ~0u, v.hi[1] ? v.lo[1] : ~0u));
     const unsigned whole_hi = __reduce_min_sync(0xffffffffu, min(v.hi[0], v.hi[1]));
     const unsigned whole_lo = __reduce_max_sync(0xffffffffu, max(v.lo[0], v.lo[1]));
 
@@ -219,8 +219,7 @@ extern "C" __global__ void __launch_bounds__(EW_WARPS * 32)
         ew_cp_async_commit();
         if (slot >= warp_hi || slot + TILE <= warp_lo)
             continue;
-        const bool is_whole =
-            !EW_TREE && slot >= whole_lo && slot + TILE <= whole_hi;
+        const bool is_whole = !EW_TREE && slot >= whole_lo && slot + TILE <= whole_hi;
         float s[TILE / 8][4];
 
         scores(&q, k, s);

@@ -5,7 +5,8 @@
  * attn_cache.cuh, EW_WARPS, and EW_Q: how queries are kept (0: f32, 1: two f16, 2: two bf16). */
 #include "attn_cache.cuh"
 
-namespace {
+namespace
+{
 
 __device__ void put_query(const ew_cuda_attn_args &a, unsigned long long at,
                           const float x[EW_LANE_ELEMS])

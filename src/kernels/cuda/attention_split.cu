@@ -28,7 +28,8 @@
 #define PAIRED     (EW_DECODE && EW_G <= 8)
 #define ROWS       (PAIRED ? 1 : 2) /* of a lane: g, g + 8 */
 
-namespace {
+namespace
+{
 
 struct shared_q { /* short floats, rows padded to differ in banks */
     unsigned short hi[16][Q_STRIDE], lo[PAIRED ? 1 : 16][Q_STRIDE];
@@ -44,13 +45,13 @@ struct shared_sum {
 EW_DEV void put_q(struct shared_q *q, unsigned r, unsigned i, float v)
 {
     unsigned short *const lo = PAIRED ? &q->hi[r + 8][i] : &q->lo[r][i];
-#if EW_KV == 1
+#    if EW_KV == 1
     q->hi[r][i] = ew_to_f16(v);
     *lo = ew_to_f16(v - ew_f16_f32(q->hi[r][i]));
-#else
+#    else
     q->hi[r][i] = ew_to_bf16(v);
     *lo = ew_to_bf16(v - ew_bf16_f32(q->hi[r][i]));
-#endif
+#    endif
 }
 #endif
 
@@ -100,11 +101,11 @@ EW_DEV void prepare(const ew_cuda_attn_args &a, const struct attn_row &row, unsi
     const float *const xv = (const float *)a.v + b * a.v_stride;
     float inv_q = 0, inv_k = 0, x[EW_LANE_ELEMS];
 
-#if EW_NORM == 2
+#    if EW_NORM == 2
     __shared__ float part[33];
     inv_q = full_inv_rms(xq, a.hq * EW_D, a.qk_norm_eps, part);
     inv_k = full_inv_rms(xk, a.hkv * EW_D, a.qk_norm_eps, part);
-#endif
+#    endif
     for (unsigned r = warp; r < (PAIRED ? 8 : 16); r += WARPS) {
         const unsigned head = h * EW_G + r0 + r;
         const bool is_row = r0 + r < EW_G;
@@ -114,7 +115,7 @@ EW_DEV void prepare(const ew_cuda_attn_args &a, const struct attn_row &row, unsi
                             p->rope, a.rd);
         if (is_row)
             head_load(xq + head * EW_D, &p->q, inv_q, a.qk_norm_eps, p->rope, a.rd, x);
-#pragma unroll
+#    pragma unroll
         for (int j = 0; j < EW_LANE_ELEMS; j++)
             if (lane + 32 * j < EW_D)
                 put_q(q, r, lane + 32 * j, is_row ? x[j] * a.q_scale : 0.0f);
@@ -142,10 +143,14 @@ __device__ void fetch_queries(const ew_cuda_attn_args &a, unsigned b, unsigned h
         const unsigned r = u / (EW_D / 2), c = u % (EW_D / 2) * 2;
         const bool is_row = r0 + r < a.s * EW_G;
         const unsigned long long at =
-            ((unsigned long long)(b * a.s + (r0 + r) / EW_G) * a.hq + h * EW_G + (r0 + r) % EW_G) * EW_D + c;
+            ((unsigned long long)(b * a.s + (r0 + r) / EW_G) * a.hq + h * EW_G + (r0 + r) % EW_G) *
+                EW_D +
+            c;
 
-        *(unsigned *)&q->hi[r][c] = is_row ? *(const unsigned *)((const unsigned short *)a.q_hi + at) : 0;
-        *(unsigned *)&q->lo[r][c] = is_row ? *(const unsigned *)((const unsigned short *)a.q_lo + at) : 0;
+        *(unsigned *)&q->hi[r][c] =
+            is_row ? *(const unsigned *)((const unsigned short *)a.q_hi + at) : 0;
+        *(unsigned *)&q->lo[r][c] =
+            is_row ? *(const unsigned *)((const unsigned short *)a.q_lo + at) : 0;
     }
 }
 #endif
@@ -163,8 +168,7 @@ struct view { /* what the two rows of a lane may see */
     int lo;       /* decode: first position in the window */
 };
 
-EW_DEV bool sees(const ew_cuda_attn_args &a, const struct view &v, unsigned b,
-                                     int r, unsigned slot)
+EW_DEV bool sees(const ew_cuda_attn_args &a, const struct view &v, unsigned b, int r, unsigned slot)
 {
 #if EW_DECODE
     (void)a;
@@ -219,7 +223,7 @@ EW_DEV void scores(const struct shared_q *q, const unsigned char *k, float s[2][
 /* One tile of 16 slots: scores, softmax, sums. */
 EW_DEV void attend(const ew_cuda_attn_args &a, const struct view &v, unsigned b,
                    const struct shared_q *q, const unsigned char *k, const unsigned char *val,
-                   unsigned slot, float k_scale, struct state *st)
+                   unsigned slot, bool is_whole, float k_scale, struct state *st)
 {
     const unsigned t = threadIdx.x & 3u;
     float s[2][4] = { { 0 } }, top[ROWS];
@@ -243,7 +247,7 @@ EW_DEV void attend(const ew_cuda_attn_args &a, const struct view &v, unsigned b,
 #if EW_CAP
             s[n][e] = a.softcap * EW_LOG2E * tanhf(s[n][e] / a.softcap);
 #endif
-            if (sees(a, v, b, e >> 1, slot + col))
+            if (is_whole || sees(a, v, b, e >> 1, slot + col))
                 top[e >> 1] = fmaxf(top[e >> 1], s[n][e]);
             else
                 s[n][e] = -EW_INFINITY;
@@ -296,8 +300,7 @@ EW_DEV void attend(const ew_cuda_attn_args &a, const struct view &v, unsigned b,
             if (!PAIRED)
                 mma(st->o[2 * j + n], p_lo, bv[0][2 * n], bv[0][2 * n + 1]);
             if (EW_PLANES == 2)
-                mma(st->o[2 * j + n], p_hi, bv[EW_PLANES - 1][2 * n],
-                    bv[EW_PLANES - 1][2 * n + 1]);
+                mma(st->o[2 * j + n], p_hi, bv[EW_PLANES - 1][2 * n], bv[EW_PLANES - 1][2 * n + 1]);
         }
     }
 }
@@ -330,8 +333,8 @@ EW_DEV float weight(float m, float top)
     return m == top ? 1.0f : exp2_fast(m - top);
 }
 
-EW_DEV void put_out(const ew_cuda_attn_args &a, unsigned b, unsigned h,
-                                        unsigned row, unsigned c, float o, float l)
+EW_DEV void put_out(const ew_cuda_attn_args &a, unsigned b, unsigned h, unsigned row, unsigned c,
+                    float o, float l)
 {
     const unsigned tok = b * a.s + row / EW_G, head = h * EW_G + row % EW_G;
     const float y = l == 0.0f ? 0.0f : o / l * kv_head_scale(a, 1, h);
@@ -421,145 +424,119 @@ __device__ void add_chunks(const ew_cuda_attn_args &a, unsigned b, unsigned h, u
     }
 }
 
-} // namespace
+/* What this block sees of the cache. */
+struct span {
+    unsigned first, end; /* slots of the chunk */
+    unsigned n_chunks;   /* of the batch row; 1 when there is nothing to see */
+    unsigned n_tiles;
+};
 
-extern "C" __global__ void __launch_bounds__(WARPS * 32, 1)
-    ew_attention_split(const __grid_constant__ ew_cuda_attn_args a)
+EW_DEV void view_find(const ew_cuda_attn_args &a, unsigned b, unsigned r0, struct view *v)
 {
-    extern __shared__ __align__(16) unsigned char mem[];
-    __shared__ __align__(16) struct shared_q q;
-#if EW_DECODE
-    __shared__ __align__(16) unsigned char new_row[2][EW_TILE_STRIDE];
-#endif
-    __shared__ unsigned is_last;
-    const unsigned b = blockIdx.y / a.hkv, h = blockIdx.y % a.hkv, r0 = blockIdx.z * 16;
-    const unsigned warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-    const unsigned n_rows = min(16u, a.s * EW_G - r0);
-    unsigned char *const ring = mem + warp * EW_STAGES * 2 * TILE_BYTES;
-    struct view v;
-    struct state st;
-    unsigned begin = 0, n_chunks, chunk, first;
-
 #pragma unroll
     for (int r = 0; r < ROWS; r++) {
-        const unsigned row = r0 + (lane >> 2) + 8 * r;
+        const unsigned row = r0 + (threadIdx.x % 32 >> 2) + 8 * r;
 
-        v.i[r] = EW_DECODE ? 0 : min(row, a.s * EW_G - 1) / EW_G;
-        v.row[r] = attn_row_find(a, b, v.i[r]);
-        v.is_row[r] = v.row[r].is_real && row < a.s * EW_G;
+        v->i[r] = EW_DECODE ? 0 : min(row, a.s * EW_G - 1) / EW_G;
+        v->row[r] = attn_row_find(a, b, v->i[r]);
+        v->is_row[r] = v->row[r].is_real && row < a.s * EW_G;
     }
-    v.lo = 0;
+    v->lo = 0;
 #if EW_DECODE
-    v.end = v.row[0].is_real ? v.row[0].slot + 1 : 0;
-    if (a.window > 0 && a.window < v.end)
-        v.lo = (int)(v.end - a.window);
-    begin = (unsigned)v.lo & ~63u;
-#else
-    { /* the end that every real row of the batch row has in common */
-        const long long c = ((const int *)a.context_lengths)[b];
-        const long long s0 = a.start_index ? ((const int *)a.start_index)[b] : 0;
-        const long long n = min(max(c - s0, 0ll), (long long)a.s);
+    v->end = v->row[0].is_real ? v->row[0].slot + 1 : 0;
+    if (a.window > 0 && a.window < v->end)
+        v->lo = (int)(v->end - a.window);
+#else /* the end that every real row of the batch row has in common */
+    const long long c = ((const int *)a.context_lengths)[b];
+    const long long s0 = a.start_index ? ((const int *)a.start_index)[b] : 0;
+    const long long n = min(max(c - s0, 0ll), (long long)a.s);
 
-        v.end = s0 < 0 || n == 0 ? 0 : (unsigned)min(s0 + n, (long long)a.cap);
-    }
+    v->end = s0 < 0 || n == 0 ? 0 : (unsigned)min(s0 + n, (long long)a.cap);
 #endif
-    chunk = (v.end - begin + a.n_split - 1) / a.n_split;
-    chunk = v.end > begin ? max((chunk + 63) & ~63u, CHUNK_MIN) : 0;
-    n_chunks = chunk ? (v.end - begin + chunk - 1) / chunk : 1;
-    if (blockIdx.x >= n_chunks)
-        return;
-    ew_grid_release();
-    first = begin + blockIdx.x * chunk;
-    const unsigned end = min(first + chunk, v.end);
-    const unsigned n_tiles = end > first ? (end - first + TILE - 1) / TILE : 0;
-    const unsigned char *const keys = kv_row(a, b, 0, h, 0), *const values = kv_row(a, b, 1, h, 0);
-#if EW_DECODE /* the new slot comes from new_row */
-    const struct readable which = readable_find(a, b, v.lo, min(end, v.end - 1));
-#else
-    const struct readable which = readable_find(a, b, 0, end);
+}
 
-    ew_grid_wait();
-#endif
+EW_DEV struct span span_find(const ew_cuda_attn_args &a, const struct view &v)
+{
+    const unsigned begin = (unsigned)v.lo & ~63u;
+    unsigned chunk = (v.end - begin + a.n_split - 1) / a.n_split;
+    struct span s = { 0, 0, 1, 0 };
 
-#pragma unroll
-    for (int j = 0; j < EW_STAGES - 1; j++) {
-        const unsigned tile = warp + j * WARPS;
+    if (v.end <= begin)
+        return s;
+    chunk = max((chunk + 63) & ~63u, CHUNK_MIN);
+    s.n_chunks = (v.end - begin + chunk - 1) / chunk;
+    s.first = begin + blockIdx.x * chunk;
+    s.end = min(s.first + chunk, v.end);
+    s.n_tiles = s.end > s.first ? (s.end - s.first + TILE - 1) / TILE : 0;
+    return s;
+}
 
-        if (tile < n_tiles) {
-            const unsigned dst = ew_shared(ring) + j * 2 * TILE_BYTES;
+/* Tile `tile` of the chunk into its stage of this warp's ring, or nothing; one group of copies. */
+EW_DEV void fetch(const ew_cuda_attn_args &a, const struct span &s, const struct readable &which,
+                  unsigned b, unsigned h, unsigned char *ring, unsigned stage, unsigned tile)
+{
+    const unsigned dst = ew_shared(ring) + stage * 2 * TILE_BYTES, lane = threadIdx.x % 32;
 
-            tile_load<TILE>(dst, keys, first + tile * TILE, which, lane, 32);
-            tile_load<TILE>(dst + TILE_BYTES, values, first + tile * TILE, which, lane, 32);
-        }
-        ew_cp_async_commit();
+    if (tile < s.n_tiles) {
+        const unsigned slot = s.first + tile * TILE;
+
+        tile_load<TILE>(dst, kv_row(a, b, 0, h, 0), slot, which, lane, 32);
+        tile_load<TILE>(dst + TILE_BYTES, kv_row(a, b, 1, h, 0), slot, which, lane, 32);
     }
-#if EW_DECODE
-    struct prepared frames;
+    ew_cp_async_commit();
+}
 
-    frames_load(a, v.row[0], b, h, r0, &frames);
-    ew_grid_wait();
-    const bool owns_new = v.end > 0 && v.end - 1 >= first && v.end - 1 < end;
-
-    if (v.end > 0)
-        prepare(a, v.row[0], b, h, r0, owns_new, &frames, &q, new_row);
-#else
-    fetch_queries(a, b, h, r0, &q);
-#endif
-    __syncthreads();
-
-#pragma unroll
-    for (int j = 0; j < N_TILES; j++)
-#pragma unroll
-        for (int e = 0; e < 4; e++)
-            st.o[j][e] = 0;
-#pragma unroll
-    for (int r = 0; r < ROWS; r++) {
-        st.m[r] = -EW_INFINITY;
-        st.l[r] = 0;
-    }
+/* This warp's tiles. The first EW_STAGES - 1 of them are on their way. new_row: key and value of
+ * the new token, not yet to be read from the cache; NULL where the block has not got it. */
+EW_DEV void run_tiles(const ew_cuda_attn_args &a, const struct view &v, const struct span &s,
+                      const struct readable &which, unsigned b, unsigned h,
+                      const struct shared_q *q, const unsigned char *new_row, unsigned char *ring,
+                      struct state *st)
+{
     const float k_scale = kv_head_scale(a, 0, h);
     unsigned stage = 0;
 
-    for (unsigned tile = warp; tile < n_tiles; tile += WARPS) {
-        const unsigned ahead = tile + (EW_STAGES - 1) * WARPS;
-        const unsigned fill = (stage + EW_STAGES - 1) % EW_STAGES;
+    for (unsigned tile = threadIdx.x / 32; tile < s.n_tiles; tile += WARPS) {
         unsigned char *const k = ring + stage * 2 * TILE_BYTES, *const val = k + TILE_BYTES;
+        const unsigned slot = s.first + tile * TILE;
 
-        if (ahead < n_tiles) {
-            const unsigned dst = ew_shared(ring) + fill * 2 * TILE_BYTES;
-
-            tile_load<TILE>(dst, keys, first + ahead * TILE, which, lane, 32);
-            tile_load<TILE>(dst + TILE_BYTES, values, first + ahead * TILE, which, lane, 32);
-        }
-        ew_cp_async_commit();
+        fetch(a, s, which, b, h, ring, (stage + EW_STAGES - 1) % EW_STAGES,
+              tile + (EW_STAGES - 1) * WARPS);
         ew_cp_async_wait<EW_STAGES - 1>();
         __syncwarp();
 #if EW_DECODE
-        if (owns_new && (v.end - 1 - first) / TILE == tile) {
-            const unsigned at = (v.end - 1 - first) % TILE * EW_TILE_STRIDE;
+        const bool is_whole = slot + TILE <= v.end && (int)slot >= v.lo;
 
-            for (unsigned u = lane; u < EW_ROW_BYTES / 4; u += 32) {
-                *(unsigned *)(k + at + u * 4) = *(const unsigned *)(new_row[0] + u * 4);
-                *(unsigned *)(val + at + u * 4) = *(const unsigned *)(new_row[1] + u * 4);
+        if (new_row && (v.end - 1 - s.first) / TILE == tile) {
+            const unsigned at = (v.end - 1 - s.first) % TILE * EW_TILE_STRIDE;
+
+            for (unsigned u = threadIdx.x % 32 * 4; u < EW_ROW_BYTES; u += 128) {
+                *(unsigned *)(k + at + u) = *(const unsigned *)(new_row + u);
+                *(unsigned *)(val + at + u) = *(const unsigned *)(new_row + EW_TILE_STRIDE + u);
             }
             __syncwarp();
         }
+#else /* before the tree every row sees everything; padding rows are put right at the end */
+        const bool is_whole = a.window <= 0 && slot + TILE <= which.prefix;
 #endif
-        attend(a, v, b, &q, k, val, first + tile * TILE, k_scale, &st);
+        attend(a, v, b, q, k, val, slot, is_whole, k_scale, st);
         __syncwarp();
         stage = (stage + 1) % EW_STAGES;
     }
     ew_cp_async_wait<0>();
-    __syncthreads();
-    struct shared_sum *const sum = (struct shared_sum *)mem;
+#pragma unroll
+    for (int r = 0; r < ROWS && !EW_DECODE; r++)
+        if (!v.is_row[r]) {
+            st->m[r] = -EW_INFINITY;
+            st->l[r] = 0;
+        }
+}
 
-    hand_over(sum, &st);
-    __syncthreads();
-    const unsigned long long at =
-        ((unsigned long long)blockIdx.y * gridDim.z + blockIdx.z) * a.n_split;
-    add_warps(a, sum, b, h, r0, n_rows, n_chunks == 1, at + blockIdx.x);
-    if (n_chunks == 1)
-        return;
+/* Whether this block is the last of its batch row, kv head and row tile to come here. */
+EW_DEV bool comes_last(const ew_cuda_attn_args &a, unsigned n_chunks)
+{
+    __shared__ unsigned is_last;
+
     __threadfence();
     __syncthreads();
     if (threadIdx.x == 0) {
@@ -570,8 +547,72 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32, 1)
             *counter = 0;
     }
     __syncthreads();
-    if (!is_last)
+    if (is_last)
+        __threadfence();
+    return is_last;
+}
+
+} // namespace
+
+extern "C" __global__ void __launch_bounds__(WARPS * 32, 1)
+    ew_attention_split(const __grid_constant__ ew_cuda_attn_args a)
+{
+    extern __shared__ __align__(16) unsigned char mem[];
+    __shared__ __align__(16) struct shared_q q;
+    const unsigned b = blockIdx.y / a.hkv, h = blockIdx.y % a.hkv, r0 = blockIdx.z * 16;
+    const unsigned n_rows = min(16u, a.s * EW_G - r0);
+    const unsigned long long part =
+        ((unsigned long long)blockIdx.y * gridDim.z + blockIdx.z) * a.n_split;
+    unsigned char *const ring = mem + threadIdx.x / 32 * EW_STAGES * 2 * TILE_BYTES;
+    const unsigned char *new_kv = 0;
+    struct view v;
+    struct state st;
+
+    view_find(a, b, r0, &v);
+    const struct span s = span_find(a, v);
+    if (blockIdx.x >= s.n_chunks)
         return;
-    __threadfence();
-    add_chunks(a, b, h, r0, n_rows, n_chunks, at, (float *)mem);
+    ew_grid_release();
+#if EW_DECODE
+    __shared__ __align__(16) unsigned char new_row[2][EW_TILE_STRIDE];
+    const struct readable which = readable_find(a, b, v.lo, min(s.end, v.end - 1));
+    struct prepared frames;
+
+#    pragma unroll
+    for (int j = 0; j < EW_STAGES - 1; j++)
+        fetch(a, s, which, b, h, ring, j, threadIdx.x / 32 + j * WARPS);
+    frames_load(a, v.row[0], b, h, r0, &frames);
+    ew_grid_wait();
+    if (v.end > 0 && v.end - 1 >= s.first && v.end - 1 < s.end)
+        new_kv = new_row[0];
+    if (v.end > 0)
+        prepare(a, v.row[0], b, h, r0, new_kv != 0, &frames, &q, new_row);
+#else
+    const struct readable which = readable_find(a, b, 0, s.end);
+
+    ew_grid_wait();
+#    pragma unroll
+    for (int j = 0; j < EW_STAGES - 1; j++)
+        fetch(a, s, which, b, h, ring, j, threadIdx.x / 32 + j * WARPS);
+    fetch_queries(a, b, h, r0, &q);
+#endif
+    __syncthreads();
+#pragma unroll
+    for (int j = 0; j < N_TILES; j++)
+#pragma unroll
+        for (int e = 0; e < 4; e++)
+            st.o[j][e] = 0;
+#pragma unroll
+    for (int r = 0; r < ROWS; r++) {
+        st.m[r] = -EW_INFINITY;
+        st.l[r] = 0;
+    }
+    run_tiles(a, v, s, which, b, h, &q, new_kv, ring, &st);
+    __syncthreads();
+    hand_over((struct shared_sum *)mem, &st);
+    __syncthreads();
+    add_warps(a, (const struct shared_sum *)mem, b, h, r0, n_rows, s.n_chunks == 1,
+              part + blockIdx.x);
+    if (s.n_chunks > 1 && comes_last(a, s.n_chunks))
+        add_chunks(a, b, h, r0, n_rows, s.n_chunks, part, (float *)mem);
 }

@@ -1,9 +1,9 @@
 /* kernels/cuda/attention_wgmma.cu - flash attention for sm_90: one warp group copies tiles of the
  * cache, two multiply, 64 rows each. Rows and bits: attention_flash.cu's rules.
  *
- * Copies are plain asynchronous ones that arrive at barriers by themselves; the readers fence before
- * the matrix unit, which reads through another door, looks at what arrived. f16 or bf16 caches,
- * heads of 64 or 128.
+ * Copies are plain asynchronous ones that arrive at barriers by themselves; the readers fence
+ * before the matrix unit, which reads through another door, looks at what arrived. f16 or bf16
+ * caches, heads of 64 or 128.
  *
  * grid (row blocks, b * hkv), heavy blocks first; block 384. Macros: attn_flash.cuh's. */
 #define TILE    128
@@ -21,7 +21,8 @@
 #    define Q_BYTES    (GROUP_ROWS * EW_D * 2)
 #    define TILE_BYTES (TILE * EW_D * 2)
 
-namespace {
+namespace
+{
 
 struct barriers {
     unsigned long long full_k[STAGES], full_v[STAGES], free_k[STAGES], free_v[STAGES];
@@ -50,7 +51,8 @@ EW_DEV void copy_tile(unsigned dst, const unsigned char *head, unsigned slot,
         const bool take = is_readable(which, slot + r);
 
         cp_async(dst + place(r, chunk, TILE),
-                 head + (unsigned long long)(take ? slot + r : 0) * EW_ROW_BYTES + chunk * 16, take);
+                 head + (unsigned long long)(take ? slot + r : 0) * EW_ROW_BYTES + chunk * 16,
+                 take);
     }
 }
 
@@ -104,9 +106,8 @@ EW_DEV void release(unsigned long long *bar)
         ew_mbar_arrive(ew_shared(bar));
 }
 
-EW_DEV void consume(const ew_cuda_attn_args &a, unsigned b, unsigned h, unsigned r0,
-                    unsigned begin, unsigned n_tiles, unsigned char *q, unsigned tiles,
-                    struct barriers *bar)
+EW_DEV void consume(const ew_cuda_attn_args &a, unsigned b, unsigned h, unsigned r0, unsigned begin,
+                    unsigned n_tiles, unsigned char *q, unsigned tiles, struct barriers *bar)
 {
     const unsigned row0 = r0 + threadIdx.x % 128 / 32 * 16;
     unsigned group_begin, group_end;
@@ -141,8 +142,7 @@ EW_DEV void consume(const ew_cuda_attn_args &a, unsigned b, unsigned h, unsigned
         wgmma_fence();
 #    pragma unroll
         for (int ks = 0; ks < EW_D / 16; ks++)
-            wgmma_n128_ss(p,
-                          wgmma_rows(ew_shared(q) + ks / 4 * (GROUP_ROWS * 128) + ks % 4 * 32),
+            wgmma_n128_ss(p, wgmma_rows(ew_shared(q) + ks / 4 * (GROUP_ROWS * 128) + ks % 4 * 32),
                           wgmma_rows(tiles + s * TILE_BYTES + ks / 4 * (TILE * 128) + ks % 4 * 32),
                           ks != 0);
         wgmma_commit();
@@ -155,8 +155,8 @@ EW_DEV void consume(const ew_cuda_attn_args &a, unsigned b, unsigned h, unsigned
         for (int ks = 0; ks < TILE / 16; ks++)
 #    pragma unroll
             for (int j = 0; j < 4; j++)
-                f[ks][j] = pack2(p[2 * ks + (j >> 1)][2 * (j & 1)],
-                                 p[2 * ks + (j >> 1)][2 * (j & 1) + 1]);
+                f[ks][j] =
+                    pack2(p[2 * ks + (j >> 1)][2 * (j & 1)], p[2 * ks + (j >> 1)][2 * (j & 1) + 1]);
         wait_full(&bar->full_v[s], turn);
         wgmma_fence();
 #    pragma unroll

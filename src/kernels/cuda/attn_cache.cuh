@@ -59,8 +59,7 @@ struct attn_row { /* attn_rules.h's */
     unsigned prefix, n_tree;
 };
 
-EW_DEV struct attn_row attn_row_find(const ew_cuda_attn_args &a,
-                                                                unsigned b, unsigned i)
+EW_DEV struct attn_row attn_row_find(const ew_cuda_attn_args &a, unsigned b, unsigned i)
 {
     const long long c = ((const int *)a.context_lengths)[b];
     const long long s0 = a.start_index ? ((const int *)a.start_index)[b] : 0;
@@ -86,8 +85,7 @@ EW_DEV struct attn_row attn_row_find(const ew_cuda_attn_args &a,
     return r;
 }
 
-EW_DEV unsigned attn_row_end(const ew_cuda_attn_args &a,
-                                                        const struct attn_row &r)
+EW_DEV unsigned attn_row_end(const ew_cuda_attn_args &a, const struct attn_row &r)
 {
     unsigned end = r.slot + 1;
 
@@ -97,15 +95,15 @@ EW_DEV unsigned attn_row_end(const ew_cuda_attn_args &a,
 }
 
 /* Whether real row i sees slot < attn_row_end(). */
-EW_DEV bool attn_row_sees(const ew_cuda_attn_args &a,
-                                                     const struct attn_row &r, unsigned b,
-                                                     unsigned i, unsigned slot)
+EW_DEV bool attn_row_sees(const ew_cuda_attn_args &a, const struct attn_row &r, unsigned b,
+                          unsigned i, unsigned slot)
 {
     int pos = (int)slot;
 
     if (IS_MODE(ATTN_TREE) && slot >= r.prefix) {
         const unsigned j = slot - r.prefix;
-        const unsigned *mask = (const unsigned *)a.mask + ((unsigned long long)b * a.s + i) * a.mask_words;
+        const unsigned *mask =
+            (const unsigned *)a.mask + ((unsigned long long)b * a.s + i) * a.mask_words;
 
         if (j / 32 >= a.mask_words || !(mask[j / 32] >> (j % 32) & 1u))
             return false;
@@ -116,16 +114,15 @@ EW_DEV bool attn_row_sees(const ew_cuda_attn_args &a,
 
 /* ---- rows of the cache ---- */
 
-EW_DEV unsigned char *kv_row(const ew_cuda_attn_args &a, unsigned b,
-                                                        unsigned is_v, unsigned h, unsigned slot)
+EW_DEV unsigned char *kv_row(const ew_cuda_attn_args &a, unsigned b, unsigned is_v, unsigned h,
+                             unsigned slot)
 {
     return (unsigned char *)a.kv +
            (((unsigned long long)(b * 2 + is_v) * a.hkv + h) * a.cap + slot) * EW_ROW_BYTES;
 }
 
 /* What stored elements are multiplied with, beside an i8 row's own scale. */
-EW_DEV float kv_head_scale(const ew_cuda_attn_args &a, unsigned is_v,
-                                                      unsigned h)
+EW_DEV float kv_head_scale(const ew_cuda_attn_args &a, unsigned is_v, unsigned h)
 {
     return EW_KV == 3 && a.kv_scale ? ((const float *)a.kv_scale)[is_v * a.hkv + h] : 1.0f;
 }
@@ -155,8 +152,7 @@ EW_DEV float kv_get(const unsigned char *row, unsigned i)
 #define EW_LANE_ELEMS ((EW_D + 31) / 32)
 
 /* A warp stores x (lane l has elements l + 32 j; 0 past the end) as a row. */
-EW_DEV void kv_put(unsigned char *row, const float x[EW_LANE_ELEMS],
-                                              float head_scale)
+EW_DEV void kv_put(unsigned char *row, const float x[EW_LANE_ELEMS], float head_scale)
 {
     const unsigned lane = threadIdx.x % 32;
 
@@ -207,8 +203,7 @@ EW_DEV void kv_put(unsigned char *row, const float x[EW_LANE_ELEMS],
 
 /* ---- norm and RoPE ---- */
 
-EW_DEV const float *attn_rope_row(const ew_cuda_attn_args &a, unsigned b,
-                                                             int pos)
+EW_DEV const float *attn_rope_row(const ew_cuda_attn_args &a, unsigned b, int pos)
 {
     if (!a.rope || a.rope_rows == 0)
         return 0;

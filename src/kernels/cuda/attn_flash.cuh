@@ -3,8 +3,8 @@
  *
  * Row r of a kv head is query head r % EW_G of its group, token r / EW_G. A lane 4 g + t of a warp
  * has rows g and g + 8 of 16, and of every 8 columns 2 t and 2 t + 1. The including file says TILE
- * (slots) and N_TILES (D / 8). Macros beside attn_cache.cuh's: EW_G query heads of a kv head, EW_CAP
- * (1: there is a softcap), EW_TREE (1: TREE, 0: PREFILL and CHUNKED). */
+ * (slots) and N_TILES (D / 8). Macros beside attn_cache.cuh's: EW_G query heads of a kv head,
+ * EW_CAP (1: there is a softcap), EW_TREE (1: TREE, 0: PREFILL and CHUNKED). */
 #ifndef EW_KERNELS_CUDA_ATTN_FLASH_CUH
 #define EW_KERNELS_CUDA_ATTN_FLASH_CUH
 
@@ -16,8 +16,7 @@ struct rows { /* the two rows of a lane: g and g + 8 of its warp's 16 */
     unsigned lo[2], hi[2]; /* slots it may see; nothing when lo >= hi */
 };
 
-EW_DEV void rows_find(const ew_cuda_attn_args &a, unsigned b, unsigned r0,
-                                          struct rows *v)
+EW_DEV void rows_find(const ew_cuda_attn_args &a, unsigned b, unsigned r0, struct rows *v)
 {
 #pragma unroll
     for (int r = 0; r < 2; r++) {
@@ -47,16 +46,14 @@ EW_DEV void range_of_rows(const ew_cuda_attn_args &a, unsigned b, unsigned r0, u
     *begin = *end = 0;
     if (s0 < 0 || first >= real || first >= a.s)
         return;
-    *end = (unsigned)min(s0 + (EW_TREE ? min(real, (long long)a.s)
-                                                   : min(last + 1, real)),
+    *end = (unsigned)min(s0 + (EW_TREE ? min(real, (long long)a.s) : min(last + 1, real)),
                          (long long)a.cap);
     if (!EW_TREE && a.window > 0 && s0 + first + 1 > a.window)
         *begin = (unsigned)(s0 + first + 1 - a.window) / TILE * TILE;
 }
 
-EW_DEV const unsigned short *query_at(const ew_cuda_attn_args &a,
-                                                          unsigned long long plane, unsigned b,
-                                                          unsigned h, unsigned r)
+EW_DEV const unsigned short *query_at(const ew_cuda_attn_args &a, unsigned long long plane,
+                                      unsigned b, unsigned h, unsigned r)
 {
     return (const unsigned short *)plane +
            ((unsigned long long)(b * a.s + r / EW_G) * a.hq + h * EW_G + r % EW_G) * EW_D;
@@ -68,9 +65,9 @@ struct state {
 };
 
 /* Scales, softcap and mask. */
-EW_DEV void shape_scores(const ew_cuda_attn_args &a, const struct rows *v,
-                                             unsigned b, const unsigned char *k, unsigned slot,
-                                             float k_scale, bool is_whole, float s[TILE / 8][4])
+EW_DEV void shape_scores(const ew_cuda_attn_args &a, const struct rows *v, unsigned b,
+                         const unsigned char *k, unsigned slot, float k_scale, bool is_whole,
+                         float s[TILE / 8][4])
 {
     const unsigned t = threadIdx.x & 3u;
 
@@ -136,8 +133,8 @@ EW_DEV void soften(float s[TILE / 8][4], struct state *st)
         }
 }
 
-EW_DEV void put_out(const ew_cuda_attn_args &a, unsigned b, unsigned h,
-                                        unsigned r0, struct state *st)
+EW_DEV void put_out(const ew_cuda_attn_args &a, unsigned b, unsigned h, unsigned r0,
+                    struct state *st)
 {
     const unsigned lane = threadIdx.x % 32, t = lane & 3u;
     const float v_scale = kv_head_scale(a, 1, h);

@@ -39,7 +39,8 @@ struct readable {
 
 EW_DEV bool is_readable(const struct readable &r, unsigned slot)
 {
-    return slot >= r.lo && slot < r.end && (!r.pos || slot < r.prefix || r.pos[slot - r.prefix] >= 0);
+    return slot >= r.lo && slot < r.end &&
+           (!r.pos || slot < r.prefix || r.pos[slot - r.prefix] >= 0);
 }
 
 EW_DEV struct readable readable_find(const ew_cuda_attn_args &a, unsigned b, unsigned lo,
@@ -110,16 +111,14 @@ EW_DEV unsigned pack2_rest(float x, float y, unsigned hi)
 #endif
 }
 
-EW_DEV float tile_get(const unsigned char *tile, unsigned row,
-                                                 unsigned col)
+EW_DEV float tile_get(const unsigned char *tile, unsigned row, unsigned col)
 {
     return kv_get(tile + row * EW_TILE_STRIDE, col);
 }
 
 /* Keys as B of a 16-column step of the head, slots [n0, n0 + 16): b[plane] = {n0..7 low k, high k,
  * n0+8.. low k, high k}. */
-EW_DEV void key_frag(unsigned b[EW_PLANES][4],
-                                                const unsigned char *tile, unsigned n0, unsigned k0)
+EW_DEV void key_frag(unsigned b[EW_PLANES][4], const unsigned char *tile, unsigned n0, unsigned k0)
 {
     const unsigned lane = threadIdx.x % 32;
 
@@ -130,7 +129,8 @@ EW_DEV void key_frag(unsigned b[EW_PLANES][4],
 #else
 #    pragma unroll
     for (int j = 0; j < 4; j++) {
-        const unsigned row = n0 + (lane >> 2) + (j >> 1) * 8, col = k0 + (lane & 3u) * 2 + (j & 1) * 8;
+        const unsigned row = n0 + (lane >> 2) + (j >> 1) * 8,
+                       col = k0 + (lane & 3u) * 2 + (j & 1) * 8;
         const float x = tile_get(tile, row, col), y = tile_get(tile, row, col + 1);
 
         b[0][j] = pack2(x, y);
@@ -142,9 +142,8 @@ EW_DEV void key_frag(unsigned b[EW_PLANES][4],
 }
 
 /* Values as B of a step over slots [k0, k0 + 16), columns [n0, n0 + 16): the same order. */
-EW_DEV void value_frag(unsigned b[EW_PLANES][4],
-                                                  const unsigned char *tile, unsigned k0,
-                                                  unsigned n0)
+EW_DEV void value_frag(unsigned b[EW_PLANES][4], const unsigned char *tile, unsigned k0,
+                       unsigned n0)
 {
     const unsigned lane = threadIdx.x % 32;
 
@@ -155,7 +154,8 @@ EW_DEV void value_frag(unsigned b[EW_PLANES][4],
 #else
 #    pragma unroll
     for (int j = 0; j < 4; j++) {
-        const unsigned row = k0 + (lane & 3u) * 2 + (j & 1) * 8, col = n0 + (lane >> 2) + (j >> 1) * 8;
+        const unsigned row = k0 + (lane & 3u) * 2 + (j & 1) * 8,
+                       col = n0 + (lane >> 2) + (j >> 1) * 8;
         const float x = tile_get(tile, row, col), y = tile_get(tile, row + 1, col);
 
         b[0][j] = pack2(x, y);

@@ -15,13 +15,13 @@ typedef unsigned char uint8_t;
 #endif
 
 struct ew_cuda_moe_args {
-    uint64_t logits, idx, prob;  /* [rows][e], [rows][k] */
-    uint64_t slot;               /* [rows][k]: place of a row's choice */
-    uint64_t row;                /* [rows * k]: row of a place */
-    uint64_t tiles;              /* int4 {expert, first place, places, 0}; n_tiles of them */
-    uint64_t n_tiles;            /* one u32 */
-    uint64_t x, w, y;            /* of a product: [..][k], experts, [rows * k][n] */
-    uint64_t expert_stride;      /* bytes */
+    uint64_t logits, idx, prob; /* [rows][e], [rows][k] */
+    uint64_t slot;              /* [rows][k]: place of a row's choice */
+    uint64_t row;               /* [rows * k]: row of a place */
+    uint64_t tiles;             /* int4 {expert, first place, places, 0}; n_tiles of them */
+    uint64_t n_tiles;           /* one u32 */
+    uint64_t x, w, y;           /* of a product: [..][k], experts, [rows * k][n] */
+    uint64_t expert_stride;     /* bytes */
     uint32_t rows, e, top_k, norm_topk;
     uint32_t n, k; /* of a product: outputs (of a pair's halves), columns */
     uint32_t ld;   /* elements from a weight row to the next */

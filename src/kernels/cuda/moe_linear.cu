@@ -11,7 +11,8 @@
 #define OUTS  (EW_GLU ? 2 : 4)
 #define WROWS 4 /* rows of the weight in hand */
 
-namespace {
+namespace
+{
 
 struct eight {
     float v[8];
@@ -84,8 +85,8 @@ extern "C" __global__ void __launch_bounds__(256)
     for (int j = 0; j < WROWS; j++) {
         const unsigned n = min(n0 + j % OUTS, a.n - 1) + (EW_GLU && j >= OUTS ? a.n : 0);
 
-        w[j] = (const char *)a.w + tile.x * a.expert_stride +
-               (uint64_t)n * a.ld * (EW_W == 0 ? 4 : 2);
+        w[j] =
+            (const char *)a.w + tile.x * a.expert_stride + (uint64_t)n * a.ld * (EW_W == 0 ? 4 : 2);
     }
 #pragma unroll 2
     for (unsigned i = lane; i < a.k / 8; i += 32) {
@@ -117,6 +118,7 @@ extern "C" __global__ void __launch_bounds__(256)
 #pragma unroll
         for (int j = 0; j < OUTS; j++)
             if (n0 + j < a.n)
-                y[n0 + j] = EW_GLU ? activate(a.act, acc[j][r]) * acc[j + OUTS % WROWS][r] : acc[j][r];
+                y[n0 + j] =
+                    EW_GLU ? activate(a.act, acc[j][r]) * acc[j + OUTS % WROWS][r] : acc[j][r];
     }
 }
