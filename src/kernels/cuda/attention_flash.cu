@@ -220,11 +220,12 @@ extern "C" __global__ void __launch_bounds__(EW_WARPS * 32)
         if (slot >= warp_hi || slot + TILE <= warp_lo)
             continue;
         const bool is_whole = !EW_TREE && slot >= whole_lo && slot + TILE <= whole_hi;
-        float s[TILE / 8][4];
+        float s[TILE / 8][4], keep[2];
 
         scores(&q, k, s);
         shape_scores(a, &v, b, k, slot, k_scale, is_whole, s);
-        soften(s, &st);
+        soften(s, &st, keep);
+        rescale(&st, keep);
         add_values(s, k + TILE_BYTES, &st);
     }
     put_out(a, b, h, r0, &st);

@@ -46,7 +46,7 @@ EW_DEV void copy_tile(unsigned dst, const unsigned char *head, unsigned slot,
     constexpr unsigned CHUNKS = EW_D / 8;
     const unsigned chunk = i % CHUNKS;
 
-#    pragma unroll
+#    pragma unroll 4 /* few registers */
     for (unsigned r = i / CHUNKS; r < TILE; r += 128 / CHUNKS) {
         const bool take = is_readable(which, slot + r);
 
@@ -106,17 +106,82 @@ EW_DEV void release(unsigned long long *bar)
         ew_mbar_arrive(ew_shared(bar));
 }
 
-EW_DEV void consume(const ew_cuda_attn_args &a, unsigned b, unsigned h, unsigned r0, unsigned begin,
-                    unsigned n_tiles, unsigned char *q, unsigned tiles, struct barriers *bar)
+/* p = q k^T of 64 rows and a tile, started. */
+EW_DEV void start_scores(unsigned q, unsigned keys, float p[TILE / 8][4])
 {
-    const unsigned row0 = r0 + threadIdx.x % 128 / 32 * 16;
-    unsigned group_begin, group_end;
+    wgmma_fence();
+#    pragma unroll
+    for (int ks = 0; ks < EW_D / 16; ks++)
+        wgmma_n128_ss(p, wgmma_rows(q + ks / 4 * (GROUP_ROWS * 128) + ks % 4 * 32),
+                      wgmma_rows(keys + ks / 4 * (TILE * 128) + ks % 4 * 32), ks != 0);
+    wgmma_commit();
+}
+
+/* o += f v, started. */
+EW_DEV void start_values(const unsigned f[TILE / 16][4], unsigned values, float o[N_TILES][4])
+{
+    wgmma_fence();
+#    pragma unroll
+    for (int ks = 0; ks < TILE / 16; ks++)
+#    if EW_D == 128
+        wgmma_n128_rs(o, f[ks], wgmma_columns(values + ks * 2048, TILE * 128));
+#    else
+        wgmma_n64_rs(o, f[ks], wgmma_columns(values + ks * 2048, TILE * 128));
+#    endif
+    wgmma_commit();
+}
+
+/* What a product that was started writes is not there for the compiler before its wait. */
+template <int N> EW_DEV void settle(float (*x)[4])
+{
+#    pragma unroll
+    for (int i = 0; i < N; i++)
+#    pragma unroll
+        for (int e = 0; e < 4; e++)
+            asm volatile("" : "+f"(x[i][e])::"memory");
+}
+
+EW_DEV void pack(const float p[TILE / 8][4], unsigned f[TILE / 16][4])
+{
+#    pragma unroll
+    for (int ks = 0; ks < TILE / 16; ks++)
+#    pragma unroll
+        for (int j = 0; j < 4; j++)
+            f[ks][j] =
+                pack2(p[2 * ks + (j >> 1)][2 * (j & 1)], p[2 * ks + (j >> 1)][2 * (j & 1) + 1]);
+}
+
+/* A tile that this warp group sees nothing of. */
+EW_DEV void skip(struct barriers *bar, unsigned t)
+{
+    const unsigned s = t % STAGES, turn = t / STAGES & 1u;
+
+    ew_mbar_wait(ew_shared(&bar->full_k[s]), turn);
+    release(&bar->free_k[s]);
+    ew_mbar_wait(ew_shared(&bar->full_v[s]), turn);
+    release(&bar->free_v[s]);
+}
+
+/* Per tile, its scores and the values of the tile before are started together; the softmax runs
+ * while the values are multiplied. */
+EW_DEV void consume(const ew_cuda_attn_args &a, unsigned b, unsigned h, unsigned r0, unsigned begin,
+                    unsigned n_tiles, unsigned char *queries, unsigned tiles, struct barriers *bar)
+{
+    const unsigned row0 = r0 + threadIdx.x % 128 / 32 * 16, q = ew_shared(queries);
+    unsigned group_begin, group_end, f[TILE / 16][4];
+    float p[TILE / 8][4], keep[2];
     struct rows v;
     struct state st;
 
-    load_queries(a, b, h, r0, q);
+    load_queries(a, b, h, r0, queries);
     rows_find(a, b, row0, &v);
     range_of_rows(a, b, r0, GROUP_ROWS, &group_begin, &group_end);
+    const unsigned first = min((max(group_begin, begin) - begin) / TILE, n_tiles);
+    const unsigned last =
+        group_end > begin ? min((group_end - begin + TILE - 1) / TILE, n_tiles) : 0;
+    const unsigned whole_hi = __reduce_min_sync(0xffffffffu, min(v.hi[0], v.hi[1]));
+    const unsigned whole_lo = __reduce_max_sync(0xffffffffu, max(v.lo[0], v.lo[1]));
+
 #    pragma unroll
     for (int j = 0; j < N_TILES; j++)
 #    pragma unroll
@@ -124,55 +189,43 @@ EW_DEV void consume(const ew_cuda_attn_args &a, unsigned b, unsigned h, unsigned
             st.o[j][e] = 0;
     st.m[0] = st.m[1] = -EW_INFINITY;
     st.l[0] = st.l[1] = 0;
-    const unsigned whole_hi = __reduce_min_sync(0xffffffffu, min(v.hi[0], v.hi[1]));
-    const unsigned whole_lo = __reduce_max_sync(0xffffffffu, max(v.lo[0], v.lo[1]));
-
-    for (unsigned t = 0; t < n_tiles; t++) {
-        const unsigned s = t % STAGES, turn = t / STAGES & 1u, slot = begin + t * TILE;
+    for (unsigned t = 0; t < min(first, last); t++)
+        skip(bar, t);
+    for (unsigned t = first; t < last; t++) {
+        const unsigned s = t % STAGES, before = (t - 1) % STAGES, slot = begin + t * TILE;
         const bool is_whole = !EW_TREE && slot >= whole_lo && slot + TILE <= whole_hi;
-        float p[TILE / 8][4];
 
-        wait_full(&bar->full_k[s], turn);
-        if (slot >= group_end || slot + TILE <= group_begin) {
-            release(&bar->free_k[s]);
-            wait_full(&bar->full_v[s], turn);
-            release(&bar->free_v[s]);
-            continue;
+        wait_full(&bar->full_k[s], t / STAGES & 1u);
+        start_scores(q, tiles + s * TILE_BYTES, p);
+        if (t > first) {
+            wait_full(&bar->full_v[before], (t - 1) / STAGES & 1u);
+            start_values(f, tiles + (STAGES + before) * TILE_BYTES, st.o);
+            wgmma_wait<1>();
+        } else {
+            wgmma_wait<0>();
         }
-        wgmma_fence();
-#    pragma unroll
-        for (int ks = 0; ks < EW_D / 16; ks++)
-            wgmma_n128_ss(p, wgmma_rows(ew_shared(q) + ks / 4 * (GROUP_ROWS * 128) + ks % 4 * 32),
-                          wgmma_rows(tiles + s * TILE_BYTES + ks / 4 * (TILE * 128) + ks % 4 * 32),
-                          ks != 0);
-        wgmma_commit();
-        wgmma_wait<0>();
+        settle<TILE / 8>(p);
         release(&bar->free_k[s]);
         shape_scores(a, &v, b, 0, slot, 1.0f, is_whole, p);
-        soften(p, &st);
-        unsigned f[TILE / 16][4];
-#    pragma unroll
-        for (int ks = 0; ks < TILE / 16; ks++)
-#    pragma unroll
-            for (int j = 0; j < 4; j++)
-                f[ks][j] =
-                    pack2(p[2 * ks + (j >> 1)][2 * (j & 1)], p[2 * ks + (j >> 1)][2 * (j & 1) + 1]);
-        wait_full(&bar->full_v[s], turn);
-        wgmma_fence();
-#    pragma unroll
-        for (int ks = 0; ks < TILE / 16; ks++) {
-            const unsigned long long values =
-                wgmma_columns(tiles + (STAGES + s) * TILE_BYTES + ks * 2048, TILE * 128);
-#    if EW_D == 128
-            wgmma_n128_rs(st.o, f[ks], values);
-#    else
-            wgmma_n64_rs(st.o, f[ks], values);
-#    endif
-        }
-        wgmma_commit();
+        soften(p, &st, keep);
         wgmma_wait<0>();
+        settle<N_TILES>(st.o);
+        if (t > first)
+            release(&bar->free_v[before]);
+        rescale(&st, keep);
+        pack(p, f);
+    }
+    if (first < last) {
+        const unsigned s = (last - 1) % STAGES;
+
+        wait_full(&bar->full_v[s], (last - 1) / STAGES & 1u);
+        start_values(f, tiles + (STAGES + s) * TILE_BYTES, st.o);
+        wgmma_wait<0>();
+        settle<N_TILES>(st.o);
         release(&bar->free_v[s]);
     }
+    for (unsigned t = last; t < n_tiles; t++)
+        skip(bar, t);
     put_out(a, b, h, row0, &st);
 }
 
@@ -206,10 +259,13 @@ extern "C" __global__ void __launch_bounds__(384)
     range_of_rows(a, b, r0, BLOCK_ROWS, &begin, &end);
     const unsigned n_tiles = end > begin ? (end - begin + TILE - 1) / TILE : 0;
 
-    if (group == 2)
+    if (group == 2) {
+        asm volatile("setmaxnreg.dec.sync.aligned.u32 40;");
         produce(a, b, h, begin, end, tiles, &bar, n_tiles);
-    else
+    } else {
+        asm volatile("setmaxnreg.inc.sync.aligned.u32 232;");
         consume(a, b, h, r0 + group * GROUP_ROWS, begin, n_tiles, mem + group * Q_BYTES, tiles,
                 &bar);
+    }
 #endif
 }

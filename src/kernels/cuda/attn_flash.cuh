@@ -98,8 +98,9 @@ EW_DEV void shape_scores(const ew_cuda_attn_args &a, const struct rows *v, unsig
         }
 }
 
-/* Running softmax: s becomes probabilities. */
-EW_DEV void soften(float s[TILE / 8][4], struct state *st)
+/* Running softmax: s becomes probabilities; what was summed so far is to be multiplied with keep.
+ */
+EW_DEV void soften(float s[TILE / 8][4], struct state *st, float keep[2])
 {
     float top[2] = { -EW_INFINITY, -EW_INFINITY };
 
@@ -113,16 +114,11 @@ EW_DEV void soften(float s[TILE / 8][4], struct state *st)
         top[r] = fmaxf(top[r], __shfl_xor_sync(0xffffffffu, top[r], 1));
         top[r] = fmaxf(top[r], __shfl_xor_sync(0xffffffffu, top[r], 2));
         const float m_new = fmaxf(st->m[r], top[r]);
-        const float keep = st->m[r] == m_new ? 1.0f : exp2_fast(st->m[r] - m_new);
 
+        keep[r] = st->m[r] == m_new ? 1.0f : exp2_fast(st->m[r] - m_new);
         st->m[r] = m_new;
-        st->l[r] *= keep;
+        st->l[r] *= keep[r];
         top[r] = m_new == -EW_INFINITY ? 0.0f : m_new;
-#pragma unroll
-        for (int j = 0; j < N_TILES; j++) {
-            st->o[j][2 * r] *= keep;
-            st->o[j][2 * r + 1] *= keep;
-        }
     }
 #pragma unroll
     for (int n = 0; n < TILE / 8; n++)
@@ -131,6 +127,15 @@ EW_DEV void soften(float s[TILE / 8][4], struct state *st)
             s[n][e] = exp2_fast(s[n][e] - top[e >> 1]);
             st->l[e >> 1] += s[n][e];
         }
+}
+
+EW_DEV void rescale(struct state *st, const float keep[2])
+{
+#pragma unroll
+    for (int j = 0; j < N_TILES; j++)
+#pragma unroll
+        for (int e = 0; e < 4; e++)
+            st->o[j][e] *= keep[e >> 1];
 }
 
 EW_DEV void put_out(const ew_cuda_attn_args &a, unsigned b, unsigned h, unsigned r0,
