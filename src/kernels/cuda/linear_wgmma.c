@@ -5,9 +5,11 @@
 
 #include "kernels/cuda/linear_plan.h"
 
-#define ROWS    128u
-#define PANELS  (ROWS / 16)
-#define THREADS 288u
+#define ROWS   128u
+#define PANELS (ROWS / 16)
+/* Beside the ring: barriers, and buffers of the epilogue (linear_tile.cuh). */
+#define BARRIERS 128u
+#define BUFFERS  (8u * 32 * 20 * 4)
 
 struct tiling {
     uint32_t n, stages, stage_cols, stage_bytes, cluster, blocks;
@@ -43,8 +45,9 @@ static struct tiling tiling_of(const struct ew_cuda_chip *c, const struct ew_cud
 {
     const bool quant = ew_quant_is(&p->format);
     const size_t n_out = p->glu ? p->n / 2 : p->n;
-    struct tiling t = { .stage_cols = quant ? 128 : 64, .blocks = p->m <= 64 ? 2 : 1 };
-    size_t room = p->m <= 64 ? 110u << 10 : 220u << 10;
+    struct tiling t = { .stage_cols = quant ? 128 : 64,
+                        .blocks = p->m <= (quant ? 32 : 64) ? 2 : 1 };
+    size_t room = t.blocks == 2 ? 112u << 10 : 224u << 10;
 
     t.n = p->m <= 16 ? 16 : p->m <= 32 ? 32 : p->m <= 64 ? 64 : p->m <= 128 || quant ? 128 : 256;
     t.tiles_m = ew_cuda_div_up(p->m, t.n);
@@ -53,7 +56,7 @@ static struct tiling tiling_of(const struct ew_cuda_chip *c, const struct ew_cud
                 : p->m <= 256 ? ew_cuda_linear_splits(c, (size_t)t.tiles_n * (256 / t.n), p->k)
                               : 1;
     t.stage_bytes = (uint32_t)stage_bytes(&p->format, p->k, &t);
-    room -= 1024;
+    room -= BARRIERS + (t.cluster == 1 && t.n >= 32 ? BUFFERS : 0);
     t.stages = (uint32_t)(room / t.stage_bytes);
     if (t.stages > 8)
         t.stages = 8;
@@ -89,9 +92,10 @@ static size_t plan(const struct ew_cuda_chip *c, const struct ew_cuda_linear_pro
     args.a.tiles_n = t.tiles_n;
     *l = (struct ew_cuda_launch){ .spec = { .source = "linear_wgmma", .entry = "ew_linear_wgmma" },
                                   .grid = { tiles * t.cluster, 1, 1 },
-                                  .block = { THREADS, 1, 1 },
+                                  .block = { t.blocks == 1 ? 384 : 288, 1, 1 },
                                   .cluster = t.cluster > 1 ? t.cluster : 0,
-                                  .shared_bytes = t.stages * (t.stage_bytes + 16),
+                                  .shared_bytes = t.stages * t.stage_bytes + BARRIERS +
+                                                  (t.cluster == 1 && t.n >= 32 ? BUFFERS : 0),
                                   .early_start = true,
                                   .n_maps = quant ? 1 : 2,
                                   .arg_bytes = sizeof(args) };

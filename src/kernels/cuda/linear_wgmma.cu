@@ -18,16 +18,19 @@
 #    include "copy.cuh"
 #    include "linear_epilogue.cuh"
 #endif
+#include "linear_tile.cuh"
 #include "wgmma.cuh"
 
-#define GROUPS     2 // consumer warpgroups
-#define ROWS       (GROUPS * 64)
-#define PANELS     (ROWS / 16)
-#define THREADS    (GROUPS * 128 + 32)
+#define GROUPS 2 // consumer warpgroups
+#define ROWS   (GROUPS * 64)
+#define PANELS (ROWS / 16)
+// Large tiles: the producer is a warpgroup too, so that it can give its registers away.
+#define LARGE      (EW_MIN_BLOCKS == 1)
+#define THREADS    (GROUPS * 128 + (LARGE ? 128 : 32))
 #define SUBS       (EW_STAGE_COLS / 64)
 #define X_SUB      (EW_N * 128) // bytes of 64 columns
 #define W_SUB      (ROWS * 128)
-#define PITCH      (EW_N + 1) // floats of a row of sums
+#define PITCH      (ROWS + 4) // floats of a row of sums
 #define ALIGN16(n) (((n) + 15) / 16 * 16)
 
 #if EW_CODE
@@ -213,107 +216,137 @@ EW_DEV void promote(float *acc, float *part, const struct ew_groups &o, int sub)
         acc[i] = fmaf(part[i], i % 4 < 2 ? s0 : s1, acc[i]);
 }
 
-// One block of a stage. `last`: its group ends with it. f: registers that no product in flight
-// reads.
-EW_DEV void multiply_block(float *acc, float *part, uint32_t *f, const char *stage, uint32_t x,
-                           uint32_t panel, int i, uint32_t unit, uint32_t lane, bool &keep,
-                           bool last)
+// A of a block: dequantised, all of it before the first product, or the compiler makes every
+// product wait for its own.
+struct fragments {
+    uint32_t f[FRAGMENTS];
+    struct ew_groups o;
+};
+
+EW_DEV void dequant_block(struct fragments &f, const char *stage, uint32_t panel, int i,
+                          uint32_t unit, uint32_t lane)
 {
     const uint4 w =
         *(const uint4 *)(stage + SUBS * X_SUB + (panel * STAGE_BLOCKS + i) * 512 + lane * 16);
-    struct ew_groups o;
 
-    load_stage_groups(o, stage, panel, unit, lane / 4);
+    load_stage_groups(f.o, stage, panel, unit, lane / 4);
 #        pragma unroll
     for (int j = 0; j < EW_TILES; j++) {
         const int sub = j / EW_GROUP_TILES;
-        ew_dequant(f + j * 4, w, j, ew_offset(o, sub, 0), ew_offset(o, sub, 1));
+        ew_dequant(f.f + j * 4, w, j, ew_offset(f.o, sub, 0), ew_offset(f.o, sub, 1));
         if (EW_SHORT_SCALE && EW_GROUPED)
-            ew_scale_fragment(f + j * 4, o, sub);
+            ew_scale_fragment(f.f + j * 4, f.o, sub);
     }
-    // all of A before the first product, or the compiler makes every product wait for its own
 #        pragma unroll
     for (int j = 0; j < FRAGMENTS; j++)
-        asm volatile("" : "+r"(f[j])::"memory");
+        asm volatile("" : "+r"(f.f[j])::"memory");
+}
+
+// Starts the products of block i of a stage; those of short groups are also finished.
+EW_DEV void multiply_block(float *acc, float *part, const struct fragments &f, uint32_t x, int i,
+                           bool &keep)
+{
     ew_wg_fence();
 #        pragma unroll
     for (int j = 0; j < EW_TILES; j++) {
         const int col = i * EW_BLOCK_COLS + j * 16;
-        ew_wg<EW_N>::rs(PROMOTE ? part : acc, f + j * 4,
+        ew_wg<EW_N>::rs(PROMOTE ? part : acc, f.f + j * 4,
                         ew_wg_tile(x + col / 64 * X_SUB) + col % 64 / 8, keep);
         keep = true;
         if (PROMOTE && EW_SUB > 1 && (j + 1) % EW_GROUP_TILES == 0) {
             ew_wg_commit();
             ew_wg_wait<0>();
             ew_wg_touch<EW_N>(part);
-            promote(acc, part, o, j / EW_GROUP_TILES);
+            promote(acc, part, f.o, j / EW_GROUP_TILES);
             keep = false;
             if (j + 1 < EW_TILES)
                 ew_wg_fence();
         }
     }
-    if (PROMOTE && EW_SUB > 1)
-        return;
     ew_wg_commit();
-    if (PROMOTE && last) {
-        ew_wg_wait<0>();
-        ew_wg_touch<EW_N>(part);
-        promote(acc, part, o, 0);
-        keep = false;
-    }
 }
-#    endif
 
-// Sums of a tile: 64 rows of W by EW_N rows of x.
+// Sums of a tile: 64 rows of W by EW_N rows of x. The next block is dequantised while the tensor
+// cores work on this one.
 EW_DEV void consume(const ew_args &a, const struct work &w, float *acc, uint32_t &at,
                     uint32_t &phase, struct bars &bars, uint32_t group, uint32_t warp,
                     uint32_t lane)
 {
-    bool keep = false;
-    uint32_t before = EW_STAGES; // the stage whose products may be in flight
-#    if EW_CODE
-    float part[PROMOTE ? EW_N / 2 : 1];
-    uint32_t f[2][FRAGMENTS];
     const uint32_t panel = group * 4 + warp % 4;
+    float part[PROMOTE ? EW_N / 2 : 1];
+    struct fragments f[2];
+    bool keep = false;
 
 #        pragma unroll
-    for (int i = 0; PROMOTE && i < EW_N / 2; i++)
+    for (int i = 0; (PROMOTE || w.iters == 0) && i < EW_N / 2; i++)
         acc[i] = 0.0f;
-#    endif
+    if (w.iters == 0)
+        return;
+    ew_mbar_wait(ew_shared(&bars.full[at]), phase);
+    dequant_block(f[0], dynamic + at * STAGE_BYTES, panel, 0, 0, lane);
     for (uint32_t it = 0; it < w.iters; it++) {
         const char *stage = dynamic + at * STAGE_BYTES;
-        const uint32_t x = ew_shared(stage);
+        const uint32_t b = w.begin + it * STAGE_BLOCKS, left = w.end - b;
+        const uint32_t blocks = left < STAGE_BLOCKS ? left : STAGE_BLOCKS, now = at;
 
-        ew_mbar_wait(ew_shared(&bars.full[at]), phase);
-#    if EW_CODE
-        const uint32_t b = w.begin + it * STAGE_BLOCKS, first_unit = b / UNIT_BLOCKS;
+        if (++at == EW_STAGES) {
+            at = 0;
+            phase ^= 1;
+        }
 #        pragma unroll
         for (int i = 0; i < STAGE_BLOCKS; i++) {
-            if (b + i < w.end)
-                multiply_block(acc, part, f[i % 2], stage, x, panel, i,
-                               EW_GROUPED ? (b + i) / UNIT_BLOCKS - first_unit : 0, lane, keep,
-                               b + i + 1 == w.end || (b + i + 1) % UNIT_BLOCKS == 0);
-            ew_wg_wait<0>(); // of the blocks before: their registers and stage are free
-            if (i == 0 && before < EW_STAGES && lane == 0)
-                ew_mbar_arrive(ew_shared(&bars.empty[before]));
+            if (i >= blocks)
+                break;
+            multiply_block(acc, part, f[i % 2], ew_shared(stage), i, keep);
+            if (i + 1 < blocks) {
+                dequant_block(f[(i + 1) % 2], stage, panel, i + 1,
+                              EW_GROUPED ? (b + i + 1) / UNIT_BLOCKS - b / UNIT_BLOCKS : 0, lane);
+            } else if (it + 1 < w.iters) {
+                ew_mbar_wait(ew_shared(&bars.full[at]), phase);
+                dequant_block(f[0], dynamic + at * STAGE_BYTES, panel, 0, 0, lane);
+            }
+            ew_wg_wait<0>();
+            ew_wg_touch<EW_N>(PROMOTE ? part : acc);
+            if (PROMOTE && EW_SUB == 1 && (b + i + 1 == w.end || (b + i + 1) % UNIT_BLOCKS == 0)) {
+                promote(acc, part, f[i % 2].o, 0);
+                keep = false;
+            }
         }
+        if (lane == 0)
+            ew_mbar_arrive(ew_shared(&bars.empty[now]));
+    }
+}
 #    else
+EW_DEV void consume(const ew_args &a, const struct work &w, float *acc, uint32_t &at,
+                    uint32_t &phase, struct bars &bars, uint32_t group, uint32_t warp,
+                    uint32_t lane)
+{
+    uint32_t before = EW_STAGES; // the stage whose products may be in flight
+
+#        pragma unroll
+    for (int i = 0; i < EW_N / 2; i++)
+        acc[i] = 0.0f;
+    for (uint32_t it = 0; it < w.iters; it++) {
+        const uint32_t x = ew_shared(dynamic + at * STAGE_BYTES);
         const uint32_t left = w.end - w.begin - it * SUBS, subs = left < SUBS ? left : SUBS;
+
+        ew_mbar_wait(ew_shared(&bars.full[at]), phase);
         ew_wg_fence();
-        for (uint32_t s = 0; s < subs; s++) {
+#        pragma unroll
+        for (uint32_t s = 0; s < SUBS; s++) {
+            if (SUBS > 1 && s >= subs)
+                break;
             const uint64_t wa = ew_wg_tile(x + SUBS * X_SUB + s * W_SUB + group * 8192);
             const uint64_t xb = ew_wg_tile(x + s * X_SUB);
 #        pragma unroll
             for (int j = 0; j < 4; j++) {
-                ew_wg<EW_N>::ss(acc, wa + j * 2, xb + j * 2, keep);
-                keep = true;
+                ew_wg<EW_N>::ss(acc, wa + j * 2, xb + j * 2, 1);
             }
         }
         ew_wg_commit();
         ew_wg_wait<1>();
         if (before < EW_STAGES && lane == 0)
             ew_mbar_arrive(ew_shared(&bars.empty[before]));
-#    endif
         before = at;
         if (++at == EW_STAGES) {
             at = 0;
@@ -324,89 +357,105 @@ EW_DEV void consume(const ew_args &a, const struct work &w, float *acc, uint32_t
     ew_wg_touch<EW_N>(acc);
     if (before < EW_STAGES && lane == 0)
         ew_mbar_arrive(ew_shared(&bars.empty[before]));
-    if (w.iters == 0) {
-#    pragma unroll
-        for (int i = 0; i < EW_N / 2; i++)
-            acc[i] = 0.0f;
-    }
 }
+#    endif
 
-EW_DEV float row_scale(const ew_args &a, uint32_t panel, uint32_t row)
+EW_DEV const float *row_scales(const ew_args &a, uint32_t panel)
 {
 #    if EW_CODE
     const uint32_t last = (a.n_out + (EW_GLU ? 7 : 15)) / (EW_GLU ? 8 : 16) - 1;
-    const char *at = (const char *)a.w + (size_t)(panel < last ? panel : last) * a.row_bytes;
-    return ((const float *)(at + a.row_scales_at))[row];
+    return (const float *)((const char *)a.w + (size_t)(panel < last ? panel : last) * a.row_bytes +
+                           a.row_scales_at);
 #    else
-    return 1.0f;
+    return 0;
 #    endif
 }
 
-// From registers: the lane has rows g and g + 8 of its warp's panel.
-EW_DEV void store_tile(const ew_args &a, const float *acc, uint32_t panel, uint32_t m0,
-                       uint32_t lane)
+#    if EW_CLUSTER == 1
+EW_DEV void store_tile(const ew_args &a, const float *acc, char *buffers, uint32_t panel,
+                       uint32_t m0, uint32_t warp, uint32_t lane)
 {
-    const uint32_t g = lane / 4, t = lane % 4, n = panel * (EW_GLU ? 8 : 16) + g;
-    const float s0 = row_scale(a, panel, g), s1 = row_scale(a, panel, g + 8);
+    const float *scales = row_scales(a, panel);
+    const bool wide = ew_wide(a);
 
-#    pragma unroll
-    for (int i = 0; i < EW_N / 2; i += 4) {
-#    pragma unroll
+#        if EW_N >= 32
+    float *buffer = (float *)(buffers + warp * EW_TILE_BYTES);
+
+#            pragma unroll
+    for (int i = 0; i < EW_N / EW_TILE_ROWS; i++) {
+        ew_tile_put(buffer, acc + i * (EW_TILE_ROWS / 2), lane);
+        __syncwarp();
+        if (m0 + i * EW_TILE_ROWS < a.m)
+            ew_tile_store(a, buffer, scales, panel, m0 + i * EW_TILE_ROWS, lane, wide);
+        __syncwarp();
+    }
+#        else
+    const uint32_t g = lane / 4, t = lane % 4, n = panel * (EW_GLU ? 8 : 16) + g;
+    const float s0 = scales ? scales[g] : 1.0f, s1 = scales ? scales[g + 8] : 1.0f;
+
+#            pragma unroll
+    for (int i = 0; i < EW_N / 2; i += 4)
+#            pragma unroll
         for (int h = 0; h < 2; h++) {
             const uint32_t m = m0 + i * 2 + t * 2 + h;
-            const float z0 = acc[i + h] * s0, z1 = acc[i + 2 + h] * s1;
 
             if (m >= a.m || n >= a.n_out)
                 continue;
             if (EW_GLU) {
-                ew_store_glu(a, z0, z1, m, n);
+                ew_store_glu(a, acc[i + h] * s0, acc[i + 2 + h] * s1, m, n);
             } else {
-                ew_store_plain(a, z0, m, n);
+                ew_store_plain(a, acc[i + h] * s0, m, n);
                 if (n + 8 < a.n_out)
-                    ew_store_plain(a, z1, m, n + 8);
+                    ew_store_plain(a, acc[i + 2 + h] * s1, m, n + 8);
             }
         }
+#        endif
+}
+#    else
+// Sums of four rows of W over the blocks of the cluster, in their order.
+EW_DEV void gather(float z[4], const float *at, const float *scales)
+{
+    z[0] = z[1] = z[2] = z[3] = 0.0f;
+#        pragma unroll
+    for (int r = 0; r < EW_CLUSTER; r++) {
+        const float4 v = ew_cluster_load4(ew_shared(at), r);
+        z[0] += v.x, z[1] += v.y, z[2] += v.z, z[3] += v.w;
     }
+#        pragma unroll
+    for (int i = 0; i < 4; i++)
+        z[i] *= scales ? scales[i] : 1.0f;
 }
 
-#    if EW_CLUSTER > 1
-// Through shared memory: blocks of the cluster share out the panels.
+// Through shared memory, where the ring was: blocks of the cluster share out the panels.
 EW_DEV void store_cluster(const ew_args &a, const float *acc, uint32_t tile_n, uint32_t m0,
                           uint32_t warp, uint32_t lane)
 {
-    float *sums = (float *)dynamic;
+    float *sums = (float *)dynamic; // [rows of x][PITCH]
     const uint32_t g = lane / 4, t = lane % 4;
 
     // every stage was waited for, so that nothing is written here any more once all warps are done
     asm volatile("bar.sync 1, %0;" ::"n"(GROUPS * 128) : "memory");
 #        pragma unroll
-    for (int i = 0; i < EW_N / 2; i++) {
-        const uint32_t row = warp * 16 + g + (i % 4 < 2 ? 0 : 8), m = i / 4 * 8 + t * 2 + i % 2;
-        sums[row * PITCH + m] = acc[i];
-    }
+    for (int i = 0; i < EW_N / 2; i++)
+        sums[(i / 4 * 8 + t * 2 + i % 2) * PITCH + warp * 16 + g + (i % 4 < 2 ? 0 : 8)] = acc[i];
     ew_cluster_sync();
     const uint32_t per = PANELS / EW_CLUSTER, first = ew_cluster_rank() * per;
-    const uint32_t rows = EW_GLU ? 8 : 16, live = a.m - m0 < EW_N ? a.m - m0 : EW_N;
+    const uint32_t quads = EW_GLU ? 2 : 4, live = a.m - m0 < EW_N ? a.m - m0 : EW_N;
+    const bool wide = ew_wide(a);
 
-    for (uint32_t i = threadIdx.x; i < per * rows * live; i += GROUPS * 128) {
-        const uint32_t row = i % rows, p = i / rows % per + first, m = i / (rows * per);
-        const uint32_t panel = tile_n * PANELS + p, n = panel * rows + row;
-        const float *at = &sums[(p * 16 + row) * PITCH + m];
-        float z0 = 0.0f, z1 = 0.0f;
+#        pragma unroll 1
+    for (uint32_t i = threadIdx.x; i < per * quads * live; i += GROUPS * 128) {
+        const uint32_t q = i % quads * 4, p = i / quads % per + first, m = i / (quads * per);
+        const uint32_t panel = tile_n * PANELS + p, n = panel * (EW_GLU ? 8 : 16) + q;
+        const float *at = &sums[m * PITCH + p * 16 + q], *scales = row_scales(a, panel);
+        float z[4], up[4] = { 0.0f, 0.0f, 0.0f, 0.0f };
 
         if (n >= a.n_out)
             continue;
-#        pragma unroll
-        for (int r = 0; r < EW_CLUSTER; r++) {
-            z0 += ew_cluster_load(ew_shared(at), r);
-            if (EW_GLU)
-                z1 += ew_cluster_load(ew_shared(at + 8 * PITCH), r);
-        }
-        z0 *= row_scale(a, panel, row);
+        gather(z, at, scales ? scales + q : 0);
         if (EW_GLU)
-            ew_store_glu(a, z0, z1 * row_scale(a, panel, row + 8), m0 + m, n);
-        else
-            ew_store_plain(a, z0, m0 + m, n);
+            gather(up, at + 8, scales ? scales + 8 + q : 0);
+        ew_finish4(a, z, up, m0 + m, n, wide);
     }
 }
 #    endif
@@ -430,12 +479,17 @@ extern "C" __global__ void __launch_bounds__(THREADS, EW_MIN_BLOCKS)
         ew_mbar_init_fence();
     }
     __syncthreads();
-    if (warp == GROUPS * 4) {
-        produce(p, w, ew_shared(dynamic), bars, lane);
+    if (warp >= GROUPS * 4) {
+        if (LARGE)
+            asm volatile("setmaxnreg.dec.sync.aligned.u32 40;");
+        if (warp == GROUPS * 4)
+            produce(p, w, ew_shared(dynamic), bars, lane);
     } else {
         uint32_t at = 0, phase = 0;
         float acc[EW_N / 2];
 
+        if (LARGE)
+            asm volatile("setmaxnreg.inc.sync.aligned.u32 232;");
         ew_grid_wait();
         for (uint32_t tile = w.tile; tile < a.tiles_m * a.tiles_n; tile += w.stride) {
             const uint32_t tile_n = tile / a.tiles_m, m0 = tile % a.tiles_m * EW_N;
@@ -444,12 +498,13 @@ extern "C" __global__ void __launch_bounds__(THREADS, EW_MIN_BLOCKS)
 #    if EW_CLUSTER > 1
             store_cluster(a, acc, tile_n, m0, warp, lane);
 #    else
-            store_tile(a, acc, tile_n * PANELS + warp, m0, lane);
+            store_tile(a, acc, dynamic + EW_STAGES * STAGE_BYTES + 128, tile_n * PANELS + warp, m0,
+                       warp, lane);
 #    endif
         }
     }
 #    if EW_CLUSTER > 1
-    if (warp == GROUPS * 4)
+    if (warp >= GROUPS * 4)
         ew_cluster_sync(); // the one in store_cluster
     ew_cluster_sync();     // nobody leaves while its sums are read
 #    endif
