@@ -28,7 +28,8 @@ typedef struct ew_engine_opts {
     uint32_t n_threads; /* threads a context of this engine runs on; 0: one per core, or
                            per core of the faster kinds on a mixed processor */
     const ew_logger *logger;
-    const char *device; /* "cpu", "cuda", "cuda:1"; NULL: what the engine was built for */
+    const char *device; /* "cpu", "cuda", "cuda:1"; NULL: what the engine was built for; "none": it
+                           is only looked at, and gives no context */
 } ew_engine_opts;
 #define EW_ENGINE_OPTS_INIT                                                                        \
     {                                                                                              \

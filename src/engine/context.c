@@ -37,6 +37,10 @@ ew_status ew_context_create(ew_engine *e, const ew_context_opts *opts, ew_contex
     *out = NULL;
     if (!c)
         return ew_fail(err, EW_STATUS_NO_MEMORY, "context object");
+    if (e->only_looked_at) {
+        ew_mem_free(c);
+        return ew_fail(err, EW_STATUS_INVALID_ARG, "engine was opened for device 'none'");
+    }
     c->engine = e;
     c->flags = opts ? opts->flags : 0;
     st = alloc_tables(c, err);

@@ -316,6 +316,7 @@ ew_status ew_context_device_run(struct ew_context *c, struct ew_launch *l)
     const struct ew_on_device *d = c->dev;
     const struct ew_device_ops *ops = d->device->ops;
 
+    EW_TRY(ew_launch_check_lengths(c, l));
     EW_TRY(copy_in(c));
     if ((c->flags & EW_CONTEXT_PROFILE) || ew_trace_is_on()) {
         EW_TRY(issue_timed(c, l));

@@ -127,6 +127,11 @@ static ew_status open_device(struct ew_engine *e, ew_error *err)
 {
     const char *name = e->device_name;
     int index = 0;
+
+    if (name && strcmp(name, "none") == 0) {
+        e->only_looked_at = true;
+        return EW_STATUS_OK;
+    }
     const bool is_cuda = name && ew_cuda_device_parse(name, &index);
 
     if (name && !is_cuda && strcmp(name, "cpu") != 0)

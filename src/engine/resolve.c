@@ -135,7 +135,8 @@ ew_status ew_launch_emit_node(struct ew_context *c, struct ew_launch *l, uint32_
             out[k] = &l->view[n->out[k]];
     if (c->dev)
         ew_context_device_emit(c, &e);
-    return c->engine->backend->emit(&l->list, &e, &c->err);
+    EW_TRY(c->engine->backend->emit(&l->list, &e, &c->err));
+    return c->dev ? ew_launch_note_lengths(c, l, &e) : EW_STATUS_OK;
 }
 
 ew_status ew_launch_emit_outputs(struct ew_context *c, struct ew_launch *l)

@@ -22,6 +22,17 @@ static ew_status bind(struct ew_lane *lane, const char *name, const int64_t *dim
     return st ? context_failed(lane, st, name, err) : EW_STATUS_OK;
 }
 
+/* The same for what is in the engine's memory. */
+static ew_status bind_there(struct ew_lane *lane, const char *name, const int64_t *dims,
+                            uint32_t n_dims, void *data, ew_error *err)
+{
+    ew_status st = ew_context_set_shape(lane->ctx, name, dims, n_dims);
+
+    if (!st)
+        st = ew_context_set_device_address(lane->ctx, name, data);
+    return st ? context_failed(lane, st, name, err) : EW_STATUS_OK;
+}
+
 static ew_status bind_output(struct ew_lane *lane, const struct ew_lane_tensor *t, ew_error *err)
 {
     const ew_status st = ew_context_set_address(lane->ctx, t->name, t->data);
@@ -38,9 +49,9 @@ static ew_status bind_cache(struct ew_lane *lane, uint32_t row0, int64_t b, ew_e
         ew_status st;
 
         ew_lane_indexed_name(name, "past_key_values_", i);
-        EW_TRY(bind(lane, name, dims, 5, ew_kv_row(lane->kv, i, row0), err));
+        EW_TRY(bind_there(lane, name, dims, 5, ew_kv_row(lane->kv, i, row0), err));
         ew_lane_indexed_name(name, "present_key_values_", i);
-        st = ew_context_set_address(lane->ctx, name, ew_kv_row(lane->kv, i, row0));
+        st = ew_context_set_device_address(lane->ctx, name, ew_kv_row(lane->kv, i, row0));
         if (st)
             return context_failed(lane, st, name, err);
     }
@@ -55,7 +66,7 @@ static ew_status bind_rope(struct ew_lane *lane, uint32_t regime, ew_error *err)
         float *table;
 
         EW_TRY(ew_rope_tables_get(lane->rope, i, regime, &table, err));
-        EW_TRY(bind(lane, r->name, dims, 3, table, err));
+        EW_TRY(bind_there(lane, r->name, dims, 3, table, err));
     }
     return EW_STATUS_OK;
 }

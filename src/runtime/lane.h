@@ -23,7 +23,7 @@
 struct ew_lane_tensor {
     char name[EW_LANE_NAME_CAP];
     ew_dtype dtype;
-    void *data; /* pages; zeroed at start */
+    void *data; /* of the host, fast to copy; zeroed at start */
     size_t bytes;
     uint32_t width; /* of the last axis */
 };

@@ -477,7 +477,8 @@ static void shapes(struct cc *c, const struct ew_cuda_linear_kernel *k,
 static void times(struct cc *c, const struct ew_cuda_linear_kernel *k,
                   const struct ew_quant_format *f)
 {
-    static const size_t rows[] = { 1, 2, 4, 8, 16, 32, 64, 512, 2048 };
+    static const size_t rows[] = { 1, 2, 4, 8, 16, 64, 256, 2048 };
+    const bool gemv = strncmp(k->name, "gemv", 4) == 0;
     static const struct shape list[] = {
         { .n = 4096, .k = 1024 },
         { .n = 1024, .k = 2048 },
@@ -495,7 +496,7 @@ static void times(struct cc *c, const struct ew_cuda_linear_kernel *k,
             struct shape s = list[i];
 
             s.m = rows[j];
-            if (s.m > 64 && s.n < 6144 && s.k < 9000)
+            if (gemv ? s.m > 8 : s.m < 8 || (s.m > 64 && s.n < 6144 && s.k < 9000))
                 continue;
             time_one(c, k, f, &s);
         }

@@ -175,19 +175,15 @@ static ew_status cuda_emit(struct ew_step_list *list, const struct ew_emit *e, e
     return st;
 }
 
-static ew_status cuda_emit_copy(struct ew_step_list *list, uint32_t slot, void *dst,
-                                const void *src, size_t bytes, ew_error *err)
+ew_status ew_cuda_emit_copy(struct ew_step_list *list, const struct ew_emit *e, void *dst,
+                            const void *src, size_t bytes, ew_error *err)
 {
-    const struct ew_emit e = { .slot = slot };
     struct ew_cuda_step *c;
     struct ew_step *s;
 
     if (!bytes || dst == src)
         return EW_STATUS_OK;
-    if (!src)
-        return ew_fail(err, EW_STATUS_UNSUPPORTED,
-                       "an output is computed on the host: the CUDA backend does not write it");
-    c = add_step(list, &e, &s);
+    c = add_step(list, e, &s);
     if (!c)
         return ew_fail(err, EW_STATUS_NO_MEMORY, "launch list");
     c->kind = EW_CUDA_STEP_COPY;
@@ -197,6 +193,17 @@ static ew_status cuda_emit_copy(struct ew_step_list *list, uint32_t slot, void *
     s->tactic = "copy";
     s->bytes = 2 * (uint64_t)bytes;
     return EW_STATUS_OK;
+}
+
+static ew_status cuda_emit_copy(struct ew_step_list *list, uint32_t slot, void *dst,
+                                const void *src, size_t bytes, ew_error *err)
+{
+    const struct ew_emit e = { .slot = slot };
+
+    if (bytes && !src)
+        return ew_fail(err, EW_STATUS_UNSUPPORTED,
+                       "an output is computed on the host: the CUDA backend does not write it");
+    return ew_cuda_emit_copy(list, &e, dst, src, bytes, err);
 }
 
 const struct ew_backend *ew_backend_cuda(void)

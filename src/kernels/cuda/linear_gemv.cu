@@ -1,9 +1,10 @@
-// kernels/cuda/linear_gemv.cu - y = x W^T for a few rows of x and plain weights; exact: x is multiplied
-// as it is. Contract in linear.h. A warp owns EW_ROWS rows of W and reads them by 16 bytes a lane,
-// EW_DEPTH steps ahead of the sums; the first reads start before the launch before this one ends.
+// kernels/cuda/linear_gemv.cu - y = x W^T for a few rows of x and plain weights; exact: x is
+// multiplied as it is. Contract in linear.h. A warp owns EW_ROWS rows of W and reads them by 16
+// bytes a lane, EW_DEPTH steps ahead of the sums; the first reads start before the launch before
+// this one ends.
 //
-// Macros: EW_TYPE (0 f32, 1 f16, 2 bf16), EW_M rows of x (1, 2, 4, 8), EW_ROWS, EW_DEPTH, EW_WARPS_K
-// (warps that share rows, each with every EW_WARPS_K-th step), EW_GLU, EW_NORM.
+// Macros: EW_TYPE (0 f32, 1 f16, 2 bf16), EW_M rows of x (1, 2, 4, 8), EW_ROWS, EW_DEPTH,
+// EW_WARPS_K (warps that share rows, each with every EW_WARPS_K-th step), EW_GLU, EW_NORM.
 //
 // Sums: a lane takes its columns in ascending order, then lanes are added in a tree, then warps in
 // order. Neither EW_M nor EW_ROWS changes that, so a row has the same bits in any batch.
@@ -100,8 +101,8 @@ template <int N> EW_DEV float reduce(float *v, uint32_t lane)
     return tree<N, 16>::sum(v, lane);
 }
 
-// Value i of a group is row i % EW_ROWS and row i / EW_ROWS of x, so that a lane that has one finds its
-// glu partner EW_ROWS / 2 values further.
+// Value i of a group is row i % EW_ROWS and row i / EW_ROWS of x, so that a lane that has one finds
+// its glu partner EW_ROWS / 2 values further.
 EW_DEV void finish(const ew_args &a, float v, uint32_t i, uint32_t group, uint32_t m0,
                    float partner)
 {
