@@ -55,6 +55,31 @@ static ew_status emit_node(struct dry *d, uint32_t i, struct ew_step_list *list)
     return ew_backend_cuda()->emit(list, &e, d->b->err);
 }
 
+/* What a context may put before and after the nodes (ew_context_set_tokens, set_argmax). What the
+ * backend has no kernel for, it will refuse there. */
+static void emit_around(struct dry *d, struct ew_step_list *list)
+{
+    const struct ew_backend *cuda = ew_backend_cuda();
+    const struct ew_plan *p = &d->b->plan;
+    const struct ew_emit e = { .plan = p,
+                               .device = &d->cuda->base,
+                               .scratch = (void *)(FAKE_BASE / 2),
+                               .counters = (void *)(FAKE_BASE / 4) };
+    void *const at = (void *)(FAKE_BASE / 8);
+
+    if (p->embedding != EW_PLAN_NONE)
+        (void)cuda->emit_embed(list, &e, at, &p->tensors[p->embedding], at, at, 1, 1.0f, NULL);
+    for (uint32_t o = 0; o < p->n_outputs; o++) {
+        const struct ew_type *t = &d->view[p->outputs[o].tensor].type;
+        size_t count;
+
+        if (t->dtype == EW_DTYPE_F32 && t->n_dims > 0 && t->dim[t->n_dims - 1] > 0 &&
+            ew_type_count(t, &count) && p->outputs[o].alias == EW_PLAN_NONE)
+            (void)cuda->emit_argmax(list, &e, at, count / (size_t)t->dim[t->n_dims - 1],
+                                    (size_t)t->dim[t->n_dims - 1], at, NULL);
+    }
+}
+
 /* All nodes at the shapes in d->in. */
 static ew_status emit_all(struct dry *d)
 {
@@ -77,6 +102,8 @@ static ew_status emit_all(struct dry *d)
     for (uint32_t i = 0; i < p->n_nodes && !st; i++)
         if (!ew_plan_node_is_free(p, i, &s))
             st = emit_node(d, i, &list);
+    if (!st)
+        emit_around(d, &list);
     if (!st && list.shared_bytes > p->device.scratch_bytes)
         p->device.scratch_bytes = list.shared_bytes;
     if (!st && list.counter_bytes > p->device.counter_bytes)

@@ -344,6 +344,12 @@ uint64_t ew_engine_step_macs(const ew_engine *e)
     return sum;
 }
 
+uint32_t ew_engine_embed_rows(const ew_engine *e)
+{
+    return e->plan.embedding == EW_PLAN_NONE ? 0
+                                             : (uint32_t)e->plan.tensors[e->plan.embedding].dim[0];
+}
+
 ew_status ew_engine_embed(const ew_engine *e, int32_t id, float *out)
 {
     const struct ew_plan_tensor *t;

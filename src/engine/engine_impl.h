@@ -44,7 +44,10 @@ struct ew_binding {
     bool has_shape;  /* inputs: every dim is set */
     bool by_profile; /* by the profile, which allows one shape, not by the caller */
     void *address;
-    bool on_device; /* address is of the engine's memory; elsewhere it is the host's */
+    bool on_device;     /* address is of the engine's memory; elsewhere it is the host's */
+    const int32_t *ids; /* input: rows of the embedding instead of an address */
+    float scale;
+    int32_t *tokens; /* output: where the arg max of its rows goes */
 };
 
 struct ew_launch {
@@ -141,6 +144,9 @@ void *ew_context_device_held(struct ew_context *c, uint32_t o, size_t bytes);
 void *ew_context_device_held_now(const struct ew_context *c, uint32_t o); /* NULL: none yet */
 /* Scratch and counters as large as the list needs. *grown: addresses changed, the list is to be
  * emitted again. */
+/* Steps before and after the nodes: lookups, arg max. */
+ew_status ew_context_device_before(struct ew_context *c, struct ew_launch *l);
+ew_status ew_context_device_after(struct ew_context *c, struct ew_launch *l);
 ew_status ew_context_device_scratch(struct ew_context *c, const struct ew_step_list *list,
                                     bool *grown);
 void ew_context_device_emit(const struct ew_context *c, struct ew_emit *e);

@@ -183,11 +183,7 @@ static ew_status inspect_onnx(const char *path, char **json, ew_error *err)
 
 static ew_status inspect_engine(const char *path, char **json, ew_error *err)
 {
-<<<<<<< HEAD
-    const ew_engine_opts opts = { sizeof(opts), 1, NULL, NULL };
-=======
     const ew_engine_opts opts = { sizeof(opts), 1, NULL, "none" };
->>>>>>> cuda-core
     ew_engine *e = NULL;
     ew_status st;
 

@@ -308,6 +308,32 @@ static ew_status scan(struct ew_lane *lane, struct found *f, ew_error *err)
     return EW_STATUS_OK;
 }
 
+static size_t ids_bytes(const struct ew_lane *lane)
+{
+    return (size_t)lane->max_batch * lane->max_input_len * sizeof(int32_t);
+}
+
+/* What a device does beside the graph, where this one does it. */
+static ew_status use_device(struct ew_lane *lane, ew_error *err)
+{
+    const ew_memory *m = ew_engine_memory(lane->engine);
+    const size_t n_logits = lane->max_select > lane->max_batch ? lane->max_select : lane->max_batch;
+    void *ids = NULL, *tokens = NULL;
+
+    if (m->is_host)
+        return EW_STATUS_OK;
+    EW_TRY(m->alloc_host(m->ctx, ids_bytes(lane), "token ids", &ids, err));
+    lane->ids = ids;
+    EW_TRY(m->alloc_host(m->ctx, n_logits * sizeof(int32_t), "tokens", &tokens, err));
+    lane->tokens = tokens;
+    lane->n_embed = ew_engine_embed_rows(lane->engine);
+    lane->embeds_there = lane->embeds.dtype == EW_DTYPE_F32 &&
+                         !ew_context_set_tokens(lane->ctx, lane->embeds.name, lane->ids,
+                                                lane->config->embedding_scale);
+    lane->picks_there = !ew_context_set_argmax(lane->ctx, lane->logits.name, lane->tokens);
+    return EW_STATUS_OK;
+}
+
 ew_status ew_lane_create(ew_engine *engine, const struct ew_llm_config *config, uint32_t max_batch,
                          uint32_t flags, struct ew_lane **out, ew_error *err)
 {
@@ -335,6 +361,8 @@ ew_status ew_lane_create(ew_engine *engine, const struct ew_llm_config *config, 
     }
     if (!st)
         st = ew_context_create(engine, &opts, &lane->ctx, err);
+    if (!st)
+        st = use_device(lane, err);
     ew_mem_free(f.heads);
     ew_mem_free(f.dims);
     if (st) {
@@ -372,6 +400,12 @@ void ew_lane_destroy(struct ew_lane *lane)
     drop_buffer(lane, &lane->tree_mask);
     drop_buffer(lane, &lane->tree_pos);
     drop_buffer(lane, &lane->hidden_states);
+    if (lane->ids || lane->tokens) {
+        const ew_memory *m = ew_engine_memory(lane->engine);
+
+        m->release_host(m->ctx, lane->ids, ids_bytes(lane));
+        m->release_host(m->ctx, lane->tokens, 0);
+    }
     ew_mem_free(lane->zeros);
     ew_mem_free(lane->hidden_out);
     ew_mem_free(lane->embed_row);

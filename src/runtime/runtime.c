@@ -226,7 +226,9 @@ static ew_status forward_chunk(struct ew_runtime *rt, uint32_t row, const int32_
                                float *logits, uint32_t n_wanted, ew_error *err)
 {
     const struct ew_lane *lane = rt->lane;
-    const struct ew_lane_step step = { row, 1, &ids, &n, n_wanted ? n_wanted : 1 };
+    const struct ew_lane_step step = {
+        row, 1, &ids, &n, n_wanted ? n_wanted : 1, .no_logits = !n_wanted
+    };
 
     const uint64_t t0 = ew_clock_ns();
 

@@ -96,6 +96,12 @@ ew_status ew_engine_get_tensor(const ew_engine *e, uint32_t i, uint32_t profile,
     memcpy(out->max, mock_io[i].max, sizeof(mock_io[i].max));
     return EW_STATUS_OK;
 }
+uint32_t ew_engine_embed_rows(const ew_engine *e)
+{
+    (void)e;
+    return 0;
+}
+
 const ew_memory *ew_engine_memory(const ew_engine *e)
 {
     (void)e;
@@ -235,6 +241,23 @@ ew_status ew_context_run(ew_context *c)
     }
     return EW_STATUS_OK;
 }
+ew_status ew_context_set_tokens(ew_context *c, const char *name, const int32_t *ids, float scale)
+{
+    (void)c;
+    (void)name;
+    (void)ids;
+    (void)scale;
+    return EW_STATUS_UNSUPPORTED;
+}
+
+ew_status ew_context_set_argmax(ew_context *c, const char *name, int32_t *tokens)
+{
+    (void)c;
+    (void)name;
+    (void)tokens;
+    return EW_STATUS_UNSUPPORTED;
+}
+
 ew_status ew_context_set_device_address(ew_context *c, const char *name, void *address)
 {
     return ew_context_set_address(c, name, address);
