@@ -151,10 +151,10 @@ static void problem_close(struct problem *p)
 {
     const ew_memory *m = &p->b->cuda->base.memory;
 
-    m->release(m->ctx, p->weights, 0);
-    m->release(m->ctx, p->x, 0);
-    m->release(m->ctx, p->y, 0);
-    m->release(m->ctx, p->work, 0);
+    m->release(m->ctx, p->weights, p->n_copies * p->weight_bytes);
+    m->release(m->ctx, p->x, p->x_bytes);
+    m->release(m->ctx, p->y, p->y_bytes);
+    m->release(m->ctx, p->work, p->work_bytes);
 }
 
 static ew_status record(struct problem *p, const struct ew_cuda_linear_kernel *k, uint64_t m,
