@@ -12,7 +12,7 @@
 #define BUFFERS  (8u * 32 * 20 * 4)
 
 struct tiling {
-    uint32_t n, stages, stage_cols, stage_bytes, cluster, blocks;
+    uint32_t n, stages, stage_cols, stage_bytes, cluster, share, blocks;
     uint32_t tiles_m, tiles_n;
 };
 
@@ -55,6 +55,8 @@ static struct tiling tiling_of(const struct ew_cuda_chip *c, const struct ew_cud
     t.cluster = p->m <= 64    ? ew_cuda_linear_splits(c, t.tiles_n, p->k)
                 : p->m <= 256 ? ew_cuda_linear_splits(c, (size_t)t.tiles_n * (256 / t.n), p->k)
                               : 1;
+    /* a pair of blocks reads x once where the L2 cache would not keep up */
+    t.share = t.cluster == 1 && t.n >= 128 && t.tiles_n > 1 ? 2 : 1;
     t.stage_bytes = (uint32_t)stage_bytes(&p->format, p->k, &t);
     room -= BARRIERS + (t.cluster == 1 && t.n >= 32 ? BUFFERS : 0);
     t.stages = (uint32_t)(room / t.stage_bytes);
@@ -80,7 +82,8 @@ static size_t plan(const struct ew_cuda_chip *c, const struct ew_cuda_linear_pro
     const bool quant = ew_quant_is(&p->format);
     const struct tiling t = tiling_of(c, p);
     struct ew_cuda_linear_map_args args = { .a = ew_cuda_linear_args_of(p) };
-    const uint32_t at_once = c->n_sm * t.blocks, tiles = t.tiles_m * t.tiles_n;
+    const uint32_t at_once = c->n_sm * t.blocks / t.share;
+    const uint32_t tiles = t.tiles_m * ew_cuda_div_up(t.tiles_n, t.share);
     struct ew_cuda_launch *l = out;
     char format[96] = "-DEW_CODE=0";
 
@@ -89,24 +92,24 @@ static size_t plan(const struct ew_cuda_chip *c, const struct ew_cuda_linear_pro
     if (!p->prepared)
         *l++ = ew_cuda_linear_prepare(p, f16, &args.a);
     args.a.tiles_m = t.tiles_m;
-    args.a.tiles_n = t.tiles_n;
+    args.a.tiles_n = ew_cuda_div_up(t.tiles_n, t.share);
     *l = (struct ew_cuda_launch){ .spec = { .source = "linear_wgmma", .entry = "ew_linear_wgmma" },
-                                  .grid = { tiles * t.cluster, 1, 1 },
+                                  .grid = { tiles * t.cluster * t.share, 1, 1 },
                                   .block = { t.blocks == 1 ? 384 : 288, 1, 1 },
-                                  .cluster = t.cluster > 1 ? t.cluster : 0,
+                                  .cluster = t.cluster * t.share > 1 ? t.cluster * t.share : 0,
                                   .shared_bytes = t.stages * t.stage_bytes + BARRIERS +
                                                   (t.cluster == 1 && t.n >= 32 ? BUFFERS : 0),
                                   .early_start = true,
                                   .n_maps = quant ? 1 : 2,
                                   .arg_bytes = sizeof(args) };
     if (t.cluster == 1 && tiles > at_once)
-        l->grid[0] = ew_cuda_div_up(tiles, ew_cuda_div_up(tiles, at_once));
+        l->grid[0] = ew_cuda_div_up(tiles, ew_cuda_div_up(tiles, at_once)) * t.share;
     l->maps[0] = (struct ew_cuda_tensor_map){ .address = args.a.prepared,
                                               .cols = p->k,
                                               .rows = p->m,
                                               .row_bytes = args.a.prepared_stride * 2,
                                               .box_cols = 64,
-                                              .box_rows = t.n,
+                                              .box_rows = t.n / t.share,
                                               .swizzle_bytes = 128,
                                               .is_f16 = f16,
                                               .arg_offset = 0 };
@@ -124,9 +127,9 @@ static size_t plan(const struct ew_cuda_chip *c, const struct ew_cuda_linear_pro
         ew_cuda_quant_defines(&p->format, p->k, format, sizeof(format));
     ew_cuda_linear_define(
         l, p,
-        "%s -DEW_F16=%d -DEW_N=%u -DEW_STAGES=%u -DEW_STAGE_COLS=%u -DEW_CLUSTER=%u "
+        "%s -DEW_F16=%d -DEW_N=%u -DEW_STAGES=%u -DEW_STAGE_COLS=%u -DEW_CLUSTER=%u -DEW_SHARE=%u "
         "-DEW_MIN_BLOCKS=%u",
-        format, f16, t.n, t.stages, t.stage_cols, t.cluster, t.blocks);
+        format, f16, t.n, t.stages, t.stage_cols, t.cluster, t.share, t.blocks);
     return (size_t)(l - out) + 1;
 }
 
