@@ -187,6 +187,16 @@ EW_DEV void ew_box_load(uint32_t shared, const void *map, uint32_t x, uint32_t y
                  "l"(map), "r"(x), "r"(y), "r"(bar)
                  : "memory");
 }
+
+// Of a map of four dimensions.
+EW_DEV void ew_box_load4(uint32_t shared, const void *map, uint32_t x, uint32_t y, uint32_t z,
+                         uint32_t u, uint32_t bar)
+{
+    asm volatile("cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes "
+                 "[%0], [%1, {%2, %3, %4, %5}], [%6];" ::"r"(shared),
+                 "l"(map), "r"(x), "r"(y), "r"(z), "r"(u), "r"(bar)
+                 : "memory");
+}
 #endif
 
 #endif

@@ -131,13 +131,10 @@ EW_DEV void load_weights(const struct ew_cuda_linear_map_args &p, const struct w
     for (uint32_t s = 0; s < subs; s++) {
         const uint32_t to = stage + SUBS * X_SUB + s * W_SUB, col = (b + s) * 64;
 
-        if (EW_GLU) { // panels of 8 gate rows and their 8 up rows
-            if (lane < PANELS * 2)
-                ew_box_load(to + lane * 1024, p.map_w, col,
-                            (tile_n * PANELS + lane / 2) * 8 + lane % 2 * a.n_out, full);
-        } else if (lane == 0) {
+        if (lane == 0 && EW_GLU) // panels of 8 gate rows and their 8 up rows
+            ew_box_load4(to, p.map_w, col, 0, 0, tile_n * PANELS, full);
+        else if (lane == 0)
             ew_box_load(to, p.map_w, col, tile_n * ROWS, full);
-        }
     }
 #    endif
 }
