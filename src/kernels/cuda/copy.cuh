@@ -1,5 +1,5 @@
-// kernels/cuda/copy.cuh - moving data: streaming loads, asynchronous copies into shared memory, barriers
-// that count bytes, and overlap with the launch before (programmatic dependent launch).
+// kernels/cuda/copy.cuh - moving data: streaming loads, asynchronous copies into shared memory,
+// barriers that count bytes, and overlap with the launch before (programmatic dependent launch).
 #ifndef EW_KERNELS_CUDA_COPY_CUH
 #define EW_KERNELS_CUDA_COPY_CUH
 
@@ -157,12 +157,44 @@ EW_DEV void ew_bulk_load(uint32_t shared, const void *p, uint32_t bytes, uint32_
                  : "memory");
 }
 
+// On the barrier at the same place in block `rank` of the cluster.
+EW_DEV void ew_mbar_arrive_at(uint32_t bar, uint32_t rank)
+{
+    asm volatile("{\n"
+                 ".reg .b32 at;\n"
+                 "mapa.shared::cluster.u32 at, %0, %1;\n"
+                 "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [at];\n"
+                 "}" ::"r"(bar),
+                 "r"(rank)
+                 : "memory");
+}
+
+// A box of a tensor map into the same place of all blocks of `mask`, and counted by their barriers.
+EW_DEV void ew_box_load_all(uint32_t shared, const void *map, uint32_t x, uint32_t y, uint32_t bar,
+                            uint16_t mask)
+{
+    asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes"
+                 ".multicast::cluster [%0], [%1, {%2, %3}], [%4], %5;" ::"r"(shared),
+                 "l"(map), "r"(x), "r"(y), "r"(bar), "h"(mask)
+                 : "memory");
+}
+
 // A box of a tensor map: column x, row y.
 EW_DEV void ew_box_load(uint32_t shared, const void *map, uint32_t x, uint32_t y, uint32_t bar)
 {
     asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes "
                  "[%0], [%1, {%2, %3}], [%4];" ::"r"(shared),
                  "l"(map), "r"(x), "r"(y), "r"(bar)
+                 : "memory");
+}
+
+// Of a map of four dimensions.
+EW_DEV void ew_box_load4(uint32_t shared, const void *map, uint32_t x, uint32_t y, uint32_t z,
+                         uint32_t u, uint32_t bar)
+{
+    asm volatile("cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes "
+                 "[%0], [%1, {%2, %3, %4, %5}], [%6];" ::"r"(shared),
+                 "l"(map), "r"(x), "r"(y), "r"(z), "r"(u), "r"(bar)
                  : "memory");
 }
 #endif

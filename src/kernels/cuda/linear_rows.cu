@@ -46,6 +46,7 @@ struct fixed {
     float squares[EW_ROWS][8];
     uint4 zero;
 };
+#define FIXED_BYTES ((sizeof(struct fixed) + 127) / 128 * 128)
 
 // What a lane reads in a step.
 struct step {
@@ -72,7 +73,7 @@ EW_DEV uint32_t x_pitch(const ew_args &a)
 
 EW_DEV char *x_row(const ew_args &a, uint32_t part, uint32_t m)
 {
-    return dynamic + (part * a.m + m) * x_pitch(a);
+    return dynamic + FIXED_BYTES + (part * a.m + m) * x_pitch(a);
 }
 
 EW_DEV float4 load_x4(const float *x, uint32_t col, uint32_t k, bool vec)
@@ -354,7 +355,7 @@ EW_DEV struct source source_of(const ew_args &a, uint32_t panel, uint32_t g)
 extern "C" __global__ void __launch_bounds__(THREADS, EW_MIN_BLOCKS)
     ew_linear_rows(const struct ew_cuda_linear_args a)
 {
-    __shared__ struct fixed f;
+    struct fixed &f = *(struct fixed *)dynamic; // first, then x
     const uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane / 4;
     const uint32_t rank = EW_CLUSTER > 1 ? ew_cluster_rank() : 0;
     const uint32_t stride = gridDim.x / EW_CLUSTER * PANELS;

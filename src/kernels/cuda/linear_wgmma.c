@@ -12,7 +12,7 @@
 #define BUFFERS  (8u * 32 * 20 * 4)
 
 struct tiling {
-    uint32_t n, stages, stage_cols, stage_bytes, cluster, blocks;
+    uint32_t n, stages, stage_cols, stage_bytes, cluster, share, blocks;
     uint32_t tiles_m, tiles_n;
 };
 
@@ -41,6 +41,24 @@ static size_t stage_bytes(const struct ew_quant_format *f, size_t k, const struc
     return round_up(x + PANELS * (blocks * 512 + units * (scale + zero)), 1024);
 }
 
+/* Rows of x of a tile for many: the widest that leaves the fewest multiprocessors idle in the last
+ * turn. */
+static uint32_t wide_tile(const struct ew_cuda_chip *c, size_t m, size_t tiles_n)
+{
+    uint32_t best = 256;
+    size_t least = SIZE_MAX;
+
+    for (uint32_t n = 256; n >= 128; n -= 64) {
+        const size_t turns = ew_cuda_div_up(ew_cuda_div_up(m, n) * tiles_n, c->n_sm);
+
+        if (turns * (n + 24) < least) {
+            least = turns * (n + 24);
+            best = n;
+        }
+    }
+    return best;
+}
+
 static struct tiling tiling_of(const struct ew_cuda_chip *c, const struct ew_cuda_linear_problem *p)
 {
     const bool quant = ew_quant_is(&p->format);
@@ -49,12 +67,18 @@ static struct tiling tiling_of(const struct ew_cuda_chip *c, const struct ew_cud
                         .blocks = p->m <= (quant ? 32 : 64) ? 2 : 1 };
     size_t room = t.blocks == 2 ? 112u << 10 : 224u << 10;
 
-    t.n = p->m <= 16 ? 16 : p->m <= 32 ? 32 : p->m <= 64 ? 64 : p->m <= 128 || quant ? 128 : 256;
-    t.tiles_m = ew_cuda_div_up(p->m, t.n);
     t.tiles_n = ew_cuda_div_up(n_out, p->glu ? ROWS / 2 : ROWS);
+    t.n = p->m <= 16             ? 16
+          : p->m <= 32           ? 32
+          : p->m <= 64           ? 64
+          : p->m <= 128 || quant ? 128
+                                 : wide_tile(c, p->m, t.tiles_n);
+    t.tiles_m = ew_cuda_div_up(p->m, t.n);
     t.cluster = p->m <= 64    ? ew_cuda_linear_splits(c, t.tiles_n, p->k)
                 : p->m <= 256 ? ew_cuda_linear_splits(c, (size_t)t.tiles_n * (256 / t.n), p->k)
                               : 1;
+    /* a pair of blocks reads x once where the L2 cache would not keep up */
+    t.share = 1;
     t.stage_bytes = (uint32_t)stage_bytes(&p->format, p->k, &t);
     room -= BARRIERS + (t.cluster == 1 && t.n >= 32 ? BUFFERS : 0);
     t.stages = (uint32_t)(room / t.stage_bytes);
@@ -80,7 +104,9 @@ static size_t plan(const struct ew_cuda_chip *c, const struct ew_cuda_linear_pro
     const bool quant = ew_quant_is(&p->format);
     const struct tiling t = tiling_of(c, p);
     struct ew_cuda_linear_map_args args = { .a = ew_cuda_linear_args_of(p) };
-    const uint32_t at_once = c->n_sm * t.blocks, tiles = t.tiles_m * t.tiles_n;
+    const size_t n_out = p->glu ? p->n / 2 : p->n;
+    const uint32_t at_once = c->n_sm * t.blocks / t.share;
+    const uint32_t tiles = t.tiles_m * ew_cuda_div_up(t.tiles_n, t.share);
     struct ew_cuda_launch *l = out;
     char format[96] = "-DEW_CODE=0";
 
@@ -89,24 +115,24 @@ static size_t plan(const struct ew_cuda_chip *c, const struct ew_cuda_linear_pro
     if (!p->prepared)
         *l++ = ew_cuda_linear_prepare(p, f16, &args.a);
     args.a.tiles_m = t.tiles_m;
-    args.a.tiles_n = t.tiles_n;
+    args.a.tiles_n = ew_cuda_div_up(t.tiles_n, t.share);
     *l = (struct ew_cuda_launch){ .spec = { .source = "linear_wgmma", .entry = "ew_linear_wgmma" },
-                                  .grid = { tiles * t.cluster, 1, 1 },
+                                  .grid = { tiles * t.cluster * t.share, 1, 1 },
                                   .block = { t.blocks == 1 ? 384 : 288, 1, 1 },
-                                  .cluster = t.cluster > 1 ? t.cluster : 0,
+                                  .cluster = t.cluster * t.share > 1 ? t.cluster * t.share : 0,
                                   .shared_bytes = t.stages * t.stage_bytes + BARRIERS +
                                                   (t.cluster == 1 && t.n >= 32 ? BUFFERS : 0),
                                   .early_start = true,
                                   .n_maps = quant ? 1 : 2,
                                   .arg_bytes = sizeof(args) };
     if (t.cluster == 1 && tiles > at_once)
-        l->grid[0] = ew_cuda_div_up(tiles, ew_cuda_div_up(tiles, at_once));
+        l->grid[0] = ew_cuda_div_up(tiles, ew_cuda_div_up(tiles, at_once)) * t.share;
     l->maps[0] = (struct ew_cuda_tensor_map){ .address = args.a.prepared,
                                               .cols = p->k,
                                               .rows = p->m,
                                               .row_bytes = args.a.prepared_stride * 2,
                                               .box_cols = 64,
-                                              .box_rows = t.n,
+                                              .box_rows = t.n / t.share,
                                               .swizzle_bytes = 128,
                                               .is_f16 = f16,
                                               .arg_offset = 0 };
@@ -115,7 +141,8 @@ static size_t plan(const struct ew_cuda_chip *c, const struct ew_cuda_linear_pro
                                               .rows = p->n,
                                               .row_bytes = round_up(p->k * 2, 16),
                                               .box_cols = 64,
-                                              .box_rows = p->glu ? 8 : ROWS,
+                                              .box_rows = ROWS,
+                                              .pair_rows = p->glu ? n_out : 0,
                                               .swizzle_bytes = 128,
                                               .is_f16 = f16,
                                               .arg_offset = 128 };
@@ -124,10 +151,18 @@ static size_t plan(const struct ew_cuda_chip *c, const struct ew_cuda_linear_pro
         ew_cuda_quant_defines(&p->format, p->k, format, sizeof(format));
     ew_cuda_linear_define(
         l, p,
-        "%s -DEW_F16=%d -DEW_N=%u -DEW_STAGES=%u -DEW_STAGE_COLS=%u -DEW_CLUSTER=%u "
+        "%s -DEW_F16=%d -DEW_N=%u -DEW_STAGES=%u -DEW_STAGE_COLS=%u -DEW_CLUSTER=%u -DEW_SHARE=%u "
         "-DEW_MIN_BLOCKS=%u",
-        format, f16, t.n, t.stages, t.stage_cols, t.cluster, t.blocks);
+        format, f16, t.n, t.stages, t.stage_cols, t.cluster, t.share, t.blocks);
     return (size_t)(l - out) + 1;
+}
+
+/* Gate and up rows come in one box of panels of 8 and 8. */
+static bool takes_plain(const struct ew_quant_format *f, size_t n, size_t k, bool glu)
+{
+    (void)f;
+    (void)k;
+    return !glu || n % 16 == 0;
 }
 
 /* A stage holds whole groups, or a group whole stages. */
@@ -167,7 +202,7 @@ static size_t plan_f16(const struct ew_cuda_chip *c, const struct ew_cuda_linear
         .plan = planner,                                                                           \
     };
 
-WGMMA(bf16, plan_bf16, NULL, EW_X_ERROR_BF16)
-WGMMA(f16, plan_f16, NULL, EW_X_ERROR_F16)
+WGMMA(bf16, plan_bf16, takes_plain, EW_X_ERROR_BF16)
+WGMMA(f16, plan_f16, takes_plain, EW_X_ERROR_F16)
 WGMMA(q4, plan_bf16, takes_quant, EW_X_ERROR_BF16)
 WGMMA(q8, plan_bf16, takes_quant, EW_X_ERROR_BF16)

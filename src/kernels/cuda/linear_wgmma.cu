@@ -7,11 +7,12 @@
 // each: quantised weights go from shared memory to A in registers, a warp a panel. With EW_CLUSTER
 // > 1 blocks of a cluster have a range of the columns each and add up their tiles through each
 // other's shared memory, in order; else blocks walk over tiles, rows of x first, so that weights
-// are read from memory once.
+// are read from memory once. With EW_SHARE = 2 pairs of blocks have the same rows of x: each reads
+// half of them, for both.
 //
-// Macros: EW_N (16 to 256), EW_STAGES, EW_STAGE_COLS (64 or 128), EW_CLUSTER, EW_GLU, EW_F16;
-// plain: EW_CODE 0; quantised: those of linear_dequant.cuh. args.tiles_m, tiles_n: tiles of rows of
-// x and of W.
+// Macros: EW_N (16 to 256), EW_STAGES, EW_STAGE_COLS (64 or 128), EW_CLUSTER, EW_SHARE, EW_GLU,
+// EW_F16; plain: EW_CODE 0; quantised: those of linear_dequant.cuh. args.tiles_m, tiles_n: tiles of
+// rows of x and (of pairs, with EW_SHARE) of W.
 #if EW_CODE
 #    include "linear_dequant.cuh"
 #else
@@ -81,8 +82,8 @@ EW_DEV struct work work_of(const ew_args &a)
     const uint32_t range = ((all + unit - 1) / unit + EW_CLUSTER - 1) / EW_CLUSTER * unit;
     struct work w;
 
-    w.tile = blockIdx.x / EW_CLUSTER;
-    w.stride = gridDim.x / EW_CLUSTER;
+    w.tile = blockIdx.x / (EW_CLUSTER * EW_SHARE);
+    w.stride = gridDim.x / (EW_CLUSTER * EW_SHARE);
     w.begin = rank * range < all ? rank * range : all;
     w.end = w.begin + range < all ? w.begin + range : all;
     w.iters = (w.end - w.begin + stage - 1) / stage;
@@ -130,13 +131,10 @@ EW_DEV void load_weights(const struct ew_cuda_linear_map_args &p, const struct w
     for (uint32_t s = 0; s < subs; s++) {
         const uint32_t to = stage + SUBS * X_SUB + s * W_SUB, col = (b + s) * 64;
 
-        if (EW_GLU) { // panels of 8 gate rows and their 8 up rows
-            if (lane < PANELS * 2)
-                ew_box_load(to + lane * 1024, p.map_w, col,
-                            (tile_n * PANELS + lane / 2) * 8 + lane % 2 * a.n_out, full);
-        } else if (lane == 0) {
+        if (lane == 0 && EW_GLU) // panels of 8 gate rows and their 8 up rows
+            ew_box_load4(to, p.map_w, col, 0, 0, tile_n * PANELS, full);
+        else if (lane == 0)
             ew_box_load(to, p.map_w, col, tile_n * ROWS, full);
-        }
     }
 #    endif
 }
@@ -153,8 +151,32 @@ EW_DEV void load_x(const struct ew_cuda_linear_map_args &p, const struct work &w
     const uint32_t subs = w.end - b < SUBS ? w.end - b : SUBS, col = b * 64;
 #    endif
 
-    for (uint32_t s = 0; s < subs; s++)
+    for (uint32_t s = 0; s < subs; s++) {
+#    if EW_SHARE > 1
+        const uint32_t part = ew_cluster_rank() * (EW_N / EW_SHARE);
+        ew_box_load_all(stage + s * X_SUB + part * 128, p.map_x, col + s * 64, tile_m * EW_N + part,
+                        full, (1 << EW_SHARE) - 1);
+#    else
         ew_box_load(stage + s * X_SUB, p.map_x, col + s * 64, tile_m * EW_N, full);
+#    endif
+    }
+}
+
+// Tile of rows of W: blocks that share x have neighbouring ones.
+EW_DEV uint32_t tile_n_of(const ew_args &a, uint32_t tile)
+{
+    return tile / a.tiles_m * EW_SHARE + (EW_SHARE > 1 ? ew_cluster_rank() : 0);
+}
+
+// A warp has read stage `at`: whoever fills it next may.
+EW_DEV void release(struct bars &bars, uint32_t at, uint32_t lane)
+{
+    if (EW_SHARE > 1) {
+        if (lane < EW_SHARE)
+            ew_mbar_arrive_at(ew_shared(&bars.empty[at]), lane);
+    } else if (lane == 0) {
+        ew_mbar_arrive(ew_shared(&bars.empty[at]));
+    }
 }
 
 EW_DEV void produce(const struct ew_cuda_linear_map_args &p, const struct work &w, uint32_t ring,
@@ -166,7 +188,7 @@ EW_DEV void produce(const struct ew_cuda_linear_map_args &p, const struct work &
 
     // weights do not depend on the launch before
     for (uint32_t it = 0; it < pre; it++)
-        load_weights(p, w, w.tile / p.a.tiles_m, it, ring + it * STAGE_BYTES,
+        load_weights(p, w, tile_n_of(p.a, w.tile), it, ring + it * STAGE_BYTES,
                      ew_shared(&bars.full[it]), lane);
     ew_grid_wait();
     for (uint32_t tile = w.tile; tile < tiles; tile += w.stride) {
@@ -177,7 +199,7 @@ EW_DEV void produce(const struct ew_cuda_linear_map_args &p, const struct work &
                 skip--;
             } else {
                 ew_mbar_wait(ew_shared(&bars.empty[at]), phase ^ 1);
-                load_weights(p, w, tile / p.a.tiles_m, it, stage, full, lane);
+                load_weights(p, w, tile_n_of(p.a, tile), it, stage, full, lane);
             }
             if (lane == 0)
                 load_x(p, w, tile % p.a.tiles_m, it, stage, full);
@@ -312,8 +334,7 @@ EW_DEV void consume(const ew_args &a, const struct work &w, float *acc, uint32_t
                 keep = false;
             }
         }
-        if (lane == 0)
-            ew_mbar_arrive(ew_shared(&bars.empty[now]));
+        release(bars, now, lane);
     }
 }
 #    else
@@ -345,8 +366,8 @@ EW_DEV void consume(const ew_args &a, const struct work &w, float *acc, uint32_t
         }
         ew_wg_commit();
         ew_wg_wait<1>();
-        if (before < EW_STAGES && lane == 0)
-            ew_mbar_arrive(ew_shared(&bars.empty[before]));
+        if (before < EW_STAGES)
+            release(bars, before, lane);
         before = at;
         if (++at == EW_STAGES) {
             at = 0;
@@ -355,8 +376,8 @@ EW_DEV void consume(const ew_args &a, const struct work &w, float *acc, uint32_t
     }
     ew_wg_wait<0>();
     ew_wg_touch<EW_N>(acc);
-    if (before < EW_STAGES && lane == 0)
-        ew_mbar_arrive(ew_shared(&bars.empty[before]));
+    if (before < EW_STAGES)
+        release(bars, before, lane);
 }
 #    endif
 
@@ -474,11 +495,14 @@ extern "C" __global__ void __launch_bounds__(THREADS, EW_MIN_BLOCKS)
     if (threadIdx.x == 0) {
         for (int i = 0; i < EW_STAGES; i++) {
             ew_mbar_init(ew_shared(&bars.full[i]), 1);
-            ew_mbar_init(ew_shared(&bars.empty[i]), GROUPS * 4);
+            ew_mbar_init(ew_shared(&bars.empty[i]), GROUPS * 4 * EW_SHARE);
         }
         ew_mbar_init_fence();
     }
-    __syncthreads();
+    if (EW_SHARE > 1)
+        ew_cluster_sync(); // nobody arrives at a barrier that is not there yet
+    else
+        __syncthreads();
     if (warp >= GROUPS * 4) {
         if (LARGE)
             asm volatile("setmaxnreg.dec.sync.aligned.u32 40;");
@@ -492,7 +516,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, EW_MIN_BLOCKS)
             asm volatile("setmaxnreg.inc.sync.aligned.u32 232;");
         ew_grid_wait();
         for (uint32_t tile = w.tile; tile < a.tiles_m * a.tiles_n; tile += w.stride) {
-            const uint32_t tile_n = tile / a.tiles_m, m0 = tile % a.tiles_m * EW_N;
+            const uint32_t tile_n = tile_n_of(a, tile), m0 = tile % a.tiles_m * EW_N;
 
             consume(a, w, acc, at, phase, bars, warp / 4, warp, lane);
 #    if EW_CLUSTER > 1
@@ -508,5 +532,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, EW_MIN_BLOCKS)
         ew_cluster_sync(); // the one in store_cluster
     ew_cluster_sync();     // nobody leaves while its sums are read
 #    endif
+    if (EW_SHARE > 1)
+        ew_cluster_sync(); // or while others may write to it
 #endif
 }
