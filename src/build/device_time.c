@@ -180,7 +180,7 @@ static ew_status record(struct problem *p, const struct ew_cuda_linear_kernel *k
                 st = ew_cuda_queue_launch(q, f, &l[i], k->name, p->b->err);
         }
     }
-    ended = ew_cuda_queue_captured(q, out, st ? NULL : p->b->err);
+    ended = ew_cuda_queue_captured(q, st ? NULL : out, st ? NULL : p->b->err);
     return st ? st : ended;
 }
 
