@@ -14,7 +14,7 @@
 #ifndef EW_ENGINE_H
 #define EW_ENGINE_H
 
-#include "edgewise/base.h"
+#include "edgewise/memory.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -28,10 +28,12 @@ typedef struct ew_engine_opts {
     uint32_t n_threads; /* threads a context of this engine runs on; 0: one per core, or
                            per core of the faster kinds on a mixed processor */
     const ew_logger *logger;
+    const char *device; /* "cpu", "cuda", "cuda:1"; NULL: what the engine was built for; "none": it
+                           is only looked at, and gives no context */
 } ew_engine_opts;
 #define EW_ENGINE_OPTS_INIT                                                                        \
     {                                                                                              \
-        sizeof(ew_engine_opts), 0, 0                                                               \
+        sizeof(ew_engine_opts), 0, 0, 0                                                            \
     }
 
 /* Maps and checks the file: magic, version, length, every section's checksum, device fingerprint.
@@ -43,6 +45,11 @@ EW_API ew_status ew_engine_open(const char *path, const ew_engine_opts *opts, ew
 EW_API ew_status ew_engine_load(const void *plan, size_t plan_bytes, const ew_engine_opts *opts,
                                 ew_engine **out, ew_error *err) EW_MUST_USE;
 EW_API void ew_engine_destroy(ew_engine *e);
+
+/* "cpu", or "cuda:0 (NVIDIA H200, sm_90)". Borrowed. */
+EW_API const char *ew_engine_device(const ew_engine *e);
+/* Memory of that device, until ew_engine_destroy. */
+EW_API const ew_memory *ew_engine_memory(const ew_engine *e);
 
 /* JSON description: sections, profiles, tactics with times and runners-up, memory. Freed by
  * ew_text_free (graph.h). */
@@ -69,6 +76,9 @@ EW_API ew_status ew_engine_get_tensor(const ew_engine *e, uint32_t i, uint32_t p
 /* Row `id` of the embedding table as f32, hidden_size values. INVALID_ARG when there is none or id
  * is out of range. */
 EW_API ew_status ew_engine_embed(const ew_engine *e, int32_t id, float *out);
+
+/* Rows of that table; 0: none. */
+EW_API uint32_t ew_engine_embed_rows(const ew_engine *e);
 
 /* Bytes of weights that one step of one row reads: every constant that a node uses, once; of
  * experts only the top k. What a decode step's speed is measured against. */
@@ -105,6 +115,21 @@ EW_API ew_status ew_context_set_profile(ew_context *c, uint32_t profile);
 EW_API ew_status ew_context_set_shape(ew_context *c, const char *name, const int64_t *dims,
                                       uint32_t n_dims);
 EW_API ew_status ew_context_set_address(ew_context *c, const char *name, void *address);
+/* The same for an address in the engine's own memory (ew_engine_memory): nothing is copied in or
+ * out. Elsewhere than on a CPU what ew_context_set_address names is the host's: inputs are copied
+ * to the device before every run, outputs back after it. */
+EW_API ew_status ew_context_set_device_address(ew_context *c, const char *name, void *address);
+/* An f32 input is rows of the embedding table, times `scale`: one a token id of the input's leading
+ * dims (borrowed until the next run with others; the caller checks them: another id gives NaN).
+ * Looked up where the engine runs. UNSUPPORTED: not on this device, or not in this table's format;
+ * then ew_engine_embed serves. NULL: back to an address. */
+EW_API ew_status ew_context_set_tokens(ew_context *c, const char *name, const int32_t *ids,
+                                       float scale);
+/* After every run, tokens[i] is where row i of an f32 output (its last axis) has its largest value,
+ * the lowest index on a tie, -1 when a value is NaN or none is finite; found where the engine runs.
+ * An output without an address is then never copied to the host. UNSUPPORTED: not on this device.
+ * NULL: no longer. */
+EW_API ew_status ew_context_set_argmax(ew_context *c, const char *name, int32_t *tokens);
 /* Shape of an output for the shapes set now (or after the run when it depends on data). */
 EW_API ew_status ew_context_get_shape(ew_context *c, const char *name, int64_t dims[8],
                                       uint32_t *n_dims);

@@ -15,10 +15,13 @@ static ew_status alloc_tables(struct ew_context *c, ew_error *err)
     c->held = ew_mem_calloc(EW_MEM_CONTEXT, p->n_outputs + 1u, sizeof(*c->held));
     c->in_type = ew_mem_calloc(EW_MEM_CONTEXT, p->n_inputs + 1u, sizeof(*c->in_type));
     c->slots =
-        ew_mem_calloc(EW_MEM_CONTEXT, (size_t)p->n_nodes + p->n_outputs + 1u, sizeof(*c->slots));
+        ew_mem_calloc(EW_MEM_CONTEXT, (size_t)p->n_nodes + p->n_outputs + 2u, sizeof(*c->slots));
     c->key = ew_mem_calloc(EW_MEM_CONTEXT, c->key_bytes, 1);
     c->block_bytes = e->block_bytes;
-    c->block = ew_os_pages_alloc(c->block_bytes ? c->block_bytes : 1, true);
+    if (e->device)
+        EW_TRY(ew_context_device_open(c, err));
+    else
+        c->block = ew_os_pages_alloc(c->block_bytes ? c->block_bytes : 1, true);
     if (!c->in || !c->out || !c->held || !c->in_type || !c->slots || !c->key || !c->block)
         return ew_fail(err, EW_STATUS_NO_MEMORY, "context: activations of %zu bytes",
                        c->block_bytes);
@@ -34,11 +37,15 @@ ew_status ew_context_create(ew_engine *e, const ew_context_opts *opts, ew_contex
     *out = NULL;
     if (!c)
         return ew_fail(err, EW_STATUS_NO_MEMORY, "context object");
+    if (e->only_looked_at) {
+        ew_mem_free(c);
+        return ew_fail(err, EW_STATUS_INVALID_ARG, "engine was opened for device 'none'");
+    }
     c->engine = e;
     c->flags = opts ? opts->flags : 0;
     st = alloc_tables(c, err);
     if (!st)
-        st = ew_pool_create(e->n_threads, &c->pool, err);
+        st = ew_pool_create(e->device ? 1 : e->n_threads, &c->pool, err);
     if (!st && (c->flags & EW_CONTEXT_PIN))
         st = ew_pool_pin(c->pool, err);
     if (!st)
@@ -51,19 +58,35 @@ ew_status ew_context_create(ew_engine *e, const ew_context_opts *opts, ew_contex
     return EW_STATUS_OK;
 }
 
+void ew_context_forget(struct ew_context *c, const struct ew_launch *keep)
+{
+    size_t n = 0;
+
+    if ((c->flags & EW_CONTEXT_NO_GRAPH) && c->last != keep)
+        ew_launch_destroy(c, c->last);
+    for (size_t i = 0; i < c->n_cached; i++)
+        if (c->cache[i] == keep)
+            c->cache[n++] = c->cache[i];
+        else
+            ew_launch_destroy(c, c->cache[i]);
+    c->n_cached = n;
+    if (c->last != keep)
+        c->last = NULL;
+    c->clean = false;
+}
+
 void ew_context_destroy(ew_context *c)
 {
     if (!c)
         return;
     ew_pool_destroy(c->pool);
-    if (c->flags & EW_CONTEXT_NO_GRAPH)
-        ew_launch_destroy(c->last);
-    for (size_t i = 0; i < c->n_cached; i++)
-        ew_launch_destroy(c->cache[i]);
+    ew_context_forget(c, NULL);
+    if (c->dev)
+        ew_context_device_close(c);
     for (uint32_t o = 0; c->held && o < c->engine->plan.n_outputs; o++)
         ew_mem_free_aligned(c->held[o].data);
     ew_heap_destroy(c->heap);
-    if (c->block)
+    if (c->block) /* of the host */
         ew_os_pages_free(c->block, c->block_bytes ? c->block_bytes : 1);
     ew_mem_free_aligned(c->shared);
     ew_mem_free_aligned(c->thread);
@@ -152,7 +175,7 @@ ew_status ew_context_set_shape(ew_context *c, const char *name, const int64_t *d
     return EW_STATUS_OK;
 }
 
-ew_status ew_context_set_address(ew_context *c, const char *name, void *address)
+static ew_status set_address(ew_context *c, const char *name, void *address, bool on_device)
 {
     const struct ew_plan *p = &c->engine->plan;
     struct ew_binding *b;
@@ -171,8 +194,58 @@ ew_status ew_context_set_address(ew_context *c, const char *name, void *address)
                     "output '%s': its size depends on data; read it with ew_context_get_output",
                     name);
     }
-    c->clean = c->clean && b->address == address;
+    c->clean = c->clean && b->address == address && b->on_device == on_device;
+    c->clean = c->clean && !b->ids;
     b->address = address;
+    b->on_device = on_device;
+    b->ids = NULL;
+    return EW_STATUS_OK;
+}
+
+ew_status ew_context_set_address(ew_context *c, const char *name, void *address)
+{
+    return set_address(c, name, address, false);
+}
+
+ew_status ew_context_set_device_address(ew_context *c, const char *name, void *address)
+{
+    return set_address(c, name, address, true);
+}
+
+ew_status ew_context_set_tokens(ew_context *c, const char *name, const int32_t *ids, float scale)
+{
+    const struct ew_plan *p = &c->engine->plan;
+    struct ew_binding *b;
+    uint32_t i;
+
+    EW_TRY(find(c, name, &i));
+    if (i >= p->n_inputs || p->tensors[p->inputs[i]].dtype != EW_DTYPE_F32 ||
+        p->embedding == EW_PLAN_NONE)
+        return ew_fail(&c->err, EW_STATUS_INVALID_ARG,
+                       "'%s' is no f32 input, or the engine has no embedding table", name);
+    if (!c->dev || !c->engine->backend->emit_embed)
+        return ew_fail(&c->err, EW_STATUS_UNSUPPORTED, "a CPU's embeddings are the caller's");
+    b = &c->in[i];
+    if (b->ids && b->scale != scale) /* captured lists hold the scale */
+        ew_context_forget(c, NULL);
+    c->clean = c->clean && b->ids == ids;
+    b->ids = ids;
+    b->scale = scale;
+    return EW_STATUS_OK;
+}
+
+ew_status ew_context_set_argmax(ew_context *c, const char *name, int32_t *tokens)
+{
+    const struct ew_plan *p = &c->engine->plan;
+    uint32_t i;
+
+    EW_TRY(find(c, name, &i));
+    if (i < p->n_inputs)
+        return ew_fail(&c->err, EW_STATUS_INVALID_ARG, "'%s' is an input", name);
+    if (!c->dev || !c->engine->backend->emit_argmax)
+        return ew_fail(&c->err, EW_STATUS_UNSUPPORTED, "a CPU's arg max is the caller's");
+    c->clean = c->clean && c->out[i - p->n_inputs].tokens == tokens;
+    c->out[i - p->n_inputs].tokens = tokens;
     return EW_STATUS_OK;
 }
 
@@ -197,7 +270,7 @@ static ew_status check_bindings(struct ew_context *c, bool addresses)
         c->in_type[i] = ew_type_make(t->dtype, t->n_dims, c->in[i].dim);
         if (!ew_type_count(&c->in_type[i], &n))
             return ew_fail(&c->err, EW_STATUS_LIMIT, "input '%s' is too large", t->name);
-        if (addresses && n && !c->in[i].address)
+        if (addresses && n && !c->in[i].address && !c->in[i].ids)
             return ew_fail(&c->err, EW_STATUS_INVALID_ARG, "input '%s': no address is set",
                            t->name);
     }
@@ -218,17 +291,23 @@ static void make_key(struct ew_context *c)
     const struct ew_plan *p = &c->engine->plan;
     uint64_t word = c->profile;
     uint8_t *at = c->key;
+    void *address;
 
     memcpy(at, &word, 8);
     at += 8;
     for (uint32_t i = 0; i < p->n_inputs; i++) {
         memcpy(at, c->in[i].dim, sizeof(c->in[i].dim));
         at += sizeof(c->in[i].dim);
-        memcpy(at, &c->in[i].address, sizeof(void *));
+        word = (uint64_t)(uintptr_t)ew_context_in_address(c, i) | (c->in[i].ids != NULL);
+        memcpy(at, &word, 8); /* addresses are even */
         at += 8;
     }
     for (uint32_t o = 0; o < p->n_outputs; o++) {
-        memcpy(at, c->out[o].address ? &c->out[o].address : &c->held[o].data, sizeof(void *));
+        address = c->out[o].address && (!c->dev || c->out[o].on_device) ? c->out[o].address
+                  : c->dev ? ew_context_device_held_now(c, o)
+                           : c->held[o].data;
+        word = (uint64_t)(uintptr_t)address | (c->out[o].tokens != NULL);
+        memcpy(at, &word, 8);
         at += 8;
     }
 }
@@ -261,7 +340,7 @@ static ew_status remember(struct ew_context *c, struct ew_launch *l, struct ew_h
                 at = i;
         if (c->last == c->cache[at])
             c->last = NULL;
-        ew_launch_destroy(c->cache[at]);
+        ew_launch_destroy(c, c->cache[at]);
     } else {
         c->n_cached++;
     }
@@ -276,10 +355,16 @@ static ew_status get_launch(struct ew_context *c, struct ew_launch **out)
     ew_status st;
 
     if (c->flags & EW_CONTEXT_NO_GRAPH) {
-        ew_launch_destroy(c->last);
+        ew_launch_destroy(c, c->last);
         c->last = NULL;
         EW_TRY(check_bindings(c, true));
+        if (c->dev)
+            EW_TRY(ew_context_device_place(c));
         return ew_launch_create(c, out);
+    }
+    if (c->dev) {
+        EW_TRY(check_bindings(c, true));
+        EW_TRY(ew_context_device_place(c));
     }
     make_key(c);
     h = ew_hash128(c->key, c->key_bytes, 0);
@@ -292,7 +377,7 @@ static ew_status get_launch(struct ew_context *c, struct ew_launch **out)
         h = ew_hash128(c->key, c->key_bytes, 0);
         st = remember(c, l, h);
         if (st) {
-            ew_launch_destroy(l);
+            ew_launch_destroy(c, l);
             return st;
         }
     } else {
@@ -332,7 +417,16 @@ ew_status ew_context_scratch(struct ew_context *c, size_t shared, size_t per_thr
     return EW_STATUS_OK;
 }
 
-static void note_step(struct ew_context *c, const struct ew_step *s, uint64_t begin, uint64_t end)
+/* The last slot is of what comes before the nodes. */
+static const char *slot_name(const struct ew_plan *p, uint32_t slot)
+{
+    return slot < p->n_nodes                  ? p->nodes[slot].name
+           : slot < p->n_nodes + p->n_outputs ? p->outputs[slot - p->n_nodes].name
+                                              : "embedding";
+}
+
+void ew_context_note_step(struct ew_context *c, const struct ew_step *s, uint64_t begin,
+                          uint64_t end)
 {
     const struct ew_plan *p = &c->engine->plan;
     struct ew_slot_stat *st = &c->slots[s->slot];
@@ -346,9 +440,21 @@ static void note_step(struct ew_context *c, const struct ew_step *s, uint64_t be
     st->bytes = s->bytes;
     st->flops = s->flops;
     if (ew_trace_is_on())
-        ew_trace_add(s->slot < p->n_nodes ? p->nodes[s->slot].name
-                                          : p->outputs[s->slot - p->n_nodes].name,
-                     s->tactic, begin, end);
+        ew_trace_add(slot_name(p, s->slot), s->tactic, begin, end);
+}
+
+ew_status ew_context_step_times(struct ew_context *c, size_t n)
+{
+    uint64_t *more;
+
+    if (c->step_ns_cap >= n)
+        return EW_STATUS_OK;
+    more = ew_mem_resize(EW_MEM_CONTEXT, c->step_ns, n, sizeof(*more));
+    if (!more)
+        return ew_fail(&c->err, EW_STATUS_NO_MEMORY, "step times");
+    c->step_ns = more;
+    c->step_ns_cap = n;
+    return EW_STATUS_OK;
 }
 
 ew_status ew_context_exec(struct ew_context *c, const struct ew_step_list *list, size_t begin,
@@ -358,15 +464,7 @@ ew_status ew_context_exec(struct ew_context *c, const struct ew_step_list *list,
     struct ew_exec x = { c->pool, c->shared, c->thread, c->thread_stride, 0, &c->err, NULL };
 
     if (timed) {
-        if (c->step_ns_cap < end - begin + 1) {
-            uint64_t *more =
-                ew_mem_resize(EW_MEM_CONTEXT, c->step_ns, end - begin + 1, sizeof(*more));
-
-            if (!more)
-                return ew_fail(&c->err, EW_STATUS_NO_MEMORY, "step times");
-            c->step_ns = more;
-            c->step_ns_cap = end - begin + 1;
-        }
+        EW_TRY(ew_context_step_times(c, end - begin + 1));
         x.step_ns = c->step_ns;
     }
     c->engine->backend->run(list, begin, end, &x);
@@ -376,7 +474,7 @@ ew_status ew_context_exec(struct ew_context *c, const struct ew_step_list *list,
         return (ew_status)x.status;
     }
     for (size_t s = begin; timed && s < end; s++)
-        note_step(c, &list->steps[s], c->step_ns[s - begin], c->step_ns[s - begin + 1]);
+        ew_context_note_step(c, &list->steps[s], c->step_ns[s - begin], c->step_ns[s - begin + 1]);
     return EW_STATUS_OK;
 }
 
@@ -398,6 +496,8 @@ ew_status ew_context_run(ew_context *c)
         st = check_bindings(c, true);
         if (!st)
             st = ew_context_run_dynamic(c, l);
+    } else if (c->dev) {
+        st = ew_context_device_run(c, l);
     } else {
         st = ew_context_exec(c, &l->list, 0, l->list.n);
     }
@@ -469,7 +569,10 @@ ew_status ew_context_get_output(ew_context *c, const char *name, const void **da
     if (!c->clean || !c->last)
         return ew_fail(&c->err, EW_STATUS_INVALID_ARG, "output '%s': run first", name);
     EW_TRY(output_type(c, i - p->n_inputs, &t));
-    *data = ew_context_out_address(c, i - p->n_inputs, 0);
+    if (c->dev)
+        EW_TRY(ew_context_device_read(c, i - p->n_inputs, data));
+    else
+        *data = ew_context_out_address(c, i - p->n_inputs, 0);
     *dtype = t.dtype;
     give_dims(&t, dims, n_dims);
     return EW_STATUS_OK;
@@ -479,7 +582,7 @@ ew_status ew_context_get_step(const ew_context *c, uint32_t i, ew_step_profile *
 {
     const struct ew_plan *p = &c->engine->plan;
 
-    for (uint32_t s = 0; s < p->n_nodes + p->n_outputs; s++) {
+    for (uint32_t s = 0; s < p->n_nodes + p->n_outputs + 1; s++) {
         const struct ew_slot_stat *st = &c->slots[s];
 
         if (!st->n_runs || i-- > 0)
@@ -491,7 +594,7 @@ ew_status ew_context_get_step(const ew_context *c, uint32_t i, ew_step_profile *
                                   .max_ns = st->max_ns,
                                   .bytes = st->bytes,
                                   .flops = st->flops };
-        out->name = s < p->n_nodes ? p->nodes[s].name : p->outputs[s - p->n_nodes].name;
+        out->name = slot_name(p, s);
         out->op = s < p->n_nodes ? ew_op_get(p->nodes[s].op)->name : "Copy";
         return EW_STATUS_OK;
     }

@@ -27,6 +27,25 @@ struct ew_cuda_spec {
     char defines[EW_CUDA_DEFINES_CAP]; /* "-DEW_K=1024 -DEW_N=3072": in a fixed order */
 };
 
+/* A matrix that the copy engine of sm_90 and later reads in boxes (a driver's tensor map, 128
+ * bytes). Only the driver can write one, so a plan function says what it wants and the backend
+ * encodes it into args[arg_offset, +128) of the launch, again whenever the address changes.
+ * Elements are two bytes wide; out of bounds reads give zeros. */
+struct ew_cuda_tensor_map {
+    uint64_t address;            /* 16-byte aligned */
+    uint64_t cols, rows;         /* elements of a row; rows */
+    uint64_t row_bytes;          /* from row to row, a multiple of 16 */
+    uint32_t box_cols, box_rows; /* <= 256 each; box_cols * 2 == swizzle_bytes */
+    uint32_t swizzle_bytes;      /* 128, 64 or 32 */
+    uint32_t is_f16;             /* 0: bf16 */
+    uint32_t arg_offset;         /* a multiple of 64 */
+    uint32_t pad;
+    uint64_t pair_rows; /* 0; else a map of four dimensions, [panels][2][8][cols]: panel p is rows
+                           [8p, 8p + 8) and the 8 that lie pair_rows after them; rows == 2 *
+                           pair_rows, a multiple of 16; box_rows counts all rows of a box */
+};
+#define EW_CUDA_MAPS_CAP 2
+
 struct ew_cuda_launch {
     struct ew_cuda_spec spec;
     uint32_t grid[3], block[3]; /* none may be 0 */
@@ -36,8 +55,10 @@ struct ew_cuda_launch {
     bool early_start; /* programmatic dependent launch: it may begin before the launch before
                          it ends, and calls griddepcontrol.wait before its first dependent
                          load. Harmless where the chip (< sm_90) has none */
+    uint32_t n_maps;  /* 0 for most kernels */
+    struct ew_cuda_tensor_map maps[EW_CUDA_MAPS_CAP];
     uint32_t arg_bytes;
-    _Alignas(16) uint8_t args[EW_CUDA_ARGS_CAP];
+    _Alignas(64) uint8_t args[EW_CUDA_ARGS_CAP];
 };
 
 /* What plan functions may ask about the chip. */
