@@ -44,7 +44,7 @@ static ew_runtime *open_model(const char *model, uint32_t max_input_len, uint32_
     ew_error err = { 0 };
     char dir[4096];
 
-    build.flags = flags | EW_BUILD_NO_TIMING;
+    build.flags = flags | EW_BUILD_NO_TIMING | EW_BUILD_EXACT_KV;
     build.max_input_len = max_input_len;
     build.max_kv_len = 1280;
     opts.cache_dir = CACHE;
@@ -407,7 +407,7 @@ static void test_model_directories(void **state)
     assert_int_equal(ew_model_prepare("no such path", &opts, dir, sizeof(dir), &err),
                      EW_STATUS_NOT_FOUND);
     assert_int_equal(ew_model_build(TINY, TINY, NULL, false, &err), EW_STATUS_INVALID_ARG);
-    build.flags = EW_BUILD_NO_TIMING;
+    build.flags = EW_BUILD_NO_TIMING | EW_BUILD_EXACT_KV;
     opts.build = &build;
     opts.cache_dir = CACHE;
     assert_int_equal(ew_model_prepare(TINY, &opts, dir, sizeof(dir), &err), 0);
