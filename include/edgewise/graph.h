@@ -18,11 +18,13 @@ extern "C" {
 
 typedef struct ew_graph ew_graph;
 
-/* What x is rounded to before it meets a quantised weight. */
+/* What x is rounded to before it meets a weight. */
 typedef enum ew_activations {
     EW_ACTIVATIONS_EXACT = 0, /* not at all: as if weights were unpacked to f32 */
-    EW_ACTIVATIONS_INT8,      /* int8 with a scale a token: the fast way */
-    EW_ACTIVATIONS_DECLARED,  /* as the checkpoint's config says */
+    EW_ACTIVATIONS_INT8,      /* quantised weights: int8 with a scale a token, the fast way */
+    EW_ACTIVATIONS_DECLARED,  /* quantised weights: as the checkpoint's config says */
+    EW_ACTIVATIONS_BF16,      /* bf16 weights: bf16, the fast way where the processor has products
+                                 of it */
 } ew_activations;
 
 /* Zero = default of every field. */
@@ -31,7 +33,7 @@ typedef struct ew_checkpoint_opts {
     bool hidden_states; /* also output hidden_0..hidden_L: inputs of each layer, then the final
                            norm's output (as HF) */
     const ew_logger *logger;
-    ew_activations activations; /* of quantised checkpoints */
+    ew_activations activations;
 } ew_checkpoint_opts;
 #define EW_CHECKPOINT_OPTS_INIT                                                                    \
     {                                                                                              \

@@ -2,8 +2,10 @@
  * table alone: a kernel of another kind (quantised, AMX) competes by being in it. */
 #include "build/build_impl.h"
 
-/* Rows at the opt shape of each profile: what tactics are timed at. */
-static ew_status rows_at_opt(struct ew_build *b, uint64_t *m_of /* [n_profiles][n_nodes] */)
+#define FEW_ROWS 8 /* of a batch that decodes together */
+
+/* Rows at the opt shape of each profile: what tactics are timed at; or at the max shape. */
+static ew_status rows_at(struct ew_build *b, int which, uint64_t *m_of /* [n_profiles][n_nodes] */)
 {
     struct ew_plan *p = &b->plan;
 
@@ -13,7 +15,7 @@ static ew_status rows_at_opt(struct ew_build *b, uint64_t *m_of /* [n_profiles][
         ew_status st;
 
         ew_arena_init(&a, EW_MEM_BUILD, 0);
-        st = ew_plan_profile_shapes(p, i, EW_PLAN_OPT, &a, &s, b->err);
+        st = ew_plan_profile_shapes(p, i, which, &a, &s, b->err);
         for (uint32_t k = 0; k < p->n_nodes && !st; k++) {
             const struct ew_plan_node *n = &p->nodes[k];
             const struct ew_type *x;
@@ -64,8 +66,10 @@ static struct ew_plan_tactic *tactic_of(struct ew_build *b, const struct ew_plan
     return k->m ? k : NULL;
 }
 
-/* One tactic per distinct problem, with the largest m of its uses. */
-static ew_status collect(struct ew_build *b, const uint64_t *m_of)
+/* One tactic per distinct problem, with the largest m of its uses, at opt shapes by profile and at
+ * max shapes in max_m[tactic]. */
+static ew_status collect(struct ew_build *b, const uint64_t *m_of, const uint64_t *max_of,
+                         uint64_t *max_m)
 {
     struct ew_plan *p = &b->plan;
 
@@ -85,8 +89,11 @@ static ew_status collect(struct ew_build *b, const uint64_t *m_of)
             tac->n_uses++;
             for (uint32_t pr = 0; pr < p->n_profiles; pr++) {
                 const uint64_t m = m_of[(size_t)pr * p->n_nodes + i];
+                const uint64_t most = max_of[(size_t)pr * p->n_nodes + i];
+                uint64_t *at = &max_m[tac - p->tactics];
 
                 tac->m[pr] = m > tac->m[pr] ? m : tac->m[pr];
+                *at = most > *at ? most : *at;
             }
         }
     return EW_STATUS_OK;
@@ -140,38 +147,62 @@ static ew_status candidates(struct ew_build *b, struct ew_plan_tactic *t)
                    ew_cpu_level_text(b->cpu_flags));
 }
 
-/* Least time per token: a request decodes about as many tokens as it reads, and a decode step makes
- * one a row. */
-static void choose(const struct ew_build *b, struct ew_plan_tactic *t)
+/* Time per token: a request decodes about as many tokens as it reads, alone or with others, and a
+ * decode step makes one a row. few_ns: of a batch, 0 if no profile holds one. */
+static double cost_of(const struct ew_build *b, const struct ew_plan_tactic *t, uint32_t candidate,
+                      const uint64_t *few_ns)
 {
-    double best = 0;
+    double cost = (double)few_ns[candidate] / FEW_ROWS;
 
-    for (uint32_t c = 0; c < t->n_candidates; c++) {
-        double cost = 0;
-
-        for (uint32_t p = 0; p < b->plan.n_profiles; p++)
-            cost += (double)t->candidates[c].ns[p] / (double)t->m[p];
-        if (c == 0 || cost <= best) {
-            best = cost;
-            t->chosen = c;
-        }
-    }
+    for (uint32_t p = 0; p < b->plan.n_profiles; p++)
+        cost += (double)t->candidates[candidate].ns[p] / (double)t->m[p];
+    return cost;
 }
 
-static ew_status time_all(struct ew_build *b, struct ew_timing_cache *tc)
+/* The least cost wins; among those that NOISE does not tell from it the one ranked highest: where
+ * memory is the bound, as it is for one row, all kernels read at its speed. */
+#define NOISE 1.15
+static void choose(const struct ew_build *b, struct ew_plan_tactic *t, const uint64_t *few_ns)
+{
+    double best = cost_of(b, t, 0, few_ns);
+
+    for (uint32_t c = 1; c < t->n_candidates; c++)
+        best = cost_of(b, t, c, few_ns) < best ? cost_of(b, t, c, few_ns) : best;
+    for (uint32_t c = 0; c < t->n_candidates; c++)
+        if (cost_of(b, t, c, few_ns) <= best * NOISE)
+            t->chosen = c;
+}
+
+/* Candidates of one tactic; few: a batch is to be timed too. */
+static ew_status time_one(struct ew_build *b, struct ew_timing_cache *tc, struct ew_plan_tactic *t,
+                          bool few)
+{
+    uint64_t *few_ns = ew_mem_calloc(EW_MEM_BUILD, t->n_candidates + 1u, sizeof(*few_ns));
+    ew_status st = EW_STATUS_OK;
+
+    if (!few_ns)
+        return ew_fail(b->err, EW_STATUS_NO_MEMORY, "tactics");
+    for (uint32_t c = 0; c < t->n_candidates && !st; c++) {
+        const struct ew_linear_kernel *kernel = ew_linear_kernel_find(t->candidates[c].kernel);
+
+        for (uint32_t pr = 0; pr < b->plan.n_profiles && !st; pr++)
+            st = ew_time_linear(b, tc, kernel, t, t->m[pr], &t->candidates[c].ns[pr]);
+        if (few && t->n_candidates > 1 && !st)
+            st = ew_time_linear(b, tc, kernel, t, FEW_ROWS, &few_ns[c]);
+    }
+    if (!st && (!b->opts.tactic || strcmp(t->candidates[t->chosen].kernel, b->opts.tactic) != 0))
+        choose(b, t, few_ns);
+    ew_mem_free(few_ns);
+    return st;
+}
+
+static ew_status time_all(struct ew_build *b, struct ew_timing_cache *tc, const uint64_t *max_m)
 {
     struct ew_plan *p = &b->plan;
 
     for (uint32_t i = 0; i < p->n_tactics; i++) {
-        struct ew_plan_tactic *t = &p->tactics[i];
-
         EW_TRY(ew_build_step(b, "time tactics", i, p->n_tactics));
-        for (uint32_t c = 0; c < t->n_candidates; c++)
-            for (uint32_t pr = 0; pr < p->n_profiles; pr++)
-                EW_TRY(ew_time_linear(b, tc, ew_linear_kernel_find(t->candidates[c].kernel), t,
-                                      t->m[pr], &t->candidates[c].ns[pr]));
-        if (!b->opts.tactic || strcmp(t->candidates[t->chosen].kernel, b->opts.tactic) != 0)
-            choose(b, t);
+        EW_TRY(time_one(b, tc, &p->tactics[i], max_m[i] >= FEW_ROWS));
     }
     return EW_STATUS_OK;
 }
@@ -210,36 +241,40 @@ static ew_status fix_kernels(struct ew_build *b)
     return EW_STATUS_OK;
 }
 
-ew_status ew_build_tactics(struct ew_build *b)
+static ew_status tactics(struct ew_build *b, uint64_t *m_of, uint64_t *max_of, uint64_t *max_m)
 {
-    struct ew_plan *p = &b->plan;
-    uint64_t *m_of =
-        ew_mem_calloc(EW_MEM_BUILD, (size_t)p->n_profiles * p->n_nodes + 1, sizeof(*m_of));
     struct ew_timing_cache *tc = NULL;
     ew_status st;
 
-    if (!m_of)
-        return ew_fail(b->err, EW_STATUS_NO_MEMORY, "tactics");
-    if (b->opts.tactic && !ew_linear_kernel_find(b->opts.tactic)) {
-        ew_mem_free(m_of);
+    EW_TRY(rows_at(b, EW_PLAN_OPT, m_of));
+    EW_TRY(rows_at(b, EW_PLAN_MAX, max_of));
+    EW_TRY(collect(b, m_of, max_of, max_m));
+    for (uint32_t i = 0; i < b->plan.n_tactics; i++)
+        EW_TRY(candidates(b, &b->plan.tactics[i]));
+    if (b->opts.flags & EW_BUILD_NO_TIMING)
+        return EW_STATUS_OK;
+    EW_TRY(ew_timing_cache_open(b->opts.timing_cache, b->opts.logger, &tc, b->err));
+    st = time_all(b, tc, max_m);
+    if (!st && b->opts.timing_cache)
+        st = ew_timing_cache_save(tc, b->opts.timing_cache, b->err);
+    ew_timing_cache_close(tc);
+    return st;
+}
+
+ew_status ew_build_tactics(struct ew_build *b)
+{
+    const struct ew_plan *p = &b->plan;
+    const size_t n = (size_t)p->n_profiles * p->n_nodes;
+    uint64_t *m_of;
+    ew_status st;
+
+    if (b->opts.tactic && !ew_linear_kernel_find(b->opts.tactic))
         return ew_fail(b->err, EW_STATUS_INVALID_ARG, "tactic '%s' is not a kernel of this build",
                        b->opts.tactic);
-    }
-    st = rows_at_opt(b, m_of);
-    if (!st)
-        st = collect(b, m_of);
+    m_of = ew_mem_calloc(EW_MEM_BUILD, 2 * n + 2ull * p->n_nodes + 1, sizeof(*m_of));
+    if (!m_of)
+        return ew_fail(b->err, EW_STATUS_NO_MEMORY, "tactics");
+    st = tactics(b, m_of, m_of + n, m_of + 2 * n);
     ew_mem_free(m_of);
-    for (uint32_t i = 0; i < p->n_tactics && !st; i++)
-        st = candidates(b, &p->tactics[i]);
-    if (!st && !(b->opts.flags & EW_BUILD_NO_TIMING)) {
-        st = ew_timing_cache_open(b->opts.timing_cache, b->opts.logger, &tc, b->err);
-        if (!st)
-            st = time_all(b, tc);
-        if (!st && b->opts.timing_cache)
-            st = ew_timing_cache_save(tc, b->opts.timing_cache, b->err);
-        ew_timing_cache_close(tc);
-    }
-    if (!st)
-        st = fix_kernels(b);
-    return st;
+    return st ? st : fix_kernels(b);
 }

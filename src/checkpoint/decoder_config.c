@@ -182,10 +182,10 @@ ew_status ew_graph_from_checkpoint(const char *dir, const ew_checkpoint_opts *op
                        "ew_graph_from_checkpoint: struct_size is %u, should be %zu",
                        opts->struct_size, sizeof(*opts));
     opts = opts ? opts : &defaults;
-    if (opts->activations < EW_ACTIVATIONS_EXACT || opts->activations > EW_ACTIVATIONS_DECLARED)
+    if (opts->activations < EW_ACTIVATIONS_EXACT || opts->activations > EW_ACTIVATIONS_BF16)
         return ew_fail(err, EW_STATUS_INVALID_ARG,
                        "ew_graph_from_checkpoint: activations is %d, should be 0 to %d",
-                       (int)opts->activations, (int)EW_ACTIVATIONS_DECLARED);
+                       (int)opts->activations, (int)EW_ACTIVATIONS_BF16);
     EW_TRY(ew_config_load(dir, &config, err));
     s = ew_decoder_spec_init(&spec, &config, opts->logger, err);
     if (!s) {

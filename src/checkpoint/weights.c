@@ -191,6 +191,13 @@ static struct ew_weight as_weight(const struct ew_qx_module *m)
                                .x_scale = m->x_scale };
 }
 
+/* What plain weights of this dtype want of x. */
+static int32_t plain_x_quant(const struct ew_weights *w, ew_dtype dtype)
+{
+    return w->activations == EW_ACTIVATIONS_BF16 && dtype == EW_DTYPE_BF16 ? EW_XQ_BF16
+                                                                           : EW_XQ_NONE;
+}
+
 struct rows { /* [begin, begin + n) of a stored matrix [total, k] */
     int64_t total, begin, n, k;
 };
@@ -219,6 +226,7 @@ static ew_status add_rows(struct ew_weights *w, const char *name, const char *cl
     t = ew_safetensors_find(w->st, name);
     EW_TRY(take_tensor(w, t, name, &type, err));
     type = ew_type_make(t->type.dtype, 2, part);
+    out->x_quant = plain_x_quant(w, t->type.dtype);
     return add_const(w, t, as, &type,
                      (size_t)r->begin * (size_t)r->k * (ew_dtype_bits(type.dtype) / 8), &out->value,
                      err);
@@ -337,6 +345,7 @@ static ew_status add_plain_part(struct ew_weights *w, struct expert_parts *x, co
                        t->name, ew_dtype_text(t->type.dtype),
                        ew_quant_is(&x->format) ? "quantised" : ew_dtype_text(x->dtype));
     x->dtype = t->type.dtype;
+    x->weight.x_quant = plain_x_quant(w, x->dtype);
     *p = (struct ew_weight_part){ .data = aligned_data(w, t),
                                   .n_rows = (size_t)rows,
                                   .row_stride = (ptrdiff_t)k,

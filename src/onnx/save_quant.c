@@ -467,6 +467,11 @@ ew_status ew_onnx_save_x_quant(struct ew_onnx_out *o, const struct ew_node *n, c
 
     if (a->x_quant == EW_XQ_NONE)
         return EW_STATUS_OK;
+    if (a->x_quant == EW_XQ_BF16)
+        return ew_fail(o->err, EW_STATUS_UNSUPPORTED,
+                       "node '%s': x rounded to bf16 is not written to ONNX; export with exact "
+                       "activations",
+                       n->name);
     if (!name[1] || !name[2] || !name[3] || !scales[0] || !scales[1])
         return ew_onnx_out_no_memory(o);
     *x = name[2];

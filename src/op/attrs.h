@@ -230,6 +230,7 @@ enum ew_x_quant {
     EW_XQ_NVFP4,     /* e2m1, block scales amax/6 rounded to e4m3 after division by x_scale */
     EW_XQ_MXFP8,     /* e4m3, blocks of x_block, power-of-two scale: exponent of amax less 8 */
     EW_XQ_MXFP4,     /* e2m1, the same with exponent of amax less 2 */
+    EW_XQ_BF16,      /* bf16, no scale */
     EW_XQ_COUNT
 };
 

@@ -32,8 +32,9 @@ static const char *const k_nearest_names[] = { "round_prefer_floor", "round_pref
 static const char *const k_policy_names[] = { "stretch", "not_larger", "not_smaller", NULL };
 static const char *const k_act_names[] = { "none", "silu",  "gelu_tanh", "gelu_erf",
                                            "relu", "relu2", NULL };
-static const char *const k_x_quant_names[] = { "none",      "int8",  "int8_row", "fp8",   "fp8_row",
-                                               "fp8_block", "nvfp4", "mxfp8",    "mxfp4", NULL };
+static const char *const k_x_quant_names[] = { "none",    "int8",      "int8_row", "fp8",
+                                               "fp8_row", "fp8_block", "nvfp4",    "mxfp8",
+                                               "mxfp4",   "bf16",      NULL };
 static const char *const k_qk_norm_names[] = { "none", "head", "full", NULL };
 
 /* ---- schemas ---- */

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "check_linear.h"
+#include "kernels/xquant.h"
 #include "op/attrs.h"
 
 static void describe(struct ck *c, const char *kernel, const struct ck_problem *p, const char *what,
@@ -317,12 +318,27 @@ void ck_problem_check(struct ck *c, const struct ew_linear_kernel *kern, const s
     ck_mem_drop(&o_mem);
 }
 
+float *ck_round_x(const struct ck_problem *p, int x_quant)
+{
+    const struct ew_x_rounding r = { .kind = x_quant };
+    const size_t stride = p->s.k + p->s.x_pad;
+    float *rounded = malloc(p->s.m * stride * sizeof(float));
+
+    for (size_t m = 0; m < p->s.m; m++)
+        ew_x_round_row(&r, rounded + m * stride, p->x + m * stride, p->s.k);
+    return rounded;
+}
+
 static void check_one(struct ck *c, const struct ew_linear_kernel *kern, const struct ck_shape *s)
 {
     struct ck_problem p = { .s = *s, .x_error = kern->x_error };
+    float *rounded = NULL;
 
     problem_make(c, &p, kern->weight_dtype);
+    if (kern->x_quant != EW_XQ_NONE)
+        p.x_seen = rounded = ck_round_x(&p, kern->x_quant);
     ck_problem_check(c, kern, &p);
+    free(rounded);
     ck_problem_drop(&p);
 }
 

@@ -30,6 +30,8 @@ struct ck_problem {
 struct ck_shape ck_random_shape(struct ck *c, size_t i);
 /* Memory for everything but raw and parts; fills x, bias and residual. p->s is set. */
 void ck_problem_vectors(struct ck *c, struct ck_problem *p);
+/* x as a kernel of this kind (enum ew_x_quant, ROW or without scale) rounds it; to be freed. */
+float *ck_round_x(const struct ck_problem *p, int x_quant);
 void ck_problem_drop(struct ck_problem *p);
 /* Packs, runs in several ways, compares with double and with itself. */
 void ck_problem_check(struct ck *c, const struct ew_linear_kernel *kern,

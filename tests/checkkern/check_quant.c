@@ -8,7 +8,6 @@
 #include "base/half.h"
 #include "base/size.h"
 #include "check_linear.h"
-#include "kernels/xquant.h"
 #include "op/attrs.h"
 #include "tensor/tensor.h"
 
@@ -167,19 +166,13 @@ static void check_one(struct ck *c, const struct ew_linear_kernel *kern,
                       const struct ew_quant_format *f, const struct ck_shape *s)
 {
     struct ck_problem p = { .s = *s, .format = f, .x_error = kern->x_error };
-    const size_t stride = s->k + s->x_pad;
     struct matrix mats[3];
     float *rounded = NULL;
 
     ck_problem_vectors(c, &p);
     parts_make(c, &p, mats);
-    if (kern->x_quant != EW_XQ_NONE) {
-        const struct ew_x_rounding r = { .kind = kern->x_quant };
-        rounded = malloc(s->m * stride * sizeof(float));
-        for (size_t m = 0; m < s->m; m++)
-            ew_x_round_row(&r, rounded + m * stride, p.x + m * stride, s->k);
-        p.x_seen = rounded;
-    }
+    if (kern->x_quant != EW_XQ_NONE)
+        p.x_seen = rounded = ck_round_x(&p, kern->x_quant);
     ck_problem_check(c, kern, &p);
     for (size_t i = 0; i < s->n_parts; i++)
         matrix_drop(&mats[i]);

@@ -23,7 +23,7 @@ const struct opt build_opt_table[] = {
     { "max-input-len", 0, OPT_U32, &model_opts.max_input_len, "N", "longest prefill step; longer prompts run in chunks (default 512)" },
     { "max-kv-len", 0, OPT_U32, &model_opts.max_kv_len, "N", "tokens a conversation may hold (default: 4096 or the model's limit)" },
     { "kv", 0, OPT_TEXT, &model_opts.kv, "DTYPE", "KV cache: f16 (default, unless the checkpoint asks for another; eval parity: f32), f32, bf16, fp8, int8" },
-    { "activations", 0, OPT_TEXT, &model_opts.activations, "KIND", "x before quantised weights: exact (default), int8 (a scale a token: fast), declared (as the checkpoint says)" },
+    { "activations", 0, OPT_TEXT, &model_opts.activations, "KIND", "what x is rounded to: exact (default: nothing), before quantised weights int8 (a scale a token: fast) or declared (as the checkpoint says), before bf16 weights bf16 (fast where the processor multiplies it)" },
     { "tactic", 0, OPT_TEXT, &model_opts.tactic, "NAME", "force a kernel where it applies (names: inspect)" },
     { "timing-cache", 0, OPT_TEXT, &model_opts.timing_cache, "FILE", "reuse and keep measured tactic times" },
     { "no-timing", 0, OPT_FLAG, &model_opts.no_timing, NULL, "take the best-ranked kernels without timing them" },
@@ -66,7 +66,8 @@ bool model_activations(ew_activations *out)
 {
     static const char *const names[] = { [EW_ACTIVATIONS_EXACT] = "exact",
                                          [EW_ACTIVATIONS_INT8] = "int8",
-                                         [EW_ACTIVATIONS_DECLARED] = "declared" };
+                                         [EW_ACTIVATIONS_DECLARED] = "declared",
+                                         [EW_ACTIVATIONS_BF16] = "bf16" };
 
     *out = EW_ACTIVATIONS_EXACT;
     if (!model_opts.activations)
@@ -77,7 +78,7 @@ bool model_activations(ew_activations *out)
             return true;
         }
     }
-    cli_usage("--activations: '%s' is not exact, int8 or declared", model_opts.activations);
+    cli_usage("--activations: '%s' is not exact, int8, declared or bf16", model_opts.activations);
     return false;
 }
 

@@ -5,6 +5,12 @@
 
 #include "kernels/arm/vec_neon.h"
 
+/* Rows of f32 x that meet codes as they come from memory, at once and in all, and panels that such
+ * a tile takes. */
+#define FUSED_ROWS  3
+#define FUSED_MAX   3
+#define FUSED_NP(r) ((r) == 1 ? 4 : 2)
+
 #define QNP(r) ((r) == 1 ? 4 : (r) <= 4 ? 2 : 1) /* panels that a tile of r rows takes at once */
 
 #define vi_xor(a, b)   veorq_s32(a, b)
@@ -38,6 +44,16 @@ ALWAYS veci vi_load_u8(const unsigned char *p)
 ALWAYS veci vi_load_i16(const unsigned char *p)
 {
     return vmovl_s16(vreinterpret_s16_u8(vld1_u8(p)));
+}
+
+/* Lanes of -128 to 127 as bytes. */
+ALWAYS void vi_store_s8(int8_t *p, veci a)
+{
+    const int16x4_t words = vmovn_s32(a);
+    const int32x2_t four = vreinterpret_s32_s8(vmovn_s16(vcombine_s16(words, words)));
+    const int32_t bits = vget_lane_s32(four, 0);
+
+    memcpy(p, &bits, sizeof(bits));
 }
 
 ALWAYS void f16_pair(uint16x8_t h, vec *lo, vec *hi)

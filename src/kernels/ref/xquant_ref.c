@@ -99,6 +99,10 @@ void ew_x_round_row(const struct ew_x_rounding *r, float *dst, const float *src,
     case EW_XQ_NONE:
         memmove(dst, src, k * sizeof(*dst));
         return;
+    case EW_XQ_BF16:
+        for (size_t i = 0; i < k; i++)
+            dst[i] = ew_bf16_to_f32(ew_f32_to_bf16(src[i]));
+        return;
     case EW_XQ_INT8:
         round_by(to_int8, dst, src, k, r->scale);
         return;

@@ -1,98 +1,22 @@
-/* kernels/x86/linear_amx_avx512.c - bf16 weights on the matrix tiles (AMX), f32 activations.
+/* kernels/x86/linear_amx_avx512.c - bf16 weights on the matrix tiles (AMX), which multiply bf16 by
+ * bf16 into f32. Two kernels:
+ *   bf16     a row of x is split into two bf16 numbers, x = hi + lo (17 significant bits, the error
+ *            of a product below 2^-18): C += hi B, then C += lo B, 32 columns at a time
+ *   bf16x16  x is rounded to bf16 (EW_XQ_BF16): half of the work
+ * k ascends, and every count of rows runs the same chain, so results do not depend on the batch.
  *
- * Tiles multiply bf16 by bf16 into f32. A row of x is split into two bf16 numbers, x = hi + lo (17
- * significant bits, the error of a product below 2^-18): C += hi B, then C += lo B, 32 columns at a
- * time, k ascending. Every count of rows runs the same chain, so results do not depend on the
- * batch.
- *
- * Packed: panels of 32 outputs, for each 32 columns two tiles of 16 outputs: [16 pairs of k][16
- * outputs][2]. Prepared x: per row and 32 columns hi [32], then lo [32]; rows are an odd number of
- * cache lines apart, so that the rows of a tile do not meet in one set of the cache.
- */
+ * Packed, and x as one number: linear_bf16_pairs.inc. Prepared x of two: per row and 32 columns hi
+ * [32], then lo [32]; rows are an odd number of cache lines apart too. */
 #include "kernels/x86/vec_avx512.h"
 
-#include <string.h>
-
-#include "base/half.h"
 #include "cpu/cpu.h"
-#include "kernels/linear_pack.h"
 #include "kernels/x86/amx_tile.h"
 #include "kernels/simd/vmath.inc"
-#include "kernels/simd/linear_finish.inc"
+#include "kernels/x86/linear_bf16_pairs.inc"
 
-#define KB         32   /* columns of a tile */
-#define TILE_BYTES 1024 /* 16 rows of 64 bytes */
-#define TILE_ROWS  16
-#define AHEAD      4096 /* bytes of weights fetched ahead */
+#define AHEAD 4096 /* bytes of weights fetched ahead */
 #define ROWS_A_BLOCK                                                                               \
     256 /* rows of prepared x that meet a group of panels before the next block starts */
-
-static size_t up_k(size_t k)
-{
-    return (k + KB - 1) / KB * KB;
-}
-
-/* ---- packing ---- */
-
-static size_t panel_bytes(size_t k)
-{
-    return up_k(k) / KB * 2 * TILE_BYTES;
-}
-
-static size_t packed_bytes(const struct ew_quant_format *f, size_t n, size_t k, bool glu)
-{
-    (void)f;
-    return n_units(n, glu) * (glu ? 2 : 1) * panel_bytes(k);
-}
-
-/* Where element (output j of the panel, column k) lies, in elements. */
-static size_t place(size_t j, size_t k)
-{
-    return k / KB * (2 * TILE_BYTES / 2) + j / 16 * (TILE_BYTES / 2) + k % KB / 2 * 32 +
-           j % 16 * 2 + k % 2;
-}
-
-static void pack_panel(uint16_t *dst, const struct ew_pack_args *a, size_t row, size_t n_rows)
-{
-    memset(dst, 0, panel_bytes(a->k));
-    for (size_t k0 = 0; k0 < a->k; k0 += KB) { /* short strips: dst stays in L1 */
-        const size_t k1 = k0 + KB < a->k ? k0 + KB : a->k;
-
-        for (size_t j = 0; j < n_rows; j++) {
-            ptrdiff_t step;
-            const unsigned char *src = ew_weight_parts_row(a->parts, a->n_parts, row + j, 2, &step);
-
-            for (size_t k = k0; src && k < k1; k++)
-                memcpy(dst + place(j, k), src + (ptrdiff_t)k * step, 2);
-        }
-    }
-}
-
-static void pack(void *dst, const struct ew_pack_args *a, size_t begin, size_t end)
-{
-    const size_t bytes = panel_bytes(a->k), n_out = a->glu ? a->n / 2 : a->n;
-
-    for (size_t u = begin; u < end; u++) {
-        const size_t row = u * P, n_rows = n_out - row < P ? n_out - row : P;
-        uint8_t *at = (uint8_t *)dst + u * (a->glu ? 2 : 1) * bytes;
-
-        pack_panel((uint16_t *)(void *)at, a, row, n_rows);
-        if (a->glu)
-            pack_panel((uint16_t *)(void *)(at + bytes), a, n_out + row, n_rows);
-    }
-}
-
-static void unpack_row(float *dst, const void *packed, const struct ew_quant_format *f, size_t n,
-                       size_t k, size_t row)
-{
-    const uint16_t *panel =
-        (const uint16_t *)(const void *)((const uint8_t *)packed + row / P * panel_bytes(k));
-
-    (void)f;
-    (void)n;
-    for (size_t i = 0; i < k; i++)
-        dst[i] = ew_bf16_to_f32(panel[place(row % P, i)]);
-}
 
 /* ---- x as two bf16 numbers ---- */
 
@@ -100,18 +24,6 @@ static size_t prepared_row_bytes(const struct ew_quant_format *f, size_t k)
 {
     (void)f;
     return up_k(k) * 4 + 64;
-}
-
-/* 16 floats to bf16 bits in the low halves, nearest even; NaN stays NaN. */
-static __m512i to_bf16(__m512 x)
-{
-    const __m512i u = _mm512_castps_si512(x);
-    const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(u, 16), _mm512_set1_epi32(1));
-    const __m512i sum = _mm512_add_epi32(_mm512_add_epi32(u, _mm512_set1_epi32(0x7fff)), odd);
-    const __m512i r = _mm512_srli_epi32(sum, 16);
-    const __m512i nan = _mm512_or_si512(_mm512_srli_epi32(u, 16), _mm512_set1_epi32(0x40));
-
-    return _mm512_mask_mov_epi32(r, _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q), nan);
 }
 
 /* What nearest even would carry to infinity is cut off instead; lo of infinities and NaN is 0. */
@@ -166,67 +78,48 @@ static void configure(size_t rows0, size_t rows1)
     amx_configure(&c);
 }
 
-/* Sums of up to 32 rows and one panel into z [32][z_stride]. x: prepared rows. */
-static void tile_two(const uint8_t *x, size_t row_bytes, const uint8_t *w, size_t k, float *z,
-                     size_t z_stride)
+/* Sums of up to 32 rows and one panel into z [32][z_stride]. x: prepared rows, `parts` numbers for
+ * every element: a constant where this is inlined, as is two, more than 16 rows. */
+ALWAYS void tile(int parts, bool two, const uint8_t *x, size_t row_bytes, const uint8_t *w,
+                 size_t k, float *z, size_t z_stride)
 {
-    const size_t wide = up_k(k), lo = 2 * KB;
     const uint8_t *x1 = x + TILE_ROWS * row_bytes;
 
     AMX_ZERO(0);
     AMX_ZERO(1);
     AMX_ZERO(2);
     AMX_ZERO(3);
-    for (size_t i = 0; i < wide; i += KB, w += 2 * TILE_BYTES) {
-        AMX_LOAD(6, w, (size_t)64);
-        AMX_LOAD(7, w + TILE_BYTES, (size_t)64);
-        AMX_LOAD(4, x + i * 4, row_bytes);
-        AMX_LOAD(5, x1 + i * 4, row_bytes);
-        AMX_MUL_BF16(0, 4, 6);
-        AMX_MUL_BF16(1, 4, 7);
-        AMX_MUL_BF16(2, 5, 6);
-        AMX_MUL_BF16(3, 5, 7);
-        AMX_LOAD(4, x + lo + i * 4, row_bytes);
-        AMX_LOAD(5, x1 + lo + i * 4, row_bytes);
-        AMX_MUL_BF16(0, 4, 6);
-        AMX_MUL_BF16(1, 4, 7);
-        AMX_MUL_BF16(2, 5, 6);
-        AMX_MUL_BF16(3, 5, 7);
-    }
-    AMX_STORE(0, z, z_stride * 4);
-    AMX_STORE(1, z + 16, z_stride * 4);
-    AMX_STORE(2, z + TILE_ROWS * z_stride, z_stride * 4);
-    AMX_STORE(3, z + TILE_ROWS * z_stride + 16, z_stride * 4);
-}
-
-static void tile_one(const uint8_t *x, size_t row_bytes, const uint8_t *w, size_t k, float *z,
-                     size_t z_stride)
-{
-    const size_t wide = up_k(k), lo = 2 * KB;
-
-    AMX_ZERO(0);
-    AMX_ZERO(1);
-    for (size_t i = 0; i < wide; i += KB, w += 2 * TILE_BYTES) {
-        for (size_t line = 0; line < 2 * TILE_BYTES; line += 64)
+    for (size_t i = 0; i < up_k(k); i += KB, w += 2 * TILE_BYTES) {
+        for (size_t line = 0; !two && line < 2 * TILE_BYTES; line += 64)
             _mm_prefetch((const char *)w + AHEAD + line, _MM_HINT_T0);
         AMX_LOAD(6, w, (size_t)64);
         AMX_LOAD(7, w + TILE_BYTES, (size_t)64);
-        AMX_LOAD(4, x + i * 4, row_bytes);
-        AMX_MUL_BF16(0, 4, 6);
-        AMX_MUL_BF16(1, 4, 7);
-        AMX_LOAD(4, x + lo + i * 4, row_bytes);
-        AMX_MUL_BF16(0, 4, 6);
-        AMX_MUL_BF16(1, 4, 7);
+        for (int part = 0; part < parts; part++, x += 64, x1 += 64) {
+            AMX_LOAD(4, x, row_bytes);
+            AMX_MUL_BF16(0, 4, 6);
+            AMX_MUL_BF16(1, 4, 7);
+            if (!two)
+                continue;
+            AMX_LOAD(5, x1, row_bytes);
+            AMX_MUL_BF16(2, 5, 6);
+            AMX_MUL_BF16(3, 5, 7);
+        }
     }
     AMX_STORE(0, z, z_stride * 4);
     AMX_STORE(1, z + 16, z_stride * 4);
+    if (two) {
+        AMX_STORE(2, z + TILE_ROWS * z_stride, z_stride * 4);
+        AMX_STORE(3, z + TILE_ROWS * z_stride + 16, z_stride * 4);
+    }
 }
 
 /* Rows [m0, m0 + rows), rows <= 32, and units [u0, u1). */
-static void run_rows(const struct ew_linear_args *a, size_t m0, size_t rows, size_t u0, size_t u1)
+ALWAYS void run_rows(int parts, const struct ew_linear_args *a, size_t m0, size_t rows, size_t u0,
+                     size_t u1)
 {
     const size_t per_unit = a->glu ? 2 : 1, bytes = panel_bytes(a->k);
-    const size_t row_bytes = prepared_row_bytes(NULL, a->k);
+    const size_t row_bytes =
+        parts == 2 ? prepared_row_bytes(NULL, a->k) : bf16_row_bytes(NULL, a->k);
     const uint8_t *x = (const uint8_t *)a->prepared + m0 * row_bytes;
     _Alignas(64) float z[2 * TILE_ROWS * 2 * P];
 
@@ -234,18 +127,19 @@ static void run_rows(const struct ew_linear_args *a, size_t m0, size_t rows, siz
         for (size_t p = 0; p < per_unit; p++) {
             const uint8_t *w = (const uint8_t *)a->w + (u * per_unit + p) * bytes;
 
-            (rows > TILE_ROWS ? tile_two : tile_one)(x, row_bytes, w, a->k, z + p * P, 2 * P);
+            if (rows > TILE_ROWS)
+                tile(parts, true, x, row_bytes, w, a->k, z + p * P, 2 * P);
+            else
+                tile(parts, false, x, row_bytes, w, a->k, z + p * P, 2 * P);
         }
-        for (size_t m = 0; m < rows; m++)
-            finish_unit(a, z + m * 2 * P, m0 + m, u);
+        finish_rows(a, z, 2 * P, m0, rows, u);
     }
 }
 
-static void run(const struct ew_linear_args *a, size_t begin, size_t end, void *scratch)
+ALWAYS void run_parts(int parts, const struct ew_linear_args *a, size_t begin, size_t end)
 {
     const size_t units_a_group = a->m > 2 * TILE_ROWS ? 2 : end - begin;
 
-    (void)scratch;
     for (size_t block = 0; block < a->m; block += ROWS_A_BLOCK) {
         const size_t block_end = a->m - block < ROWS_A_BLOCK ? a->m : block + ROWS_A_BLOCK;
 
@@ -258,20 +152,23 @@ static void run(const struct ew_linear_args *a, size_t begin, size_t end, void *
                 if (m == block || rows < 2 * TILE_ROWS)
                     configure(rows < TILE_ROWS ? rows : TILE_ROWS,
                               rows > TILE_ROWS ? rows - TILE_ROWS : 0);
-                run_rows(a, m, rows, u, u1);
+                run_rows(parts, a, m, rows, u, u1);
             }
         }
     }
     amx_release();
 }
 
-static size_t scratch_bytes(const struct ew_quant_format *f, size_t m, size_t n, size_t k)
+static void run(const struct ew_linear_args *a, size_t begin, size_t end, void *scratch)
 {
-    (void)f;
-    (void)m;
-    (void)n;
-    (void)k;
-    return 0;
+    (void)scratch;
+    run_parts(2, a, begin, end);
+}
+
+static void run_bf16(const struct ew_linear_args *a, size_t begin, size_t end, void *scratch)
+{
+    (void)scratch;
+    run_parts(1, a, begin, end);
 }
 
 extern const struct ew_linear_kernel ew_linear_bf16__amx_p32;
@@ -289,4 +186,21 @@ const struct ew_linear_kernel ew_linear_bf16__amx_p32 = {
     .n_units = n_units,
     .scratch_bytes = scratch_bytes,
     .run = run,
+};
+
+extern const struct ew_linear_kernel ew_linear_bf16x16__amx_p32;
+const struct ew_linear_kernel ew_linear_bf16x16__amx_p32 = {
+    .name = "linear_bf16x16__amx_p32",
+    .cpu_need = EW_CPU_AVX2 | EW_CPU_AVX512 | EW_CPU_AMX,
+    .weight_dtype = EW_DTYPE_BF16,
+    .x_quant = EW_XQ_BF16,
+    .panel = 2 * VL,
+    .packed_bytes = packed_bytes,
+    .pack = pack,
+    .unpack_row = unpack_row,
+    .prepared_row_bytes = bf16_row_bytes,
+    .prepare = bf16_prepare,
+    .n_units = n_units,
+    .scratch_bytes = scratch_bytes,
+    .run = run_bf16,
 };

@@ -9,7 +9,7 @@
 #    error "compile with the flags of AVX-512 VNNI (cmake/kernels.cmake)"
 #endif
 
-#define CHAINS 12 /* hide the latency of two units */
+#define CHAINS 16 /* hide the latency of two units */
 
 static uint64_t int8_vnni(uint64_t n)
 {
@@ -26,7 +26,8 @@ static uint64_t int8_vnni(uint64_t n)
             __asm__ volatile("" : "+v"(sums[j])); /* one by one: no rounds are folded */
         }
     }
-    for (int j = 0; j < CHAINS; j++)
+    UNROLL
+    for (int j = 0; j < CHAINS; j++) /* by constants: a variable index would put them in memory */
         all = _mm512_add_epi32(all, sums[j]);
     volatile int sink = _mm_cvtsi128_si32(_mm512_castsi512_si128(all));
     (void)sink;

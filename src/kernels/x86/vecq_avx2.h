@@ -5,6 +5,12 @@
 
 #include "kernels/x86/vec_avx2.h"
 
+/* Rows of f32 x that meet codes as they come from memory, at once and in all, and panels that such
+ * a tile takes. */
+#define FUSED_ROWS  5
+#define FUSED_MAX   15
+#define FUSED_NP(r) ((r) <= 2 ? 2 : 1)
+
 #define QNP(r) ((r) == 1 ? 2 : 1) /* panels that a tile of r rows takes at once */
 
 #define vi_xor(a, b)      _mm256_xor_si256(a, b)
@@ -18,6 +24,15 @@
 /* VL numbers of 8 or 16 bits, one a lane. */
 #define vi_load_u8(p)  _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)(p)))
 #define vi_load_i16(p) _mm256_cvtepi16_epi32(_mm_loadu_si128((const __m128i *)(const void *)(p)))
+
+/* Lanes of -128 to 127 as bytes. */
+ALWAYS void vi_store_s8(int8_t *p, veci a)
+{
+    const __m128i words =
+        _mm_packs_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));
+
+    _mm_storel_epi64((__m128i *)(void *)p, _mm_packs_epi16(words, words));
+}
 
 /* 2 VL bytes, e4m3 -> floats times 2^-8: an f16 has the same fields with a bias that is 8 more.
  * NaN becomes 480 * 2^-8. */
@@ -53,6 +68,25 @@ ALWAYS void v_load_e5m2(const void *p, vec *lo, vec *hi)
     *hi = _mm256_cvtph_ps(_mm256_extracti128_si256(h, 1));
 }
 
+#if defined(__AVXVNNI__)
+
+/* Sums of products by lanes of four, w unsigned and x signed: 8-bit codes, which are signed, get
+ * 128 more, which the caller takes back with their zero point. */
+#    define DOT_FOURS
+#    define INT8_MR    4 /* rows of a tile: with more, sums and codes do not fit in 16 registers */
+#    define DOT_OFFSET 128 /* what vi_dot_operand adds to a code */
+ALWAYS veci vi_dot_operand(veci w)
+{
+    return _mm256_xor_si256(w, _mm256_set1_epi8((char)0x80));
+}
+
+ALWAYS veci vi_dot_bytes(veci acc, veci w, veci x)
+{
+    return _mm256_dpbusd_avx_epi32(acc, w, x);
+}
+
+#else
+
 /* acc + u0 . x0 + u1 . x1 by lanes of four; u unsigned and at most 31, x signed. */
 ALWAYS veci vi_dot_small(veci acc, veci u0, veci x0, veci u1, veci x1)
 {
@@ -63,7 +97,7 @@ ALWAYS veci vi_dot_small(veci acc, veci u0, veci x0, veci u1, veci x1)
 
 /* The same for signed bytes of any size, x at least -127: |w| <= 128 and |x| <= 127 keep the sums
  * of two in 16 bits. An 8-bit code as loaded goes through vi_dot_operand first. */
-#define DOT_OFFSET 0 /* what vi_dot_operand adds to a code */
+#    define DOT_OFFSET 0 /* what vi_dot_operand adds to a code */
 ALWAYS veci vi_dot_operand(veci w)
 {
     return w;
@@ -75,5 +109,7 @@ ALWAYS veci vi_dot_bytes(veci acc, veci w, veci x)
 
     return _mm256_add_epi32(acc, _mm256_madd_epi16(s, _mm256_set1_epi16(1)));
 }
+
+#endif
 
 #endif

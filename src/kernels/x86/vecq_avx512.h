@@ -5,7 +5,13 @@
 
 #include "kernels/x86/vec_avx512.h"
 
-#define QNP(r) ((r) == 1 ? 4 : (r) <= 6 ? 2 : 1) /* panels that a tile of r rows takes at once */
+/* Rows of f32 x that meet codes as they come from memory, at once and in all, and panels that such
+ * a tile takes: sums in floats wait for each other, and their chains may not be split. */
+#define FUSED_ROWS  8
+#define FUSED_MAX   32
+#define FUSED_NP(r) ((r) == 1 ? 4 : (r) <= 6 ? 2 : 1)
+
+#define QNP(r) ((r) <= 2 ? 1 : (r) <= 6 ? 2 : 1) /* panels that a tile of r rows takes at once */
 
 #define vi_xor(a, b)      _mm512_xor_si512(a, b)
 #define vi_mul(a, b)      _mm512_mullo_epi32(a, b)
@@ -18,6 +24,12 @@
 /* VL numbers of 8 or 16 bits, one a lane. */
 #define vi_load_u8(p)  _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)(p)))
 #define vi_load_i16(p) _mm512_cvtepi16_epi32(_mm256_loadu_si256((const __m256i *)(const void *)(p)))
+
+/* Low byte of each lane. */
+ALWAYS void vi_store_s8(int8_t *p, veci a)
+{
+    _mm_storeu_si128((__m128i *)(void *)p, _mm512_cvtepi32_epi8(a));
+}
 
 /* 2 VL bytes, e4m3 -> floats times 2^-8: an f16 has the same fields with a bias that is 8 more.
  * NaN becomes 480 * 2^-8. */
@@ -55,14 +67,9 @@ ALWAYS void v_load_e5m2(const void *p, vec *lo, vec *hi)
 }
 
 #if defined(__AVX512VNNI__)
-/* acc + u0 . x0 + u1 . x1 by lanes of four; u unsigned and at most 31, x signed. */
-ALWAYS veci vi_dot_small(veci acc, veci u0, veci x0, veci u1, veci x1)
-{
-    return _mm512_dpbusd_epi32(_mm512_dpbusd_epi32(acc, u0, x0), u1, x1);
-}
-
-/* The same for signed bytes of any size: the instruction wants one side unsigned, so codes get 128
- * more, which the caller takes back with their zero point. */
+/* Sums of products by lanes of four, w unsigned and x signed: 8-bit codes, which are signed, get
+ * 128 more, which the caller takes back with their zero point. */
+#    define DOT_FOURS
 #    define DOT_OFFSET 128 /* what vi_dot_operand adds to a code */
 ALWAYS veci vi_dot_operand(veci w)
 {
