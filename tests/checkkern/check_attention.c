@@ -536,8 +536,60 @@ static void check_batch(struct ck *c, const struct ew_attn_kernel *kern, struct 
     free(one.out);
 }
 
+static bool worse(float want, float got, double slack)
+{
+    if (isfinite(want))
+        return !(fabs((double)want - (double)got) <= slack);
+    return isfinite(got); /* NaN or infinity: which of them depends on the order of sums */
+}
+
+/* Rows of K, V and q that hold NaN, infinity or enormous numbers: who sees them gets what the
+ * reference gets, who does not see them gets the bits that it has without them. */
+static void check_hostile(struct ck *c, const struct ew_attn_kernel *kern,
+                          const struct ew_attn_kernel *ref, ew_dtype t)
+{
+    struct world w = { .b = 1, .n_tok = ck_range(c, 70, 150), .hq = 4, .hkv = 2, .d = 64, .rd = 0 };
+    const size_t n = w.n_tok * w.hq * w.d, bad = ck_range(c, 1, w.n_tok - 2);
+    static const float what[] = { NAN, INFINITY, -INFINITY, 1e18f, -3e19f };
+    const float x = what[ck_range(c, 0, 4)];
+    const size_t column = ck_range(c, 0, 2); /* in q, K or V */
+    const double near =
+        t == EW_DTYPE_F8E4M3 ? 2e-2 : 1e-3; /* 448 among ones: that is what rounds */
+    struct step s = { .mode = EW_ATTN_PREFILL, .s = w.n_tok, .n = { (int32_t)w.n_tok } };
+    float *want = malloc(n * 4), *clean = malloc(n * 4);
+
+    w.cap = w.n_tok + 3;
+    w.kv_dtype = t;
+    world_make(c, &w);
+    world_step(c, &w, &s, kern, kern);
+    memcpy(clean, w.out, n * 4);
+    const size_t head = column == 0 ? ck_range(c, 0, w.hq - 1)
+                                    : w.hq + (column - 1) * w.hkv + ck_range(c, 0, w.hkv - 1);
+    w.qkv[bad * width(&w) + head * w.d + ck_range(c, 0, w.d - 1)] = x;
+    world_step(c, &w, &s, ref, ref);
+    memcpy(want, w.out, n * 4);
+    world_step(c, &w, &s, kern, kern);
+    for (size_t i = 0; i < n; i++) {
+        const double slack = near + (isfinite(x) ? fabs((double)want[i]) * 1e-3 : 0);
+        if (i / (w.hq * w.d) < bad ? !ck_same_float(clean[i], w.out[i])
+                                   : worse(want[i], w.out[i], slack)) {
+            describe(c, kern->name, &w, "hostile value", i, (double)want[i] - (double)w.out[i]);
+            fprintf(stderr, "  %g in %s of token %zu: %g, wanted %g\n", (double)x,
+                    column ? column == 1 ? "K" : "V" : "q", bad, (double)w.out[i], (double)want[i]);
+            break;
+        }
+    }
+    check_modes(c, kern, &s, &w);
+    c->n_checks += 2;
+    free(want);
+    free(clean);
+    world_drop(&w);
+}
+
 void ck_attention(struct ck *c)
 {
+    static const ew_dtype types[] = { EW_DTYPE_F32, EW_DTYPE_F16, EW_DTYPE_BF16, EW_DTYPE_F8E4M3,
+                                      EW_DTYPE_I8 };
     size_t n;
     const struct ew_attn_kernel *const *all = ew_attn_kernels(&n);
 
@@ -558,6 +610,8 @@ void ck_attention(struct ck *c)
             c->n_checks += 5;
             world_drop(&w);
         }
+        for (size_t j = 0; j < (i == 0 ? 5 : 50); j++)
+            check_hostile(c, all[i], all[0], types[j % 5]);
         printf("%-28s %s\n", all[i]->name, c->n_failures == before ? "ok" : "FAILED");
     }
 }
