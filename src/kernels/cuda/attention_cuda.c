@@ -14,7 +14,7 @@
 #define INBOX_WANTED   32768 /* bytes; more blocks make it smaller */
 #define LOG2E          1.44269504088896340736f
 
-_Static_assert(sizeof(struct ew_cuda_attn_args) <= EW_CUDA_ARGS_CAP, "arguments of a launch");
+_Static_assert(sizeof(struct ew_cuda_attn_map_args) <= EW_CUDA_ARGS_CAP, "arguments of a launch");
 
 enum way { WAY_SIMPLE, WAY_SPLIT, WAY_FLASH, WAY_WGMMA };
 
@@ -269,8 +269,8 @@ static ew_status check(const struct ew_attn_args *a, ew_error *err)
     if (!a->hkv || a->hq % a->hkv)
         return ew_fail(err, EW_STATUS_UNSUPPORTED, "%zu query heads for %zu of the cache", a->hq,
                        a->hkv);
-    if (a->b * a->hkv > 65535 || a->cap > INT32_MAX || a->rope_rows > INT32_MAX ||
-        a->b * a->s > INT32_MAX || a->hq > 65535)
+    if (a->b * a->hkv > 65535 || a->b * 2 * a->hkv * a->cap > UINT32_MAX || a->cap > INT32_MAX ||
+        a->rope_rows > INT32_MAX || a->b * a->s > INT32_MAX || a->hq > 65535)
         return ew_fail(err, EW_STATUS_LIMIT, "batch %zu x %zu heads, capacity %zu", a->b, a->hkv,
                        a->cap);
     return EW_STATUS_OK;
@@ -317,11 +317,22 @@ static void plan_main(const struct ew_attn_args *a, const struct choice *c, unsi
         out->shared_bytes = c->shared_bytes;
     } else if (c->way == WAY_WGMMA) {
         const uint32_t grid[3] = { (rows + 127) / 128, g->b * g->hkv, 1 };
+        const struct ew_cuda_attn_map_args args = { .a = *g };
 
-        ew_cuda_launch_fill(out, "attention_wgmma", "ew_attention_wgmma", grid, 384, g, sizeof(*g),
+        ew_cuda_launch_fill(out, "attention_wgmma", "ew_attention_wgmma", grid, 384, &args,
+                            sizeof(args),
                             "-DEW_D=%zu -DEW_KV=%u -DEW_NORM=0 -DEW_G=%u -DEW_CAP=%d -DEW_TREE=%d",
                             a->d, c->kv, c->group, a->softcap != 0.0f, a->mode == EW_ATTN_TREE);
         out->shared_bytes = c->shared_bytes;
+        out->n_maps = 1;
+        out->maps[0] = (struct ew_cuda_tensor_map){ .address = g->kv,
+                                                    .cols = a->d,
+                                                    .rows = a->b * 2 * a->hkv * a->cap,
+                                                    .row_bytes = a->d * 2,
+                                                    .box_cols = 64,
+                                                    .box_rows = 128,
+                                                    .swizzle_bytes = 128,
+                                                    .is_f16 = c->kv == 1 };
     } else {
         const uint32_t grid[3] = { g->b * g->s, (g->hq + 3) / 4, 1 };
 

@@ -1,9 +1,9 @@
-/* kernels/cuda/attention_wgmma.cu - flash attention for sm_90: one warp group copies tiles of the
+/* kernels/cuda/attention_wgmma.cu - flash attention for sm_90: one warp group brings tiles of the
  * cache, two multiply, 64 rows each. Rows and bits: attention_flash.cu's rules.
  *
- * Copies are plain asynchronous ones that arrive at barriers by themselves; the readers fence
- * before the matrix unit, which reads through another door, looks at what arrived. f16 or bf16
- * caches, heads of 64 or 128.
+ * Whole tiles come in boxes by the copy engine. A tile with slots that may not be read comes by
+ * plain asynchronous copies, which fill those with zeros; its readers fence before the matrix unit,
+ * which reads through another door, looks at what arrived. f16 or bf16 caches, heads of 64 or 128.
  *
  * grid (row blocks, b * hkv), heavy blocks first; block 384. Macros: attn_flash.cuh's. */
 #define TILE    128
@@ -56,22 +56,39 @@ EW_DEV void copy_tile(unsigned dst, const unsigned char *head, unsigned slot,
     }
 }
 
-EW_DEV void produce(const ew_cuda_attn_args &a, unsigned b, unsigned h, unsigned begin,
-                    unsigned end, unsigned tiles, struct barriers *bar, unsigned n_tiles)
+/* A tile into its stage; `bar` completes when it is there. row: of the head's slot 0 in the map. */
+EW_DEV void bring(const void *map, unsigned dst, const unsigned char *head, unsigned row,
+                  unsigned slot, const struct readable &which, unsigned i, unsigned bar)
 {
-    const unsigned char *const keys = kv_row(a, b, 0, h, 0), *const values = kv_row(a, b, 1, h, 0);
+    if (slot + TILE > which.end || (which.pos && slot + TILE > which.prefix)) {
+        copy_tile(dst, head, slot, which, i);
+        arrive_when_copied(bar);
+    } else if (i == 0) {
+        ew_mbar_expect(bar, TILE_BYTES);
+        for (unsigned c = 0; c < COLUMNS; c++)
+            ew_box_load(dst + c * (TILE * 128), map, c * 64, row + slot, bar);
+    } else {
+        ew_mbar_arrive(bar);
+    }
+}
+
+EW_DEV void produce(const ew_cuda_attn_args &a, const void *map, unsigned b, unsigned h,
+                    unsigned begin, unsigned end, unsigned tiles, struct barriers *bar,
+                    unsigned n_tiles)
+{
     const struct readable which = readable_find(a, b, 0, end);
+    const unsigned row_k = (b * 2 * a.hkv + h) * a.cap, row_v = row_k + a.hkv * a.cap;
     const unsigned i = threadIdx.x % 128;
 
     for (unsigned t = 0; t < n_tiles; t++) {
         const unsigned s = t % STAGES, turn = t / STAGES & 1u, slot = begin + t * TILE;
 
         ew_mbar_wait(ew_shared(&bar->free_k[s]), turn ^ 1u);
-        copy_tile(tiles + s * TILE_BYTES, keys, slot, which, i);
-        arrive_when_copied(ew_shared(&bar->full_k[s]));
+        bring(map, tiles + s * TILE_BYTES, kv_row(a, b, 0, h, 0), row_k, slot, which, i,
+              ew_shared(&bar->full_k[s]));
         ew_mbar_wait(ew_shared(&bar->free_v[s]), turn ^ 1u);
-        copy_tile(tiles + (STAGES + s) * TILE_BYTES, values, slot, which, i);
-        arrive_when_copied(ew_shared(&bar->full_v[s]));
+        bring(map, tiles + (STAGES + s) * TILE_BYTES, kv_row(a, b, 1, h, 0), row_v, slot, which, i,
+              ew_shared(&bar->full_v[s]));
     }
     ew_cp_async_wait<0>();
 }
@@ -233,9 +250,10 @@ EW_DEV void consume(const ew_cuda_attn_args &a, unsigned b, unsigned h, unsigned
 #endif
 
 extern "C" __global__ void __launch_bounds__(384)
-    ew_attention_wgmma(const __grid_constant__ ew_cuda_attn_args a)
+    ew_attention_wgmma(const __grid_constant__ ew_cuda_attn_map_args args)
 {
 #if EW_WGMMA
+    const ew_cuda_attn_args &a = args.a;
     extern __shared__ __align__(1024) unsigned char raw[];
     __shared__ __align__(8) struct barriers bar;
     const unsigned b = blockIdx.y / a.hkv, h = blockIdx.y % a.hkv;
@@ -261,7 +279,7 @@ extern "C" __global__ void __launch_bounds__(384)
 
     if (group == 2) {
         asm volatile("setmaxnreg.dec.sync.aligned.u32 40;");
-        produce(a, b, h, begin, end, tiles, &bar, n_tiles);
+        produce(a, args.map, b, h, begin, end, tiles, &bar, n_tiles);
     } else {
         asm volatile("setmaxnreg.inc.sync.aligned.u32 232;");
         consume(a, b, h, r0 + group * GROUP_ROWS, begin, n_tiles, mem + group * Q_BYTES, tiles,
