@@ -14,7 +14,7 @@
 #ifndef EW_ENGINE_H
 #define EW_ENGINE_H
 
-#include "edgewise/base.h"
+#include "edgewise/memory.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -28,10 +28,11 @@ typedef struct ew_engine_opts {
     uint32_t n_threads; /* threads a context of this engine runs on; 0: one per core, or
                            per core of the faster kinds on a mixed processor */
     const ew_logger *logger;
+    const char *device; /* "cpu", "cuda", "cuda:1"; NULL: what the engine was built for */
 } ew_engine_opts;
 #define EW_ENGINE_OPTS_INIT                                                                        \
     {                                                                                              \
-        sizeof(ew_engine_opts), 0, 0                                                               \
+        sizeof(ew_engine_opts), 0, 0, 0                                                            \
     }
 
 /* Maps and checks the file: magic, version, length, every section's checksum, device fingerprint.
@@ -43,6 +44,11 @@ EW_API ew_status ew_engine_open(const char *path, const ew_engine_opts *opts, ew
 EW_API ew_status ew_engine_load(const void *plan, size_t plan_bytes, const ew_engine_opts *opts,
                                 ew_engine **out, ew_error *err) EW_MUST_USE;
 EW_API void ew_engine_destroy(ew_engine *e);
+
+/* "cpu", or "cuda:0 (NVIDIA H200, sm_90)". Borrowed. */
+EW_API const char *ew_engine_device(const ew_engine *e);
+/* Memory of that device, until ew_engine_destroy. */
+EW_API const ew_memory *ew_engine_memory(const ew_engine *e);
 
 /* JSON description: sections, profiles, tactics with times and runners-up, memory. Freed by
  * ew_text_free (graph.h). */
@@ -105,6 +111,10 @@ EW_API ew_status ew_context_set_profile(ew_context *c, uint32_t profile);
 EW_API ew_status ew_context_set_shape(ew_context *c, const char *name, const int64_t *dims,
                                       uint32_t n_dims);
 EW_API ew_status ew_context_set_address(ew_context *c, const char *name, void *address);
+/* The same for an address in the engine's own memory (ew_engine_memory): nothing is copied in or
+ * out. Elsewhere than on a CPU what ew_context_set_address names is the host's: inputs are copied
+ * to the device before every run, outputs back after it. */
+EW_API ew_status ew_context_set_device_address(ew_context *c, const char *name, void *address);
 /* Shape of an output for the shapes set now (or after the run when it depends on data). */
 EW_API ew_status ew_context_get_shape(ew_context *c, const char *name, int64_t dims[8],
                                       uint32_t *n_dims);

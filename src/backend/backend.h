@@ -11,6 +11,7 @@
 #define EW_BACKEND_H
 
 #include "base/arena.h"
+#include "backend/device.h"
 #include "base/pool.h"
 #include "plan/plan.h"
 
@@ -47,6 +48,7 @@ struct ew_step_list {
     size_t n, cap;
     size_t n_ran; /* steps that have run already, where a list runs while it is emitted */
     size_t shared_bytes, thread_bytes; /* largest need of any step */
+    size_t counter_bytes;              /* the same of zeroed words (a device's) */
     struct {
         void *data;
         size_t bytes;
@@ -62,6 +64,12 @@ struct ew_emit {
     const struct ew_packed *const *packed; /* [n_in], NULL: not packed */
     struct ew_view *const *out;
     unsigned n_threads;
+    /* Of a device's list, which holds addresses of working memory: where it is and how much. A step
+     * that needs more only raises the list's shared_bytes and counter_bytes; the list must then not
+     * be run, but made again with so much. Counters are zero before every step and after it. */
+    struct ew_device *device;
+    void *scratch, *counters;
+    size_t scratch_bytes, counters_bytes;
 };
 
 struct ew_backend {
@@ -70,10 +78,11 @@ struct ew_backend {
     /* bytes from src to dst, as a step */
     ew_status (*emit_copy)(struct ew_step_list *list, uint32_t slot, void *dst, const void *src,
                            size_t bytes, ew_error *err);
-    /* Runs steps [begin, end); the status is x->status. */
+    /* Runs steps [begin, end); the status is x->status. NULL: lists run on streams of a device. */
     void (*run)(const struct ew_step_list *list, size_t begin, size_t end, struct ew_exec *x);
 };
 const struct ew_backend *ew_backend_cpu(void);
+const struct ew_backend *ew_backend_cuda(void);
 
 /* Shared by the emitters of a backend: appends a zeroed step with `arg_bytes` of arguments. NULL:
  * no memory. */

@@ -18,7 +18,10 @@ static ew_status alloc_tables(struct ew_context *c, ew_error *err)
         ew_mem_calloc(EW_MEM_CONTEXT, (size_t)p->n_nodes + p->n_outputs + 1u, sizeof(*c->slots));
     c->key = ew_mem_calloc(EW_MEM_CONTEXT, c->key_bytes, 1);
     c->block_bytes = e->block_bytes;
-    c->block = ew_os_pages_alloc(c->block_bytes ? c->block_bytes : 1, true);
+    if (e->device)
+        EW_TRY(ew_context_device_open(c, err));
+    else
+        c->block = ew_os_pages_alloc(c->block_bytes ? c->block_bytes : 1, true);
     if (!c->in || !c->out || !c->held || !c->in_type || !c->slots || !c->key || !c->block)
         return ew_fail(err, EW_STATUS_NO_MEMORY, "context: activations of %zu bytes",
                        c->block_bytes);
@@ -38,7 +41,7 @@ ew_status ew_context_create(ew_engine *e, const ew_context_opts *opts, ew_contex
     c->flags = opts ? opts->flags : 0;
     st = alloc_tables(c, err);
     if (!st)
-        st = ew_pool_create(e->n_threads, &c->pool, err);
+        st = ew_pool_create(e->device ? 1 : e->n_threads, &c->pool, err);
     if (!st && (c->flags & EW_CONTEXT_PIN))
         st = ew_pool_pin(c->pool, err);
     if (!st)
@@ -51,19 +54,35 @@ ew_status ew_context_create(ew_engine *e, const ew_context_opts *opts, ew_contex
     return EW_STATUS_OK;
 }
 
+void ew_context_forget(struct ew_context *c, const struct ew_launch *keep)
+{
+    size_t n = 0;
+
+    if ((c->flags & EW_CONTEXT_NO_GRAPH) && c->last != keep)
+        ew_launch_destroy(c, c->last);
+    for (size_t i = 0; i < c->n_cached; i++)
+        if (c->cache[i] == keep)
+            c->cache[n++] = c->cache[i];
+        else
+            ew_launch_destroy(c, c->cache[i]);
+    c->n_cached = n;
+    if (c->last != keep)
+        c->last = NULL;
+    c->clean = false;
+}
+
 void ew_context_destroy(ew_context *c)
 {
     if (!c)
         return;
     ew_pool_destroy(c->pool);
-    if (c->flags & EW_CONTEXT_NO_GRAPH)
-        ew_launch_destroy(c->last);
-    for (size_t i = 0; i < c->n_cached; i++)
-        ew_launch_destroy(c->cache[i]);
+    ew_context_forget(c, NULL);
+    if (c->dev)
+        ew_context_device_close(c);
     for (uint32_t o = 0; c->held && o < c->engine->plan.n_outputs; o++)
         ew_mem_free_aligned(c->held[o].data);
     ew_heap_destroy(c->heap);
-    if (c->block)
+    if (c->block) /* of the host */
         ew_os_pages_free(c->block, c->block_bytes ? c->block_bytes : 1);
     ew_mem_free_aligned(c->shared);
     ew_mem_free_aligned(c->thread);
@@ -152,7 +171,7 @@ ew_status ew_context_set_shape(ew_context *c, const char *name, const int64_t *d
     return EW_STATUS_OK;
 }
 
-ew_status ew_context_set_address(ew_context *c, const char *name, void *address)
+static ew_status set_address(ew_context *c, const char *name, void *address, bool on_device)
 {
     const struct ew_plan *p = &c->engine->plan;
     struct ew_binding *b;
@@ -171,9 +190,20 @@ ew_status ew_context_set_address(ew_context *c, const char *name, void *address)
                     "output '%s': its size depends on data; read it with ew_context_get_output",
                     name);
     }
-    c->clean = c->clean && b->address == address;
+    c->clean = c->clean && b->address == address && b->on_device == on_device;
     b->address = address;
+    b->on_device = on_device;
     return EW_STATUS_OK;
+}
+
+ew_status ew_context_set_address(ew_context *c, const char *name, void *address)
+{
+    return set_address(c, name, address, false);
+}
+
+ew_status ew_context_set_device_address(ew_context *c, const char *name, void *address)
+{
+    return set_address(c, name, address, true);
 }
 
 /* Everything set, inside the profile, aliases kept. Fills in_type. */
@@ -218,17 +248,22 @@ static void make_key(struct ew_context *c)
     const struct ew_plan *p = &c->engine->plan;
     uint64_t word = c->profile;
     uint8_t *at = c->key;
+    void *address;
 
     memcpy(at, &word, 8);
     at += 8;
     for (uint32_t i = 0; i < p->n_inputs; i++) {
         memcpy(at, c->in[i].dim, sizeof(c->in[i].dim));
         at += sizeof(c->in[i].dim);
-        memcpy(at, &c->in[i].address, sizeof(void *));
+        address = ew_context_in_address(c, i);
+        memcpy(at, &address, sizeof(void *));
         at += 8;
     }
     for (uint32_t o = 0; o < p->n_outputs; o++) {
-        memcpy(at, c->out[o].address ? &c->out[o].address : &c->held[o].data, sizeof(void *));
+        address = c->out[o].address && (!c->dev || c->out[o].on_device) ? c->out[o].address
+                  : c->dev ? ew_context_device_held_now(c, o)
+                           : c->held[o].data;
+        memcpy(at, &address, sizeof(void *));
         at += 8;
     }
 }
@@ -261,7 +296,7 @@ static ew_status remember(struct ew_context *c, struct ew_launch *l, struct ew_h
                 at = i;
         if (c->last == c->cache[at])
             c->last = NULL;
-        ew_launch_destroy(c->cache[at]);
+        ew_launch_destroy(c, c->cache[at]);
     } else {
         c->n_cached++;
     }
@@ -276,10 +311,16 @@ static ew_status get_launch(struct ew_context *c, struct ew_launch **out)
     ew_status st;
 
     if (c->flags & EW_CONTEXT_NO_GRAPH) {
-        ew_launch_destroy(c->last);
+        ew_launch_destroy(c, c->last);
         c->last = NULL;
         EW_TRY(check_bindings(c, true));
+        if (c->dev)
+            EW_TRY(ew_context_device_place(c));
         return ew_launch_create(c, out);
+    }
+    if (c->dev) {
+        EW_TRY(check_bindings(c, true));
+        EW_TRY(ew_context_device_place(c));
     }
     make_key(c);
     h = ew_hash128(c->key, c->key_bytes, 0);
@@ -292,7 +333,7 @@ static ew_status get_launch(struct ew_context *c, struct ew_launch **out)
         h = ew_hash128(c->key, c->key_bytes, 0);
         st = remember(c, l, h);
         if (st) {
-            ew_launch_destroy(l);
+            ew_launch_destroy(c, l);
             return st;
         }
     } else {
@@ -332,7 +373,8 @@ ew_status ew_context_scratch(struct ew_context *c, size_t shared, size_t per_thr
     return EW_STATUS_OK;
 }
 
-static void note_step(struct ew_context *c, const struct ew_step *s, uint64_t begin, uint64_t end)
+void ew_context_note_step(struct ew_context *c, const struct ew_step *s, uint64_t begin,
+                          uint64_t end)
 {
     const struct ew_plan *p = &c->engine->plan;
     struct ew_slot_stat *st = &c->slots[s->slot];
@@ -351,6 +393,20 @@ static void note_step(struct ew_context *c, const struct ew_step *s, uint64_t be
                      s->tactic, begin, end);
 }
 
+ew_status ew_context_step_times(struct ew_context *c, size_t n)
+{
+    uint64_t *more;
+
+    if (c->step_ns_cap >= n)
+        return EW_STATUS_OK;
+    more = ew_mem_resize(EW_MEM_CONTEXT, c->step_ns, n, sizeof(*more));
+    if (!more)
+        return ew_fail(&c->err, EW_STATUS_NO_MEMORY, "step times");
+    c->step_ns = more;
+    c->step_ns_cap = n;
+    return EW_STATUS_OK;
+}
+
 ew_status ew_context_exec(struct ew_context *c, const struct ew_step_list *list, size_t begin,
                           size_t end)
 {
@@ -358,15 +414,7 @@ ew_status ew_context_exec(struct ew_context *c, const struct ew_step_list *list,
     struct ew_exec x = { c->pool, c->shared, c->thread, c->thread_stride, 0, &c->err, NULL };
 
     if (timed) {
-        if (c->step_ns_cap < end - begin + 1) {
-            uint64_t *more =
-                ew_mem_resize(EW_MEM_CONTEXT, c->step_ns, end - begin + 1, sizeof(*more));
-
-            if (!more)
-                return ew_fail(&c->err, EW_STATUS_NO_MEMORY, "step times");
-            c->step_ns = more;
-            c->step_ns_cap = end - begin + 1;
-        }
+        EW_TRY(ew_context_step_times(c, end - begin + 1));
         x.step_ns = c->step_ns;
     }
     c->engine->backend->run(list, begin, end, &x);
@@ -376,7 +424,7 @@ ew_status ew_context_exec(struct ew_context *c, const struct ew_step_list *list,
         return (ew_status)x.status;
     }
     for (size_t s = begin; timed && s < end; s++)
-        note_step(c, &list->steps[s], c->step_ns[s - begin], c->step_ns[s - begin + 1]);
+        ew_context_note_step(c, &list->steps[s], c->step_ns[s - begin], c->step_ns[s - begin + 1]);
     return EW_STATUS_OK;
 }
 
@@ -398,6 +446,8 @@ ew_status ew_context_run(ew_context *c)
         st = check_bindings(c, true);
         if (!st)
             st = ew_context_run_dynamic(c, l);
+    } else if (c->dev) {
+        st = ew_context_device_run(c, l);
     } else {
         st = ew_context_exec(c, &l->list, 0, l->list.n);
     }
@@ -469,7 +519,10 @@ ew_status ew_context_get_output(ew_context *c, const char *name, const void **da
     if (!c->clean || !c->last)
         return ew_fail(&c->err, EW_STATUS_INVALID_ARG, "output '%s': run first", name);
     EW_TRY(output_type(c, i - p->n_inputs, &t));
-    *data = ew_context_out_address(c, i - p->n_inputs, 0);
+    if (c->dev)
+        EW_TRY(ew_context_device_read(c, i - p->n_inputs, data));
+    else
+        *data = ew_context_out_address(c, i - p->n_inputs, 0);
     *dtype = t.dtype;
     give_dims(&t, dims, n_dims);
     return EW_STATUS_OK;

@@ -2,10 +2,13 @@
  */
 #include "engine/engine_impl.h"
 
+#include "backend/cuda/cuda.h"
+#include "base/memory.h"
 #include "cpu/cpu.h"
 #include "plan/reader.h"
 
-static void opts_read(struct ew_engine *e, const ew_engine_opts *opts)
+/* False: no memory. */
+static bool opts_read(struct ew_engine *e, const ew_engine_opts *opts)
 {
     ew_engine_opts o = EW_ENGINE_OPTS_INIT;
 
@@ -16,6 +19,9 @@ static void opts_read(struct ew_engine *e, const ew_engine_opts *opts)
         e->logger = *o.logger;
         e->has_logger = true;
     }
+    if (o.device)
+        e->device_name = ew_mem_strdup(EW_MEM_ENGINE, o.device);
+    return !o.device || e->device_name;
 }
 
 static struct ew_tensor_info *info_at(const struct ew_engine *e, uint32_t profile, uint32_t i)
@@ -116,6 +122,31 @@ static ew_status check_embedding(const struct ew_plan *p, ew_error *err)
     return EW_STATUS_OK;
 }
 
+/* The device that the options name, or the first of the kind that the engine was built for. */
+static ew_status open_device(struct ew_engine *e, ew_error *err)
+{
+    const char *name = e->device_name;
+    int index = 0;
+    const bool is_cuda = name && ew_cuda_device_parse(name, &index);
+
+    if (name && !is_cuda && strcmp(name, "cpu") != 0)
+        return ew_fail(err, EW_STATUS_INVALID_ARG, "device '%s' is none of cpu, cuda, cuda:N",
+                       name);
+    if (!e->plan.device.name)
+        return is_cuda
+                   ? ew_fail(err, EW_STATUS_MISMATCH,
+                             "engine was built for the CPU, not for %s: build it with that", name)
+                   : EW_STATUS_OK;
+    if (name && !is_cuda)
+        return ew_fail(err, EW_STATUS_MISMATCH, "engine was built for %s (sm_%u), not for the CPU",
+                       e->plan.device.name, e->plan.device.sm);
+    if (e->is_dynamic)
+        return ew_fail(err, EW_STATUS_UNSUPPORTED,
+                       "shapes depend on data: the CUDA backend runs fixed lists alone");
+    e->backend = ew_backend_cuda();
+    return ew_cuda_open(&e->plan, index, e->has_logger ? &e->logger : NULL, &e->device, err);
+}
+
 static ew_status engine_start(struct ew_engine *e, ew_error *err)
 {
     struct ew_cpu_info cpu;
@@ -129,6 +160,8 @@ static ew_status engine_start(struct ew_engine *e, ew_error *err)
         st = check_embedding(&e->plan, err);
     if (!st)
         st = info_fill(e, err);
+    if (!st)
+        st = open_device(e, err);
     return st;
 }
 
@@ -138,9 +171,12 @@ static struct ew_engine *engine_new(const ew_engine_opts *opts)
 
     if (!e)
         return NULL;
-    opts_read(e, opts);
     ew_plan_init(&e->plan);
     ew_map_init(&e->names, EW_MEM_ENGINE);
+    if (!opts_read(e, opts)) {
+        ew_engine_destroy(e);
+        return NULL;
+    }
     e->backend = ew_backend_cpu();
     return e;
 }
@@ -200,11 +236,24 @@ void ew_engine_destroy(ew_engine *e)
 {
     if (!e)
         return;
+    if (e->device)
+        e->device->ops->close(e->device);
+    ew_mem_free(e->device_name);
     ew_mem_free(e->info);
     ew_map_deinit(&e->names);
     ew_plan_deinit(&e->plan);
     ew_file_map_close(&e->map);
     ew_mem_free(e);
+}
+
+const char *ew_engine_device(const ew_engine *e)
+{
+    return e->device ? e->device->text : "cpu";
+}
+
+const ew_memory *ew_engine_memory(const ew_engine *e)
+{
+    return e->device ? &e->device->memory : ew_memory_of_host();
 }
 
 const char *ew_engine_llm_config(const ew_engine *e)

@@ -29,6 +29,8 @@ struct ew_engine {
     ew_logger logger;
     bool has_logger;
     const struct ew_backend *backend;
+    struct ew_device *device;          /* NULL: the CPU */
+    char *device_name;                 /* of the options */
     struct ew_map names;               /* tensor name -> i of ew_engine_get_tensor */
     struct ew_tensor_info *info;       /* [n_profiles][n_inputs + n_outputs] */
     size_t shared_bytes, thread_bytes; /* scratch that the profiles' max shapes need */
@@ -41,6 +43,7 @@ struct ew_binding {
     bool has_shape;  /* inputs: every dim is set */
     bool by_profile; /* by the profile, which allows one shape, not by the caller */
     void *address;
+    bool on_device; /* address is of the engine's memory; elsewhere it is the host's */
 };
 
 struct ew_launch {
@@ -52,6 +55,7 @@ struct ew_launch {
     struct ew_shapes shapes;
     struct ew_view *view; /* [n_tensors] */
     struct ew_step_list list;
+    struct ew_recording *recording; /* a device's; NULL until the first replay */
 };
 
 struct ew_held { /* an output that the context holds */
@@ -91,13 +95,14 @@ struct ew_context {
     size_t step_ns_cap;
     struct ew_slot_stat *slots; /* [n_nodes + n_outputs] */
     struct ew_heap_chunk *heap; /* dynamic mode */
+    struct ew_on_device *dev;   /* NULL: the CPU */
     ew_context_stats stats;
     ew_error err;
 };
 
 /* resolve.c: builds a launch for what is bound now (shapes checked, addresses there). */
 ew_status ew_launch_create(struct ew_context *c, struct ew_launch **out);
-void ew_launch_destroy(struct ew_launch *l);
+void ew_launch_destroy(struct ew_context *c, struct ew_launch *l);
 /* Emits the steps of node i from l->view. */
 ew_status ew_launch_emit_node(struct ew_context *c, struct ew_launch *l, uint32_t node);
 /* The closing copies: outputs that no node writes in place. */
@@ -110,6 +115,36 @@ ew_status ew_context_scratch(struct ew_context *c, size_t shared, size_t per_thr
 /* Runs steps [begin, end) with timing when asked for. */
 ew_status ew_context_exec(struct ew_context *c, const struct ew_step_list *list, size_t begin,
                           size_t end);
+
+/* context.c: forgets every captured launch but `keep`. */
+void ew_context_forget(struct ew_context *c, const struct ew_launch *keep);
+
+void ew_context_note_step(struct ew_context *c, const struct ew_step *s, uint64_t begin,
+                          uint64_t end);
+/* Room for n times in c->step_ns. */
+ew_status ew_context_step_times(struct ew_context *c, size_t n);
+
+/* device.c: what a context has on a device. A host address that was set is copied to and from a
+ * place of the context's own there: all small inputs lie in one block that one copy moves. */
+struct ew_stream *ew_context_stream(const struct ew_context *c);
+ew_status ew_context_device_open(struct ew_context *c, ew_error *err);
+void ew_context_device_close(struct ew_context *c);
+/* Gives every input with a host address its place; before the key is made. */
+ew_status ew_context_device_place(struct ew_context *c);
+/* Where kernels find input i. */
+void *ew_context_in_address(const struct ew_context *c, uint32_t i);
+/* Memory of output o that the context holds, grown to `bytes`. */
+void *ew_context_device_held(struct ew_context *c, uint32_t o, size_t bytes);
+void *ew_context_device_held_now(const struct ew_context *c, uint32_t o); /* NULL: none yet */
+/* Scratch and counters as large as the list needs. *grown: addresses changed, the list is to be
+ * emitted again. */
+ew_status ew_context_device_scratch(struct ew_context *c, const struct ew_step_list *list,
+                                    bool *grown);
+void ew_context_device_emit(const struct ew_context *c, struct ew_emit *e);
+/* Copies in, runs, copies out, waits. */
+ew_status ew_context_device_run(struct ew_context *c, struct ew_launch *l);
+/* Output o of the last run in the host's memory. */
+ew_status ew_context_device_read(struct ew_context *c, uint32_t o, const void **data);
 
 /* dynamic.c */
 ew_status ew_context_run_dynamic(struct ew_context *c, struct ew_launch *l);

@@ -4,10 +4,12 @@
 
 #include "base/size.h"
 
-void ew_launch_destroy(struct ew_launch *l)
+void ew_launch_destroy(struct ew_context *c, struct ew_launch *l)
 {
     if (!l)
         return;
+    if (l->recording)
+        c->engine->device->ops->drop(ew_context_stream(c), l->recording);
     ew_arena_deinit(&l->arena);
     ew_mem_free(l->key);
     ew_mem_free(l);
@@ -21,9 +23,11 @@ void *ew_context_out_address(struct ew_context *c, uint32_t o, size_t bytes)
     if (p->outputs[o].alias != EW_PLAN_NONE)
         for (uint32_t i = 0; i < p->n_inputs; i++)
             if (p->inputs[i] == p->outputs[o].alias)
-                return c->in[i].address;
-    if (c->out[o].address)
+                return ew_context_in_address(c, i);
+    if (c->out[o].address && (!c->dev || c->out[o].on_device))
         return c->out[o].address;
+    if (c->dev)
+        return ew_context_device_held(c, o, bytes);
     if (h->cap < bytes || !h->data) {
         void *more = ew_mem_alloc_aligned(EW_MEM_CONTEXT, bytes ? bytes : 1, EW_PLAN_ALIGN);
 
@@ -37,11 +41,13 @@ void *ew_context_out_address(struct ew_context *c, uint32_t o, size_t bytes)
     return h->data;
 }
 
-static uint8_t *const_address(const struct ew_plan_tensor *t)
+static uint8_t *const_address(const struct ew_context *c, const struct ew_plan_tensor *t)
 {
+    const struct ew_device *d = c->engine->device;
+    const uint8_t *const at = d ? (const uint8_t *)d->weights + t->off : t->data;
     uint8_t *p;
 
-    memcpy(&p, &t->data, sizeof(p)); /* views carry no const; steps write outputs only */
+    memcpy(&p, &at, sizeof(p)); /* views carry no const; steps write outputs only */
     return p;
 }
 
@@ -59,11 +65,12 @@ static bool place(struct ew_context *c, struct ew_launch *l, uint32_t t, bool *n
     if (v->type.dtype == EW_DTYPE_NONE || v->data)
         return true;
     if (p->tensors[t].kind == EW_PLAN_CONST) {
-        v->data = const_address(&p->tensors[t]);
+        v->data = const_address(c, &p->tensors[t]);
         return true;
     }
     if (l->shapes.known[t]) {
-        memcpy(&v->data, &l->shapes.known[t], sizeof(void *));
+        if (!c->dev) /* a device cannot read it: an emitter that needs it refuses its node */
+            memcpy(&v->data, &l->shapes.known[t], sizeof(void *));
         return true;
     }
     if (root != t) {
@@ -88,7 +95,8 @@ static bool place_all(struct ew_context *c, struct ew_launch *l, bool *no_memory
     const struct ew_plan *p = &c->engine->plan;
 
     for (uint32_t i = 0; i < p->n_inputs; i++)
-        l->view[p->inputs[i]] = (struct ew_view){ l->shapes.type[p->inputs[i]], c->in[i].address };
+        l->view[p->inputs[i]] =
+            (struct ew_view){ l->shapes.type[p->inputs[i]], ew_context_in_address(c, i) };
     for (uint32_t t = 0; t < p->n_tensors; t++)
         if (p->tensors[t].kind == EW_PLAN_CONST)
             place(c, l, t, no_memory);
@@ -107,7 +115,13 @@ ew_status ew_launch_emit_node(struct ew_context *c, struct ew_launch *l, uint32_
     const struct ew_packed **packed =
         ew_arena_new(&l->arena, const struct ew_packed *, n->n_in + 1u);
     struct ew_view **out = ew_arena_new(&l->arena, struct ew_view *, n->n_out + 1u);
-    struct ew_emit e = { p, n, node, in, packed, out, ew_pool_threads(c->pool) };
+    struct ew_emit e = { .plan = p,
+                         .node = n,
+                         .slot = node,
+                         .in = in,
+                         .packed = packed,
+                         .out = out,
+                         .n_threads = ew_pool_threads(c->pool) };
 
     if (!in || !packed || !out)
         return ew_fail(&c->err, EW_STATUS_NO_MEMORY, "node '%s': launch list", n->name);
@@ -119,6 +133,8 @@ ew_status ew_launch_emit_node(struct ew_context *c, struct ew_launch *l, uint32_
     for (uint32_t k = 0; k < n->n_out; k++)
         if (n->out[k] != EW_PLAN_NONE)
             out[k] = &l->view[n->out[k]];
+    if (c->dev)
+        ew_context_device_emit(c, &e);
     return c->engine->backend->emit(&l->list, &e, &c->err);
 }
 
@@ -141,9 +157,33 @@ ew_status ew_launch_emit_outputs(struct ew_context *c, struct ew_launch *l)
         if (!to)
             return ew_fail(&c->err, EW_STATUS_NO_MEMORY, "output '%s': %zu bytes",
                            p->outputs[o].name, bytes);
-        EW_TRY(c->engine->backend->emit_copy(&l->list, p->n_nodes + o, to,
-                                             l->shapes.known[t] ? l->shapes.known[t] : v->data,
-                                             bytes, &c->err));
+        EW_TRY(c->engine->backend->emit_copy(
+            &l->list, p->n_nodes + o, to,
+            l->shapes.known[t] && !c->dev ? l->shapes.known[t] : v->data, bytes, &c->err));
+    }
+    return EW_STATUS_OK;
+}
+
+static ew_status emit_all(struct ew_context *c, struct ew_launch *l)
+{
+    const struct ew_plan *p = &c->engine->plan;
+
+    memset(&l->list, 0, sizeof(l->list));
+    l->list.arena = &l->arena;
+    for (uint32_t i = 0; i < p->n_nodes; i++)
+        if (!ew_plan_node_is_free(p, i, &l->shapes))
+            EW_TRY(ew_launch_emit_node(c, l, i));
+    return ew_launch_emit_outputs(c, l);
+}
+
+/* Steps of a device hold addresses of its scratch: when that grows, they are made once more. */
+static ew_status emit_for_device(struct ew_context *c, struct ew_launch *l)
+{
+    bool grown = true;
+
+    while (grown) {
+        EW_TRY(emit_all(c, l));
+        EW_TRY(ew_context_device_scratch(c, &l->list, &grown));
     }
     return EW_STATUS_OK;
 }
@@ -153,7 +193,6 @@ static ew_status fill(struct ew_context *c, struct ew_launch *l)
     const struct ew_plan *p = &c->engine->plan;
     bool no_memory = false;
 
-    l->list.arena = &l->arena;
     l->view = ew_arena_new(&l->arena, struct ew_view, p->n_tensors + 1u);
     if (!l->view)
         return ew_fail(&c->err, EW_STATUS_NO_MEMORY, "launch");
@@ -161,13 +200,15 @@ static ew_status fill(struct ew_context *c, struct ew_launch *l)
     if (l->shapes.needs_data || !place_all(c, l, &no_memory)) {
         if (no_memory)
             return ew_fail(&c->err, EW_STATUS_NO_MEMORY, "outputs held by the context");
+        if (c->dev)
+            return ew_fail(&c->err, EW_STATUS_UNSUPPORTED,
+                           "shapes depend on data here: the CUDA backend runs fixed lists alone");
         l->is_dynamic = true;
         return EW_STATUS_OK;
     }
-    for (uint32_t i = 0; i < p->n_nodes; i++)
-        if (!ew_plan_node_is_free(p, i, &l->shapes))
-            EW_TRY(ew_launch_emit_node(c, l, i));
-    EW_TRY(ew_launch_emit_outputs(c, l));
+    if (c->dev)
+        return emit_for_device(c, l);
+    EW_TRY(emit_all(c, l));
     return ew_context_scratch(c, l->list.shared_bytes, l->list.thread_bytes);
 }
 
@@ -181,7 +222,7 @@ ew_status ew_launch_create(struct ew_context *c, struct ew_launch **out)
     ew_arena_init(&l->arena, EW_MEM_CONTEXT, 0);
     st = fill(c, l);
     if (st) {
-        ew_launch_destroy(l);
+        ew_launch_destroy(c, l);
         return st;
     }
     *out = l;

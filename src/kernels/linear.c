@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/size.h"
+#include "kernels/cuda/linear.h"
 #include "kernels/linear_pack.h"
 #include "op/attrs.h"
 
@@ -35,7 +36,7 @@ const struct ew_linear_kernel *ew_linear_kernel_find(const char *name)
     for (size_t i = 0; i < EW_COUNT(all); i++)
         if (strcmp(all[i]->name, name) == 0)
             return all[i];
-    return NULL;
+    return ew_cuda_linear_layout_find(name); /* a GPU's: packed and unpacked here, run there */
 }
 
 const unsigned char *ew_weight_parts_row(const struct ew_weight_part *parts, size_t n_parts,

@@ -8,7 +8,7 @@
 #include "plan/plan.h"
 
 #define EW_PLAN_MAGIC  "EDGEWISE"
-#define EW_PLAN_FORMAT 1u
+#define EW_PLAN_FORMAT 2u
 /* Packed layouts may change between any two versions, so the version must be the same. */
 #define EW_VERSION_NUMBER      (EW_VERSION_MAJOR * 10000u + EW_VERSION_MINOR * 100u + EW_VERSION_PATCH)
 #define EW_PLAN_PAGE           4096u
@@ -20,7 +20,8 @@
 /* Sections, in file order; all are there. */
 #define EW_PLAN_SECTION_MAP(X)                                                                     \
     X(META, "META")                                                                                \
-    X(GRAPH, "GRAPH") X(MEMORY, "MEMORY") X(TACTICS, "TACTICS") X(WEIGHTS, "WEIGHTS")
+    X(GRAPH, "GRAPH")                                                                              \
+    X(MEMORY, "MEMORY") X(TACTICS, "TACTICS") X(KERNELS, "KERNELS") X(WEIGHTS, "WEIGHTS")
 enum ew_plan_section {
 #define EW_PLAN_SECTION_ENUM(id, text) EW_PLAN_##id,
     EW_PLAN_SECTION_MAP(EW_PLAN_SECTION_ENUM)
@@ -60,5 +61,6 @@ char *ew_plan_json_text(const json_t *json, size_t flags, enum ew_mem_tag tag);
 void ew_plan_write_graph(const struct ew_plan *p, struct ew_buf *b);
 void ew_plan_write_memory(const struct ew_plan *p, struct ew_buf *b);
 void ew_plan_write_tactics(const struct ew_plan *p, struct ew_buf *b);
+void ew_plan_write_kernels(const struct ew_plan *p, struct ew_buf *b);
 
 #endif

@@ -77,6 +77,26 @@ struct ew_plan_candidate {
     uint64_t *ns; /* [n_profiles], 0: not timed */
 };
 
+/* On a device several kernels share a layout: this one multiplies up to max_m rows. */
+struct ew_plan_switch {
+    const char *kernel;
+    uint64_t max_m; /* UINT64_MAX: any more */
+};
+
+/* What an engine was built for, where that is not the CPU. */
+struct ew_plan_device {
+    const char *name; /* "NVIDIA H200"; NULL: the CPU */
+    uint32_t sm, n_sm, shared_per_block;
+    uint64_t l2_bytes;
+    uint64_t scratch_bytes, counter_bytes; /* working memory of a context at the profiles' shapes */
+};
+
+struct ew_plan_image { /* a compiled kernel of a device */
+    const char *source, *defines;
+    const void *code;
+    uint64_t bytes;
+};
+
 /* One distinct Linear problem and how it is run. */
 struct ew_plan_tactic {
     ew_dtype dtype;
@@ -88,6 +108,8 @@ struct ew_plan_tactic {
     uint64_t *m; /* rows at the opt shape of each profile */
     struct ew_plan_candidate *candidates;
     uint32_t n_candidates, chosen;
+    struct ew_plan_switch *switches; /* ascending max_m; a device's alone */
+    uint32_t n_switches;
 };
 
 struct ew_plan {
@@ -113,6 +135,11 @@ struct ew_plan {
     uint32_t embedding; /* tensor, or EW_PLAN_NONE */
     const struct ew_attn_kernel *attention;
     const struct ew_rowops *rowops;
+
+    struct ew_plan_device device;
+    struct ew_plan_image *images;
+    uint32_t n_images;
+    const uint8_t *weights; /* the WEIGHTS section of a plan that was read */
 
     uint32_t *root; /* [n_tensors]: tensor whose memory this one uses (itself mostly) */
     uint32_t

@@ -301,6 +301,69 @@ static uint64_t *read_per_profile(struct reader *rd, struct ew_rd *r)
     return v;
 }
 
+static bool read_switches(struct reader *rd, struct ew_rd *r, struct ew_plan_tactic *t)
+{
+    t->n_switches = ew_rd_count(r, 12);
+    t->switches = ew_arena_new(&rd->p->arena, struct ew_plan_switch, t->n_switches + 1u);
+    for (uint32_t k = 0; t->switches && k < t->n_switches; k++) {
+        t->switches[k].kernel = ew_rd_str(r, &rd->p->arena);
+        t->switches[k].max_m = ew_rd_u64(r);
+        if (r->bad || (k && t->switches[k].max_m <= t->switches[k - 1].max_m))
+            return false;
+    }
+    return t->switches != NULL;
+}
+
+/* Code of a device is data here: that it is for this device, the backend sees before it loads it.
+ */
+static ew_status read_images(struct reader *rd, struct ew_rd *r, const uint8_t *base, ew_error *err)
+{
+    struct ew_plan *p = rd->p;
+
+    p->n_images = ew_rd_count(r, 16);
+    p->images = ew_arena_new(&p->arena, struct ew_plan_image, p->n_images + 1u);
+    for (uint32_t i = 0; p->images && i < p->n_images; i++) {
+        p->images[i].source = ew_rd_str(r, &p->arena);
+        p->images[i].defines = ew_rd_str(r, &p->arena);
+        p->images[i].bytes = ew_rd_u64(r);
+    }
+    if (r->bad || !p->images)
+        return bad(err, "table of kernels", 0);
+    for (uint32_t i = 0; i < p->n_images; i++) {
+        const uint64_t pad = -(uint64_t)(r->at - base) & (EW_PLAN_ALIGN - 1);
+        const uint64_t left = (uint64_t)(r->end - r->at);
+
+        if (pad > left || p->images[i].bytes > left - pad)
+            return bad(err, "kernel", i);
+        p->images[i].code = r->at + pad;
+        r->at += pad + p->images[i].bytes;
+    }
+    return EW_STATUS_OK;
+}
+
+static ew_status read_device(struct reader *rd, ew_error *err)
+{
+    const uint8_t *at = rd->bytes + rd->off[EW_PLAN_KERNELS];
+    struct ew_rd r = { at, at + rd->len[EW_PLAN_KERNELS], false };
+    struct ew_plan_device *d = &rd->p->device;
+
+    if (ew_rd_u8(&r)) {
+        d->name = ew_rd_str(&r, &rd->p->arena);
+        d->sm = ew_rd_u32(&r);
+        d->n_sm = ew_rd_u32(&r);
+        d->shared_per_block = ew_rd_u32(&r);
+        d->l2_bytes = ew_rd_u64(&r);
+        d->scratch_bytes = ew_rd_u64(&r);
+        d->counter_bytes = ew_rd_u64(&r);
+        if (r.bad || d->scratch_bytes > SIZE_MAX / 2 || d->counter_bytes > SIZE_MAX / 2)
+            return bad(err, "device", 0);
+        EW_TRY(read_images(rd, &r, at, err));
+    }
+    if (r.bad || r.at != r.end)
+        return ew_fail(err, EW_STATUS_MALFORMED, "%zu bytes are left over", (size_t)(r.end - r.at));
+    return EW_STATUS_OK;
+}
+
 static ew_status read_tactics(struct reader *rd, ew_error *err)
 {
     const uint8_t *at = rd->bytes + rd->off[EW_PLAN_TACTICS];
@@ -332,9 +395,22 @@ static ew_status read_tactics(struct reader *rd, ew_error *err)
             t->candidates[c].kernel = ew_rd_str(&r, &p->arena);
             t->candidates[c].ns = read_per_profile(rd, &r);
         }
+        if (!read_switches(rd, &r, t))
+            return bad(err, "tactic", i);
     }
     if (r.bad || !p->tactics || r.at != r.end)
         return ew_fail(err, EW_STATUS_MALFORMED, "table of %u tactics", p->n_tactics);
+    return EW_STATUS_OK;
+}
+
+/* Layouts of a device have no kernel that the CPU could run. */
+static ew_status check_layouts(const struct ew_plan *p, ew_error *err)
+{
+    for (uint32_t i = 0; i < p->n_tensors && !p->device.name; i++)
+        if (p->tensors[i].packed.kernel && !p->tensors[i].packed.kernel->run)
+            return ew_fail(err, EW_STATUS_MALFORMED,
+                           "weight '%s' is packed for a GPU (%s), the engine is for the CPU",
+                           p->tensors[i].name, p->tensors[i].packed.kernel->name);
     return EW_STATUS_OK;
 }
 
@@ -353,7 +429,9 @@ static ew_status read_all(struct reader *rd, ew_error *err)
     EW_TRY(within(ew_plan_check_packed(rd->p, err), EW_PLAN_GRAPH, err));
     EW_TRY(within(read_memory(rd, err), EW_PLAN_MEMORY, err));
     EW_TRY(within(ew_plan_check_profiles(rd->p, err), EW_PLAN_MEMORY, err));
-    return within(read_tactics(rd, err), EW_PLAN_TACTICS, err);
+    EW_TRY(within(read_tactics(rd, err), EW_PLAN_TACTICS, err));
+    EW_TRY(within(read_device(rd, err), EW_PLAN_KERNELS, err));
+    return within(check_layouts(rd->p, err), EW_PLAN_KERNELS, err);
 }
 
 ew_status ew_plan_read(const uint8_t *bytes, size_t len, uint32_t cpu_flags, struct ew_plan *p,
@@ -367,6 +445,7 @@ ew_status ew_plan_read(const uint8_t *bytes, size_t len, uint32_t cpu_flags, str
         if (!ew_plan_section_range(bytes, len, s, &rd.off[s], &rd.len[s]))
             return ew_fail(err, EW_STATUS_MALFORMED, "header makes no sense");
     p->weights_bytes = rd.len[EW_PLAN_WEIGHTS];
+    p->weights = bytes + rd.off[EW_PLAN_WEIGHTS];
     st = read_all(&rd, err);
     if (st)
         ew_plan_deinit(p);

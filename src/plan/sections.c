@@ -1,4 +1,5 @@
-/* plan/sections.c - bodies of GRAPH, MEMORY and TACTICS as bytes; the reading side is reader.c. */
+/* plan/sections.c - bodies of GRAPH, MEMORY, TACTICS and KERNELS as bytes; the reading side is
+ * reader.c. */
 #include "plan/codec.h"
 
 static void write_format(const struct ew_quant_format *f, struct ew_buf *b)
@@ -122,5 +123,37 @@ void ew_plan_write_tactics(const struct ew_plan *p, struct ew_buf *b)
             for (uint32_t k = 0; k < p->n_profiles; k++)
                 ew_wr_u64(b, t->candidates[c].ns[k]);
         }
+        ew_wr_u32(b, t->n_switches);
+        for (uint32_t k = 0; k < t->n_switches; k++) {
+            ew_wr_str(b, t->switches[k].kernel);
+            ew_wr_u64(b, t->switches[k].max_m);
+        }
+    }
+}
+
+/* Compiled code follows the table, each piece at a multiple of 64 bytes. */
+void ew_plan_write_kernels(const struct ew_plan *p, struct ew_buf *b)
+{
+    static const char zero[EW_PLAN_ALIGN];
+
+    ew_wr_u8(b, p->device.name != NULL);
+    if (!p->device.name)
+        return;
+    ew_wr_str(b, p->device.name);
+    ew_wr_u32(b, p->device.sm);
+    ew_wr_u32(b, p->device.n_sm);
+    ew_wr_u32(b, p->device.shared_per_block);
+    ew_wr_u64(b, p->device.l2_bytes);
+    ew_wr_u64(b, p->device.scratch_bytes);
+    ew_wr_u64(b, p->device.counter_bytes);
+    ew_wr_u32(b, p->n_images);
+    for (uint32_t i = 0; i < p->n_images; i++) {
+        ew_wr_str(b, p->images[i].source);
+        ew_wr_str(b, p->images[i].defines);
+        ew_wr_u64(b, p->images[i].bytes);
+    }
+    for (uint32_t i = 0; i < p->n_images; i++) {
+        ew_buf_append(b, zero, -b->len & (EW_PLAN_ALIGN - 1));
+        ew_buf_append(b, p->images[i].code, (size_t)p->images[i].bytes);
     }
 }

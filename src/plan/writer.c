@@ -158,6 +158,7 @@ ew_status ew_plan_writer_open(const struct ew_plan *p, const struct ew_plan_sink
     ew_plan_write_graph(p, &body[EW_PLAN_GRAPH]);
     ew_plan_write_memory(p, &body[EW_PLAN_MEMORY]);
     ew_plan_write_tactics(p, &body[EW_PLAN_TACTICS]);
+    ew_plan_write_kernels(p, &body[EW_PLAN_KERNELS]);
     for (unsigned s = 0; s < EW_PLAN_WEIGHTS; s++)
         if (body[s].failed)
             st = ew_fail(err, EW_STATUS_NO_MEMORY, "section %s", ew_plan_section_text(s));

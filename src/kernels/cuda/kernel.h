@@ -6,10 +6,10 @@
  *   launch      --backend: stream, or a captured graph--> device
  *
  * A source is a file kernels/cuda/<name>.cu, embedded as text. It may include the .cuh files beside
- * it and nothing else (NVRTC has no system headers). All a kernel is told comes by macros, which say
- * what cannot change while an engine lives (sizes of the model, dtypes, tiles), and by ONE struct,
- * passed by value, which says the rest (addresses, rows, strides). That struct is declared once, in
- * a .cuh that C includes too; its members have fixed-size types, 8-byte ones first. */
+ * it and nothing else (NVRTC has no system headers). All a kernel is told comes by macros, which
+ * say what cannot change while an engine lives (sizes of the model, dtypes, tiles), and by ONE
+ * struct, passed by value, which says the rest (addresses, rows, strides). That struct is declared
+ * once, in a .cuh that C includes too; its members have fixed-size types, 8-byte ones first. */
 #ifndef EW_KERNELS_CUDA_KERNEL_H
 #define EW_KERNELS_CUDA_KERNEL_H
 
@@ -27,23 +27,41 @@ struct ew_cuda_spec {
     char defines[EW_CUDA_DEFINES_CAP]; /* "-DEW_K=1024 -DEW_N=3072": in a fixed order */
 };
 
+/* A matrix that the copy engine of sm_90 and later reads in boxes (a driver's tensor map, 128
+ * bytes). Only the driver can write one, so a plan function says what it wants and the backend
+ * encodes it into args[arg_offset, +128) of the launch, again whenever the address changes.
+ * Elements are two bytes wide; out of bounds reads give zeros. */
+struct ew_cuda_tensor_map {
+    uint64_t address;            /* 16-byte aligned */
+    uint64_t cols, rows;         /* elements of a row; rows */
+    uint64_t row_bytes;          /* from row to row, a multiple of 16 */
+    uint32_t box_cols, box_rows; /* <= 256 each; box_cols * 2 == swizzle_bytes */
+    uint32_t swizzle_bytes;      /* 128, 64 or 32 */
+    uint32_t is_f16;             /* 0: bf16 */
+    uint32_t arg_offset;         /* a multiple of 64 */
+    uint32_t pad;
+};
+#define EW_CUDA_MAPS_CAP 2
+
 struct ew_cuda_launch {
     struct ew_cuda_spec spec;
     uint32_t grid[3], block[3]; /* none may be 0 */
     uint32_t cluster;           /* blocks of a cluster along x; 0: no clusters */
     uint32_t shared_bytes;      /* dynamic; above 48 KiB the backend raises the kernel's limit */
     bool cooperative;           /* needs every block resident (grid barriers) */
-    bool early_start;           /* programmatic dependent launch: it may begin before the launch before
-                                   it ends, and calls griddepcontrol.wait before its first dependent
-                                   load. Harmless where the chip (< sm_90) has none */
+    bool early_start; /* programmatic dependent launch: it may begin before the launch before
+                         it ends, and calls griddepcontrol.wait before its first dependent
+                         load. Harmless where the chip (< sm_90) has none */
+    uint32_t n_maps;  /* 0 for most kernels */
+    struct ew_cuda_tensor_map maps[EW_CUDA_MAPS_CAP];
     uint32_t arg_bytes;
-    _Alignas(16) uint8_t args[EW_CUDA_ARGS_CAP];
+    _Alignas(64) uint8_t args[EW_CUDA_ARGS_CAP];
 };
 
 /* What plan functions may ask about the chip. */
 struct ew_cuda_chip {
-    uint32_t sm;       /* 80, 87, 90, 100, 110, 121... */
-    uint32_t n_sm;     /* multiprocessors */
+    uint32_t sm;               /* 80, 87, 90, 100, 110, 121... */
+    uint32_t n_sm;             /* multiprocessors */
     uint32_t shared_per_block; /* opt-in limit, bytes */
     uint64_t l2_bytes;
 };

@@ -1,0 +1,98 @@
+/* backend/cuda/cuda.h - the CUDA backend as engine and builder use it.
+ *
+ *   engine:  ew_cuda_open(plan...) --> ew_device with the plan's kernels loaded and its weights in
+ *            device memory
+ *   builder: ew_cuda_dry(chip, see) --> ew_device that only shows what would be launched; then
+ *            ew_cuda_bare(index) to compile for and to time on
+ */
+#ifndef EW_BACKEND_CUDA_CUDA_H
+#define EW_BACKEND_CUDA_CUDA_H
+
+#include "backend/backend.h"
+#include "backend/cuda/modules.h"
+#include "backend/cuda/queue.h"
+
+struct ew_cuda { /* what a struct ew_device of this backend is */
+    struct ew_device base;
+    struct ew_cuda_chip chip;
+    struct ew_cuda_device *device; /* NULL: dry */
+    struct ew_nvrtc *compiler;     /* NULL: none is wanted, or none is there */
+    struct ew_cuda_modules *modules;
+    struct ew_cuda_queue memory_queue; /* of copies that belong to no context */
+    struct ew_mutex *memory_lock;
+    void (*see)(void *ctx, const struct ew_cuda_launch *l); /* dry: every launch emitted */
+    void *see_ctx;
+    ew_cu_ptr weights;
+    void *registered; /* weights that are the host's own pages */
+    void *ranges;     /* NVTX, where it is: names in a profiler's picture */
+    int (*range_push)(const char *name);
+    int (*range_pop)(void);
+};
+
+enum ew_cuda_step_kind { EW_CUDA_STEP_LAUNCH, EW_CUDA_STEP_COPY };
+struct ew_cuda_step { /* arguments of a struct ew_step */
+    enum ew_cuda_step_kind kind;
+    const char *name; /* of the node, for messages */
+    ew_cu_function function;
+    struct ew_cuda_launch launch;
+    ew_cu_ptr to, from; /* COPY */
+    size_t bytes;
+};
+
+/* A device that no plan has been loaded to. driver, nvrtc: paths or NULL. `compiles`: whether NVRTC
+ * must be there. */
+ew_status ew_cuda_bare(int index, bool compiles, struct ew_cuda **out, ew_error *err);
+/* Only shows launches. */
+ew_status ew_cuda_dry(const struct ew_cuda_chip *chip,
+                      void (*see)(void *ctx, const struct ew_cuda_launch *l), void *ctx,
+                      struct ew_cuda **out, ew_error *err);
+/* The device of an engine: MISMATCH when the plan was built for another chip. Weights are copied
+ * from p's mapped section in pieces. index < 0: the first GPU that fits. */
+ew_status ew_cuda_open(const struct ew_plan *p, int index, const ew_logger *logger,
+                       struct ew_device **out, ew_error *err);
+void ew_cuda_close(struct ew_cuda *c); /* NULL is fine */
+
+/* ---- for emitters ---- */
+typedef ew_status ew_cuda_emit_fn(struct ew_step_list *list, const struct ew_emit *e,
+                                  ew_error *err);
+ew_cuda_emit_fn ew_cuda_emit_linear, ew_cuda_emit_attention, ew_cuda_emit_moe,
+    ew_cuda_emit_rms_norm, ew_cuda_emit_pointwise, ew_cuda_emit_general;
+
+static inline struct ew_cuda *ew_cuda_of(const struct ew_emit *e)
+{
+    return (struct ew_cuda *)e->device;
+}
+/* Appends n launches as steps of e's node; those of zero blocks are left out. */
+ew_status ew_cuda_emit_launches(struct ew_step_list *list, const struct ew_emit *e,
+                                const struct ew_cuda_launch *l, size_t n, const char *tactic,
+                                uint64_t bytes, uint64_t flops, ew_error *err);
+
+/* Working memory of one node, piece by piece. */
+struct ew_cuda_work {
+    const struct ew_emit *e;
+    struct ew_step_list *list;
+    size_t at;
+};
+/* 256-byte aligned; raises the list's need. Where the need is more than there is, an address that
+ * must not be used (the list is made again). */
+void *ew_cuda_work_take(struct ew_cuda_work *w, size_t bytes);
+/* Zeroed words, shared by all nodes. */
+void *ew_cuda_counters(struct ew_step_list *list, const struct ew_emit *e, size_t bytes);
+/* Input k in f32: its own data, or a copy that a launch appended here makes. *out NULL: absent. */
+ew_status ew_cuda_f32_in(struct ew_cuda_work *w, uint32_t k, const float **out, ew_error *err);
+/* Output k in f32: before and after emitting what writes it. */
+ew_status ew_cuda_f32_out(struct ew_cuda_work *w, uint32_t k, float **out, ew_error *err);
+ew_status ew_cuda_f32_out_end(struct ew_cuda_work *w, uint32_t k, const float *from, ew_error *err);
+
+/* The tactic of a packed weight's problem, or NULL. */
+const struct ew_plan_tactic *ew_cuda_tactic_of(const struct ew_plan *p,
+                                               const struct ew_plan_tensor *t);
+struct ew_cuda_linear_kernel;
+/* The kernel that multiplies m rows by this weight: the tactic's switch that covers m, else the one
+ * with the smallest row limit that runs. NULL: none runs it on this chip. */
+const struct ew_cuda_linear_kernel *ew_cuda_linear_choose(const struct ew_plan *p,
+                                                          const struct ew_cuda_chip *chip,
+                                                          ew_dtype dtype, const struct ew_packed *w,
+                                                          uint64_t m);
+
+#endif

@@ -1,0 +1,131 @@
+/* backend/cuda/emit_linear.c - Linear: which kernel multiplies how many rows, and its launches. */
+#include <string.h>
+
+#include "backend/cuda/cuda.h"
+#include "kernels/cuda/linear.h"
+
+static uint64_t address(const void *p)
+{
+    return (uint64_t)(uintptr_t)p;
+}
+
+const struct ew_plan_tactic *ew_cuda_tactic_of(const struct ew_plan *p,
+                                               const struct ew_plan_tensor *t)
+{
+    for (uint32_t i = 0; i < p->n_tactics; i++) {
+        const struct ew_plan_tactic *k = &p->tactics[i];
+
+        if (k->dtype == t->dtype && k->n == t->packed.n && k->k == t->packed.k &&
+            k->glu == t->packed.glu && k->x_quant == t->packed.x_quant &&
+            ew_quant_format_equal(&k->format, &t->packed.format))
+            return k;
+    }
+    return NULL;
+}
+
+static bool runs(const struct ew_cuda_linear_kernel *k, const struct ew_cuda_chip *chip,
+                 ew_dtype dtype, const struct ew_packed *w, uint64_t m)
+{
+    return k->layout == w->kernel &&
+           ew_cuda_linear_kernel_runs(k, chip, dtype, &w->format, (size_t)m, (size_t)w->n,
+                                      (size_t)w->k, w->glu, w->x_quant);
+}
+
+/* Without a measurement: the kernel made for the fewest rows that still takes m; of two, the one
+ * that rounds x, which is the faster way. */
+static bool better(const struct ew_cuda_linear_kernel *a, const struct ew_cuda_linear_kernel *b)
+{
+    if (!b || a->max_rows != b->max_rows)
+        return !b || a->max_rows < b->max_rows;
+    return a->x_error > b->x_error;
+}
+
+const struct ew_cuda_linear_kernel *ew_cuda_linear_choose(const struct ew_plan *p,
+                                                          const struct ew_cuda_chip *chip,
+                                                          ew_dtype dtype, const struct ew_packed *w,
+                                                          uint64_t m)
+{
+    const struct ew_cuda_linear_kernel *best = NULL;
+    const struct ew_plan_tensor t = { .dtype = dtype, .packed = *w };
+    const struct ew_plan_tactic *tactic = ew_cuda_tactic_of(p, &t);
+    size_t n;
+    const struct ew_cuda_linear_kernel *const *all = ew_cuda_linear_kernels(&n);
+
+    for (uint32_t i = 0; tactic && i < tactic->n_switches; i++)
+        if (m <= tactic->switches[i].max_m) {
+            best = ew_cuda_linear_kernel_find(tactic->switches[i].kernel);
+            if (best && runs(best, chip, dtype, w, m))
+                return best;
+            break;
+        }
+    best = NULL;
+    for (size_t i = 0; i < n; i++)
+        if (runs(all[i], chip, dtype, w, m) && better(all[i], best))
+            best = all[i];
+    return best;
+}
+
+static ew_status operands(struct ew_cuda_work *w, struct ew_cuda_linear_problem *p, float **y,
+                          ew_error *err)
+{
+    const float *x, *bias, *residual;
+
+    EW_TRY(ew_cuda_f32_in(w, 0, &x, err));
+    EW_TRY(ew_cuda_f32_in(w, 2, &bias, err));
+    EW_TRY(ew_cuda_f32_in(w, 3, &residual, err));
+    EW_TRY(ew_cuda_f32_out(w, 0, y, err));
+    p->x = address(x);
+    p->bias = address(bias);
+    p->residual = address(residual);
+    p->y = address(*y);
+    return EW_STATUS_OK;
+}
+
+ew_status ew_cuda_emit_linear(struct ew_step_list *list, const struct ew_emit *e, ew_error *err)
+{
+    const struct ew_attr_linear *at = &e->node->attrs.linear;
+    const struct ew_cuda *cuda = ew_cuda_of(e);
+    const struct ew_packed *w = e->packed[1];
+    const struct ew_type *xt = &e->in[0]->type;
+    struct ew_cuda_launch launches[EW_CUDA_LINEAR_LAUNCHES];
+    struct ew_cuda_work work = { e, list, 0 };
+    struct ew_cuda_linear_problem p = { 0 };
+    const struct ew_cuda_linear_kernel *k;
+    size_t count, n, bytes;
+    char format[64];
+    float *y;
+
+    if (!w || !ew_type_count(xt, &count) || xt->n_dims < 1 ||
+        xt->dim[xt->n_dims - 1] != (int64_t)w->k)
+        return ew_fail(err, EW_STATUS_UNSUPPORTED, "weight is not packed for this input");
+    p.n = (size_t)w->n;
+    p.k = (size_t)w->k;
+    p.m = count / p.k;
+    if (!p.m)
+        return EW_STATUS_OK;
+    k = ew_cuda_linear_choose(e->plan, &cuda->chip, e->in[1]->type.dtype, w, p.m);
+    if (!k) {
+        ew_quant_format_text(&w->format, format, sizeof(format));
+        return ew_fail(err, EW_STATUS_UNSUPPORTED,
+                       "no CUDA kernel multiplies %zu rows by [%zu,%zu] of %s on sm_%u", p.m, p.n,
+                       p.k, ew_quant_is(&w->format) ? format : ew_dtype_text(e->in[1]->type.dtype),
+                       cuda->chip.sm);
+    }
+    EW_TRY(operands(&work, &p, &y, err));
+    p.w = address(e->in[1]->data);
+    p.x_stride = p.k;
+    p.y_stride = p.residual_stride = w->glu ? p.n / 2 : p.n;
+    p.format = w->format;
+    p.act = at->act;
+    p.glu = w->glu;
+    p.scale = at->scale;
+    p.softcap = at->softcap;
+    bytes = k->workspace_bytes ? k->workspace_bytes(&cuda->chip, &p) : 0;
+    if (bytes)
+        p.workspace = address(ew_cuda_work_take(&work, bytes));
+    n = k->plan(&cuda->chip, &p, launches);
+    EW_TRY(ew_cuda_emit_launches(list, e, launches, n, k->name,
+                                 w->expert_bytes + 4ull * p.m * (p.k + p.y_stride),
+                                 2ull * p.m * p.n * p.k, err));
+    return ew_cuda_f32_out_end(&work, 0, y, err);
+}

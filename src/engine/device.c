@@ -1,0 +1,352 @@
+/* engine/device.c - a context on a device: where its inputs and outputs are there, and one run. */
+#include "engine/engine_impl.h"
+
+#include "base/size.h"
+
+#define ALIGN       256
+#define SMALL_BYTES 65536 /* larger inputs travel by themselves */
+
+struct buffer {
+    void *data;
+    size_t cap;
+};
+
+struct ew_on_device {
+    struct ew_device *device;
+    struct ew_stream *stream;
+    void *block, *scratch, *counters;
+    size_t counters_bytes;
+    struct buffer small, small_host; /* inputs side by side: on the device, and pinned */
+    size_t small_used;
+    struct place {
+        void *address; /* on the device, now */
+        size_t bytes;
+        size_t small_at; /* in the small block, where `small` */
+        bool small;
+        struct buffer own; /* of a large one */
+    } * in;
+    struct buffer *held, *host_out; /* outputs: on the device, and read back */
+};
+
+struct ew_stream *ew_context_stream(const struct ew_context *c)
+{
+    return c->dev->stream;
+}
+
+static const ew_memory *memory_of(const struct ew_on_device *d)
+{
+    return &d->device->memory;
+}
+
+/* Grown, contents lost. False: no memory, err says of what. */
+static bool grow(struct ew_on_device *d, struct buffer *b, size_t bytes, const char *what,
+                 bool on_host, ew_error *err)
+{
+    const ew_memory *m = memory_of(d);
+    void *more = NULL;
+
+    if (b->data && b->cap >= bytes)
+        return true;
+    if ((on_host ? m->alloc_host : m->alloc)(m->ctx, bytes ? bytes : 1, what, &more, err))
+        return false;
+    if (b->data)
+        (on_host ? m->release_host : m->release)(m->ctx, b->data, b->cap);
+    b->data = more;
+    b->cap = bytes ? bytes : 1;
+    return true;
+}
+
+static void drop(struct ew_on_device *d, struct buffer *b, bool on_host)
+{
+    const ew_memory *m = memory_of(d);
+
+    if (b->data)
+        (on_host ? m->release_host : m->release)(m->ctx, b->data, b->cap);
+    *b = (struct buffer){ 0 };
+}
+
+/* Largest bytes of input i over the profiles. */
+static size_t largest_input(const struct ew_plan *p, uint32_t i)
+{
+    const struct ew_plan_tensor *t = &p->tensors[p->inputs[i]];
+    size_t most = 0, bytes;
+
+    for (uint32_t k = 0; k < p->n_profiles; k++) {
+        const struct ew_type type = ew_type_make(t->dtype, t->n_dims, p->profiles[k].inputs[i].max);
+
+        if (!ew_type_bytes(&type, &bytes))
+            return SIZE_MAX;
+        most = bytes > most ? bytes : most;
+    }
+    return most;
+}
+
+static bool is_updated(const struct ew_plan *p, uint32_t i)
+{
+    for (uint32_t o = 0; o < p->n_outputs; o++)
+        if (p->outputs[o].alias == p->inputs[i])
+            return true;
+    return false;
+}
+
+static ew_status open_small(struct ew_context *c, ew_error *err)
+{
+    const struct ew_plan *p = &c->engine->plan;
+    struct ew_on_device *d = c->dev;
+    size_t bytes = 0;
+
+    for (uint32_t i = 0; i < p->n_inputs; i++) {
+        const size_t most = largest_input(p, i);
+
+        if (!is_updated(p, i))
+            bytes += ew_align_up(most < SMALL_BYTES ? most : SMALL_BYTES, ALIGN);
+    }
+    return grow(d, &d->small, bytes, "inputs", false, err) &&
+                   grow(d, &d->small_host, bytes, "inputs", true, err)
+               ? EW_STATUS_OK
+               : EW_STATUS_NO_MEMORY;
+}
+
+ew_status ew_context_device_open(struct ew_context *c, ew_error *err)
+{
+    const struct ew_plan *p = &c->engine->plan;
+    struct ew_on_device *d = ew_mem_calloc(EW_MEM_CONTEXT, 1, sizeof(*d));
+    const ew_memory *m;
+
+    if (!d)
+        return ew_fail(err, EW_STATUS_NO_MEMORY, "context");
+    c->dev = d;
+    d->device = c->engine->device;
+    m = memory_of(d);
+    d->in = ew_mem_calloc(EW_MEM_CONTEXT, p->n_inputs + 1u, sizeof(*d->in));
+    d->held = ew_mem_calloc(EW_MEM_CONTEXT, p->n_outputs + 1u, sizeof(*d->held));
+    d->host_out = ew_mem_calloc(EW_MEM_CONTEXT, p->n_outputs + 1u, sizeof(*d->host_out));
+    if (!d->in || !d->held || !d->host_out)
+        return ew_fail(err, EW_STATUS_NO_MEMORY, "context");
+    EW_TRY(d->device->ops->open_stream(d->device, &d->stream, err));
+    EW_TRY(m->alloc(m->ctx, c->block_bytes ? c->block_bytes : 1, "activations", &d->block, err));
+    EW_TRY(open_small(c, err));
+    c->block = d->block;
+    c->shared_bytes = (size_t)p->device.scratch_bytes;
+    d->counters_bytes = (size_t)p->device.counter_bytes;
+    EW_TRY(m->alloc(m->ctx, c->shared_bytes ? c->shared_bytes : 1, "scratch", &d->scratch, err));
+    return m->alloc(m->ctx, d->counters_bytes ? d->counters_bytes : 1, "counters", &d->counters,
+                    err);
+}
+
+void ew_context_device_close(struct ew_context *c)
+{
+    const struct ew_plan *p = &c->engine->plan;
+    struct ew_on_device *d = c->dev;
+    const ew_memory *m = memory_of(d);
+
+    if (d->stream)
+        (void)d->device->ops->wait(d->stream, NULL);
+    for (uint32_t i = 0; d->in && i < p->n_inputs; i++)
+        drop(d, &d->in[i].own, false);
+    for (uint32_t o = 0; o < p->n_outputs; o++) {
+        if (d->held)
+            drop(d, &d->held[o], false);
+        if (d->host_out)
+            drop(d, &d->host_out[o], true);
+    }
+    drop(d, &d->small, false);
+    drop(d, &d->small_host, true);
+    if (d->block)
+        m->release(m->ctx, d->block, c->block_bytes);
+    if (d->scratch)
+        m->release(m->ctx, d->scratch, c->shared_bytes);
+    if (d->counters)
+        m->release(m->ctx, d->counters, d->counters_bytes);
+    if (d->stream)
+        d->device->ops->close_stream(d->stream);
+    ew_mem_free(d->in);
+    ew_mem_free(d->held);
+    ew_mem_free(d->host_out);
+    ew_mem_free(d);
+    c->dev = NULL;
+    c->block = NULL; /* was the device's */
+}
+
+void *ew_context_in_address(const struct ew_context *c, uint32_t i)
+{
+    return c->dev && !c->in[i].on_device ? c->dev->in[i].address : c->in[i].address;
+}
+
+ew_status ew_context_device_place(struct ew_context *c)
+{
+    const struct ew_plan *p = &c->engine->plan;
+    struct ew_on_device *d = c->dev;
+
+    d->small_used = 0;
+    for (uint32_t i = 0; i < p->n_inputs; i++) {
+        struct place *at = &d->in[i];
+
+        at->address = NULL;
+        at->small = false;
+        if (!ew_type_bytes(&c->in_type[i], &at->bytes))
+            return ew_fail(&c->err, EW_STATUS_LIMIT, "input '%s' is too large",
+                           p->tensors[p->inputs[i]].name);
+        if (c->in[i].on_device || !at->bytes)
+            continue;
+        if (at->bytes <= SMALL_BYTES && !is_updated(p, i)) {
+            at->small = true;
+            at->small_at = d->small_used;
+            at->address = (uint8_t *)d->small.data + d->small_used;
+            d->small_used += ew_align_up(at->bytes, ALIGN);
+            continue;
+        }
+        if (!grow(d, &at->own, at->bytes, p->tensors[p->inputs[i]].name, false, &c->err))
+            return EW_STATUS_NO_MEMORY;
+        at->address = at->own.data;
+    }
+    return EW_STATUS_OK;
+}
+
+void *ew_context_device_held(struct ew_context *c, uint32_t o, size_t bytes)
+{
+    struct ew_on_device *d = c->dev;
+
+    if (!grow(d, &d->held[o], bytes, c->engine->plan.outputs[o].name, false, &c->err))
+        return NULL;
+    return d->held[o].data;
+}
+
+void *ew_context_device_held_now(const struct ew_context *c, uint32_t o)
+{
+    return c->dev->held[o].data;
+}
+
+ew_status ew_context_device_scratch(struct ew_context *c, const struct ew_step_list *list,
+                                    bool *grown)
+{
+    struct ew_on_device *d = c->dev;
+    struct buffer scratch = { d->scratch, c->shared_bytes },
+                  counters = { d->counters, d->counters_bytes };
+
+    *grown = list->shared_bytes > scratch.cap || list->counter_bytes > counters.cap;
+    if (!*grown)
+        return EW_STATUS_OK;
+    /* Lists made before hold the old addresses. */
+    EW_TRY(d->device->ops->wait(d->stream, &c->err));
+    ew_context_forget(c, NULL);
+    if (!grow(d, &scratch, list->shared_bytes, "scratch", false, &c->err))
+        return EW_STATUS_NO_MEMORY;
+    d->scratch = scratch.data;
+    c->shared_bytes = scratch.cap > c->shared_bytes ? scratch.cap : c->shared_bytes;
+    if (!grow(d, &counters, list->counter_bytes, "counters", false, &c->err))
+        return EW_STATUS_NO_MEMORY;
+    d->counters = counters.data;
+    d->counters_bytes = counters.cap > d->counters_bytes ? counters.cap : d->counters_bytes;
+    return EW_STATUS_OK;
+}
+
+void ew_context_device_emit(const struct ew_context *c, struct ew_emit *e)
+{
+    const struct ew_on_device *d = c->dev;
+
+    e->device = d->device;
+    e->scratch = d->scratch;
+    e->scratch_bytes = c->shared_bytes;
+    e->counters = d->counters;
+    e->counters_bytes = d->counters_bytes;
+}
+
+static ew_status copy_in(struct ew_context *c)
+{
+    const struct ew_plan *p = &c->engine->plan;
+    const struct ew_on_device *d = c->dev;
+
+    for (uint32_t i = 0; i < p->n_inputs; i++)
+        if (d->in[i].small)
+            memcpy((uint8_t *)d->small_host.data + d->in[i].small_at, c->in[i].address,
+                   d->in[i].bytes);
+    EW_TRY(d->device->ops->upload(d->stream, d->small.data, d->small_host.data, d->small_used,
+                                  &c->err));
+    for (uint32_t i = 0; i < p->n_inputs; i++)
+        if (!c->in[i].on_device && !d->in[i].small)
+            EW_TRY(d->device->ops->upload(d->stream, d->in[i].address, c->in[i].address,
+                                          d->in[i].bytes, &c->err));
+    return EW_STATUS_OK;
+}
+
+/* Input whose memory output o shares, or n_inputs. */
+static uint32_t alias_input(const struct ew_plan *p, uint32_t o)
+{
+    uint32_t i = 0;
+
+    while (i < p->n_inputs && p->outputs[o].alias != p->inputs[i])
+        i++;
+    return i;
+}
+
+static ew_status copy_out(struct ew_context *c, const struct ew_launch *l)
+{
+    const struct ew_plan *p = &c->engine->plan;
+    const struct ew_on_device *d = c->dev;
+
+    for (uint32_t o = 0; o < p->n_outputs; o++) {
+        const uint32_t i = alias_input(p, o);
+        const bool updates = i < p->n_inputs && !c->in[i].on_device;
+        void *const to = updates ? c->in[i].address : c->out[o].address;
+        size_t bytes;
+
+        if (!to || (!updates && (c->out[o].on_device || i < p->n_inputs)) ||
+            !ew_type_bytes(&l->shapes.type[p->outputs[o].tensor], &bytes))
+            continue;
+        EW_TRY(d->device->ops->download(d->stream, to, ew_context_out_address(c, o, 0), bytes,
+                                        &c->err));
+    }
+    return EW_STATUS_OK;
+}
+
+static ew_status issue_timed(struct ew_context *c, struct ew_launch *l)
+{
+    const struct ew_on_device *d = c->dev;
+
+    EW_TRY(ew_context_step_times(c, l->list.n + 1));
+    EW_TRY(d->device->ops->issue(d->stream, &l->list, 0, l->list.n, c->step_ns, &c->err));
+    for (size_t s = 0; s < l->list.n; s++)
+        ew_context_note_step(c, &l->list.steps[s], c->step_ns[s], c->step_ns[s + 1]);
+    return EW_STATUS_OK;
+}
+
+ew_status ew_context_device_run(struct ew_context *c, struct ew_launch *l)
+{
+    const struct ew_on_device *d = c->dev;
+    const struct ew_device_ops *ops = d->device->ops;
+
+    EW_TRY(copy_in(c));
+    if ((c->flags & EW_CONTEXT_PROFILE) || ew_trace_is_on()) {
+        EW_TRY(issue_timed(c, l));
+    } else if (c->flags & EW_CONTEXT_NO_GRAPH) {
+        EW_TRY(ops->issue(d->stream, &l->list, 0, l->list.n, NULL, &c->err));
+    } else {
+        if (!l->recording)
+            EW_TRY(ops->record(d->stream, &l->list, &l->recording, &c->err));
+        EW_TRY(ops->replay(d->stream, l->recording, &c->err));
+    }
+    EW_TRY(copy_out(c, l));
+    return ops->wait(d->stream, &c->err);
+}
+
+ew_status ew_context_device_read(struct ew_context *c, uint32_t o, const void **data)
+{
+    const struct ew_plan *p = &c->engine->plan;
+    const uint32_t i = alias_input(p, o);
+    struct ew_on_device *d = c->dev;
+    size_t bytes;
+
+    *data = i < p->n_inputs ? c->in[i].address : c->out[o].address;
+    if (*data)
+        return EW_STATUS_OK;
+    if (!ew_type_bytes(&c->last->shapes.type[p->outputs[o].tensor], &bytes))
+        return ew_fail(&c->err, EW_STATUS_LIMIT, "output '%s' is too large", p->outputs[o].name);
+    if (!grow(d, &d->host_out[o], bytes, p->outputs[o].name, true, &c->err))
+        return EW_STATUS_NO_MEMORY;
+    EW_TRY(
+        d->device->ops->download(d->stream, d->host_out[o].data, d->held[o].data, bytes, &c->err));
+    EW_TRY(d->device->ops->wait(d->stream, &c->err));
+    *data = d->host_out[o].data;
+    return EW_STATUS_OK;
+}

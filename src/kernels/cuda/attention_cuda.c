@@ -1,0 +1,280 @@
+/* kernels/cuda/attention_cuda.c - which attention kernels run a KvAttention, with which tiles, and
+ * where their working memory lies. */
+#include "kernels/cuda/attention_cuda.h"
+
+#include "kernels/cuda/attention_args.cuh"
+#include "kernels/cuda/launch.h"
+#include "tensor/tensor.h"
+
+#define D_MAX          256
+#define SPLIT_WARPS    4
+#define SPLIT_TILE     16
+#define SPLIT_ROWS_MAX 64 /* more rows of a kv head than this are worth flash attention's tiles */
+#define SPLITS_MAX     64
+#define LOG2E          1.44269504088896340736f
+
+_Static_assert(sizeof(struct ew_cuda_attn_args) <= EW_CUDA_ARGS_CAP, "arguments of a launch");
+
+enum way { WAY_SIMPLE, WAY_SPLIT, WAY_FLASH };
+
+struct choice {
+    enum way way;
+    bool is_fused; /* the split kernel prepares its rows itself */
+    unsigned kv;   /* EW_KV */
+    uint32_t group, n_split, row_tiles;
+    uint32_t warps, stages, shared_bytes;
+};
+
+static int kv_code(ew_dtype t)
+{
+    switch (t) {
+    case EW_DTYPE_F32:
+        return 0;
+    case EW_DTYPE_F16:
+        return 1;
+    case EW_DTYPE_BF16:
+        return 2;
+    case EW_DTYPE_F8E4M3:
+        return 3;
+    case EW_DTYPE_I8:
+        return 4;
+    default:
+        return -1;
+    }
+}
+
+/* Bytes from a row of a tile to the next: attn_tile.cuh. */
+static uint32_t tile_stride(unsigned kv, size_t d)
+{
+    static const uint8_t elem[] = { 4, 2, 2, 1, 1 };
+
+    return (uint32_t)(d * elem[kv] + 16);
+}
+
+static uint32_t max_u32(uint32_t a, uint32_t b)
+{
+    return a > b ? a : b;
+}
+
+/* Rings of the warps, or what they add up in, whichever is larger. False: it does not fit. */
+static bool fit_split(struct choice *c, size_t d, const struct ew_cuda_chip *chip)
+{
+    const uint32_t stage = SPLIT_WARPS * 2 * SPLIT_TILE * tile_stride(c->kv, d);
+    const uint32_t sum = SPLIT_WARPS * 16 * ((uint32_t)d + 4 + 2) * 4;
+    const uint32_t fixed = 2 * 16 * ((uint32_t)d + 8) * 2 + 2 * tile_stride(c->kv, d) + 1024;
+    const uint32_t limit = chip->shared_per_block > fixed ? chip->shared_per_block - fixed : 0;
+
+    for (c->stages = 4; c->stages > 0; c->stages--) {
+        c->shared_bytes = max_u32(c->stages * stage, sum);
+        if (c->shared_bytes <= (c->stages > 2 ? limit / 2 : limit))
+            return true;
+    }
+    return false;
+}
+
+static bool fit_flash(struct choice *c, size_t d, const struct ew_cuda_chip *chip)
+{
+    const uint32_t tile = c->kv == 0 || d > 128 ? 32 : 64, planes = c->kv == 0 ? 2 : 1;
+    const uint32_t stage = 2 * tile * tile_stride(c->kv, d);
+
+    for (c->warps = 8; c->warps >= 4; c->warps -= 4) {
+        const uint32_t q = d > 128 ? c->warps * planes * 16 * ((uint32_t)d * 2 + 16) : 0;
+
+        c->stages = 2;
+        c->shared_bytes = c->stages * stage + q;
+        if (c->shared_bytes + 1024 <= chip->shared_per_block)
+            return true;
+    }
+    return false;
+}
+
+/* Follows from shapes and the chip; n_split not from the batch, so that a row's sums do not. */
+static struct choice choose(const struct ew_attn_args *a, const struct ew_cuda_chip *chip)
+{
+    const bool is_few = a->mode == EW_ATTN_DECODE || a->mode == EW_ATTN_TREE;
+    struct choice c = { .way = WAY_SIMPLE, .kv = (unsigned)kv_code(a->kv_dtype) };
+
+    c.group = (uint32_t)(a->hq / a->hkv);
+    c.row_tiles = (uint32_t)((a->s * c.group + 15) / 16);
+    c.n_split = (uint32_t)(chip->n_sm / a->hkv);
+    c.n_split = c.n_split < 1 ? 1 : c.n_split > SPLITS_MAX ? SPLITS_MAX : c.n_split;
+    if (a->d % 16)
+        return c;
+    if (is_few && a->s * c.group <= SPLIT_ROWS_MAX && fit_split(&c, a->d, chip)) {
+        c.way = WAY_SPLIT;
+        c.is_fused = a->mode == EW_ATTN_DECODE;
+    } else if (a->mode != EW_ATTN_DECODE && fit_flash(&c, a->d, chip)) {
+        c.way = WAY_FLASH;
+    }
+    return c;
+}
+
+static size_t align256(size_t n)
+{
+    return (n + 255) / 256 * 256;
+}
+
+/* Places in the working memory, from `base` on; returns the end. */
+static uint64_t carve(const struct ew_attn_args *a, const struct choice *c, uint64_t base,
+                      struct ew_cuda_attn_args *out)
+{
+    const size_t q = a->b * a->s * a->hq * a->d;
+    const size_t parts = a->b * a->hkv * c->row_tiles * c->n_split;
+    uint64_t at = base;
+
+    if (!c->is_fused) {
+        out->q_hi = at;
+        at += align256(q * (c->way == WAY_SIMPLE ? 4 : 2));
+        if (c->way == WAY_SPLIT || (c->way == WAY_FLASH && c->kv == 0)) {
+            out->q_lo = at;
+            at += align256(q * 2);
+        }
+    }
+    if (c->way == WAY_SPLIT) {
+        out->part_o = at;
+        at += align256(parts * 16 * a->d * 4);
+        out->part_ml = at;
+        at += align256(parts * 16 * 2 * 4);
+    }
+    return at;
+}
+
+size_t ew_cuda_attn_work_bytes(const struct ew_cuda_attn *p, const struct ew_cuda_chip *chip)
+{
+    struct ew_cuda_attn_args unused = { 0 };
+    struct choice c;
+
+    if (!p->a.hkv || kv_code(p->a.kv_dtype) < 0)
+        return 0;
+    c = choose(&p->a, chip);
+    return (size_t)carve(&p->a, &c, 0, &unused);
+}
+
+static struct ew_cuda_attn_args common_args(const struct ew_cuda_attn *p, const struct choice *c)
+{
+    const struct ew_attn_args *a = &p->a;
+    struct ew_cuda_attn_args g = {
+        .q = ew_cuda_address(a->q),
+        .k = ew_cuda_address(a->k),
+        .v = ew_cuda_address(a->v),
+        .kv = ew_cuda_address(a->kv),
+        .kv_scale = ew_cuda_address(a->kv_scale),
+        .rope = ew_cuda_address(a->rope),
+        .context_lengths = ew_cuda_address(a->context_lengths),
+        .start_index = ew_cuda_address(a->start_index),
+        .mask = ew_cuda_address(a->mask),
+        .pos_id = ew_cuda_address(a->pos_id),
+        .q_norm = ew_cuda_address(a->q_norm),
+        .k_norm = ew_cuda_address(a->k_norm),
+        .out = ew_cuda_address(a->out),
+        .out_bf16 = ew_cuda_address(p->out_bf16),
+        .counters = ew_cuda_address(p->counters),
+        .q_stride = a->q_stride,
+        .k_stride = a->k_stride,
+        .v_stride = a->v_stride,
+        .out_stride = a->out_stride,
+        .rope_batch_stride = a->rope_batch_stride,
+        .mask_words = a->mask_words,
+        .window = a->window,
+        .mode = (uint32_t)a->mode,
+        .b = (uint32_t)a->b,
+        .s = (uint32_t)a->s,
+        .hq = (uint32_t)a->hq,
+        .hkv = (uint32_t)a->hkv,
+        .cap = (uint32_t)a->cap,
+        .rope_rows = (uint32_t)a->rope_rows,
+        .rd = a->rope ? (uint32_t)a->rd : 0,
+        .n_split = c->n_split,
+        .qk_norm_eps = a->qk_norm_eps,
+        .softcap = a->softcap,
+    };
+
+    g.q_scale = a->scale;
+    if (c->way != WAY_SIMPLE && a->softcap == 0.0f) /* soft maxima are by powers of two */
+        g.q_scale *= LOG2E;
+    if (a->mode == EW_ATTN_PREFILL)
+        g.start_index = 0;
+    (void)carve(a, c, ew_cuda_address(p->work), &g);
+    return g;
+}
+
+static ew_status check(const struct ew_attn_args *a, ew_error *err)
+{
+    if (kv_code(a->kv_dtype) < 0)
+        return ew_fail(err, EW_STATUS_UNSUPPORTED, "cache of %s; f32, f16, bf16, f8e4m3 and i8 run",
+                       ew_dtype_text(a->kv_dtype));
+    if (a->d < 1 || a->d > D_MAX)
+        return ew_fail(err, EW_STATUS_UNSUPPORTED, "head size %zu; at most %d", a->d, D_MAX);
+    if (!a->hkv || a->hq % a->hkv)
+        return ew_fail(err, EW_STATUS_UNSUPPORTED, "%zu query heads for %zu of the cache", a->hq,
+                       a->hkv);
+    if (a->b * a->hkv > 65535 || a->cap > INT32_MAX || a->rope_rows > INT32_MAX ||
+        a->b * a->s > INT32_MAX || a->hq > 65535)
+        return ew_fail(err, EW_STATUS_LIMIT, "batch %zu x %zu heads, capacity %zu", a->b, a->hkv,
+                       a->cap);
+    return EW_STATUS_OK;
+}
+
+static void plan_prep(const struct ew_attn_args *a, const struct choice *c, unsigned norm,
+                      const struct ew_cuda_attn_args *g, struct ew_cuda_launch *out)
+{
+    enum { WARPS = 4 };
+    const uint32_t grid[3] = { g->b * g->s, (g->hq + 2 * g->hkv + WARPS - 1) / WARPS, 1 };
+    const unsigned q = c->way == WAY_SIMPLE ? 0 : c->kv == 1 ? 1 : 2;
+
+    ew_cuda_launch_fill(out, "attention_prep", "ew_attention_prep", grid, WARPS * 32, g, sizeof(*g),
+                        "-DEW_D=%zu -DEW_KV=%u -DEW_NORM=%u -DEW_Q=%u -DEW_WARPS=%d", a->d, c->kv,
+                        norm, q, WARPS);
+}
+
+static void plan_main(const struct ew_attn_args *a, const struct choice *c, unsigned norm,
+                      const struct ew_cuda_attn_args *g, struct ew_cuda_launch *out)
+{
+    const uint32_t rows = g->s * c->group;
+
+    if (c->way == WAY_SPLIT) {
+        const uint32_t grid[3] = { c->n_split, g->b * g->hkv, c->row_tiles };
+
+        ew_cuda_launch_fill(
+            out, "attention_split", "ew_attention_split", grid, SPLIT_WARPS * 32, g, sizeof(*g),
+            "-DEW_D=%zu -DEW_KV=%u -DEW_NORM=%u -DEW_G=%u -DEW_DECODE=%d -DEW_STAGES=%u", a->d,
+            c->kv, c->is_fused ? norm : 0, c->group, c->is_fused, c->stages);
+        out->shared_bytes = c->shared_bytes;
+    } else if (c->way == WAY_FLASH) {
+        const uint32_t block = c->warps * 16;
+        const uint32_t grid[3] = { (rows + block - 1) / block, g->b * g->hkv, 1 };
+
+        ew_cuda_launch_fill(out, "attention_flash", "ew_attention_flash", grid, c->warps * 32, g,
+                            sizeof(*g),
+                            "-DEW_D=%zu -DEW_KV=%u -DEW_NORM=0 -DEW_G=%u -DEW_WARPS=%u "
+                            "-DEW_STAGES=%u",
+                            a->d, c->kv, c->group, c->warps, c->stages);
+        out->shared_bytes = c->shared_bytes;
+    } else {
+        const uint32_t grid[3] = { g->b * g->s, (g->hq + 3) / 4, 1 };
+
+        ew_cuda_launch_fill(out, "attention_simple", "ew_attention_simple", grid, 128, g,
+                            sizeof(*g), "-DEW_D=%zu -DEW_KV=%u -DEW_NORM=0", a->d, c->kv);
+    }
+}
+
+ew_status ew_cuda_attn_plan(const struct ew_cuda_attn *p, const struct ew_cuda_chip *chip,
+                            struct ew_cuda_launch out[EW_CUDA_ATTN_LAUNCHES], size_t *n,
+                            ew_error *err)
+{
+    const struct ew_attn_args *a = &p->a;
+    const unsigned norm = !a->q_norm ? 0 : a->qk_norm_full ? 2 : 1;
+    struct ew_cuda_attn_args g;
+    struct choice c;
+
+    *n = 0;
+    EW_TRY(check(a, err));
+    if (!a->b || !a->s)
+        return EW_STATUS_OK;
+    c = choose(a, chip);
+    g = common_args(p, &c);
+    if (!c.is_fused)
+        plan_prep(a, &c, norm, &g, &out[(*n)++]);
+    plan_main(a, &c, norm, &g, &out[(*n)++]);
+    return EW_STATUS_OK;
+}

@@ -1,0 +1,57 @@
+// kernels/cuda/linear_epilogue.cuh - what happens to a sum: bias, scale, soft-cap, activation, gate
+// x up, residual (formula in kernels/linear.h).
+#ifndef EW_KERNELS_CUDA_LINEAR_EPILOGUE_CUH
+#define EW_KERNELS_CUDA_LINEAR_EPILOGUE_CUH
+
+#include "half.cuh"
+
+typedef struct ew_cuda_linear_args ew_args;
+
+EW_DEV float ew_act(int act, float z)
+{
+    switch (act) { // enum ew_act
+    case 1:
+        return z / (1.0f + expf(-z));
+    case 2:
+        return 0.5f * z * (1.0f + tanhf(0.79788456f * (z + 0.044715f * z * z * z)));
+    case 3:
+        return 0.5f * z * (1.0f + erff(z * 0.70710678f));
+    case 4:
+        return z > 0.0f || z != z ? z : 0.0f;
+    case 5:
+        return z > 0.0f || z != z ? z * z : 0.0f;
+    default:
+        return z;
+    }
+}
+
+// Row n of W.
+EW_DEV float ew_finish(const ew_args &a, float z, uint32_t n)
+{
+    if (a.bias)
+        z += ((const float *)a.bias)[n];
+    z *= a.scale;
+    if (a.softcap != 0.0f)
+        z = a.softcap * tanhf(z / a.softcap);
+    return z;
+}
+
+EW_DEV void ew_store(const ew_args &a, float y, uint32_t m, uint32_t n)
+{
+    if (a.residual)
+        y += ((const float *)a.residual)[m * a.residual_stride + n];
+    ((float *)a.y)[m * a.y_stride + n] = y;
+}
+
+EW_DEV void ew_store_plain(const ew_args &a, float z, uint32_t m, uint32_t n)
+{
+    ew_store(a, ew_act(a.act, ew_finish(a, z, n)), m, n);
+}
+
+// Output n of a gate/up pair.
+EW_DEV void ew_store_glu(const ew_args &a, float gate, float up, uint32_t m, uint32_t n)
+{
+    ew_store(a, ew_act(a.act, ew_finish(a, gate, n)) * ew_finish(a, up, n + a.n_out), m, n);
+}
+
+#endif

@@ -1,0 +1,151 @@
+/* kernels/cuda/linear_plan.c - the table of linear kernels of a GPU, and what their plans share. */
+#include "kernels/cuda/linear_plan.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "op/attrs.h"
+
+#define EW_KERNEL(name) extern const struct ew_cuda_linear_kernel name;
+#include "kernels/cuda/list_linear.inc"
+#undef EW_KERNEL
+
+static const struct ew_cuda_linear_kernel *const all[] = {
+#define EW_KERNEL(name) &name,
+#include "kernels/cuda/list_linear.inc"
+#undef EW_KERNEL
+};
+
+const struct ew_cuda_linear_kernel *const *ew_cuda_linear_kernels(size_t *n)
+{
+    *n = sizeof(all) / sizeof(*all);
+    return all;
+}
+
+const struct ew_cuda_linear_kernel *ew_cuda_linear_kernel_find(const char *name)
+{
+    for (size_t i = 0; i < sizeof(all) / sizeof(*all); i++)
+        if (strcmp(all[i]->name, name) == 0)
+            return all[i];
+    return NULL;
+}
+
+bool ew_cuda_linear_kernel_runs(const struct ew_cuda_linear_kernel *k, const struct ew_cuda_chip *c,
+                                ew_dtype dtype, const struct ew_quant_format *f, size_t m, size_t n,
+                                size_t n_cols, bool glu, int x_quant)
+{
+    if (c->sm < k->sm_min || c->sm > k->sm_max || m > k->max_rows || n == 0 || n_cols == 0 ||
+        n > INT32_MAX / 2 || n_cols > INT32_MAX / 8)
+        return false;
+    if (k->x_quant != EW_XQ_NONE && k->x_quant != x_quant)
+        return false;
+    if (!ew_linear_kernel_runs(k->layout, dtype, f, n_cols, EW_XQ_NONE))
+        return false;
+    return !k->takes || k->takes(f, n, n_cols, glu);
+}
+
+uint32_t ew_cuda_div_up(size_t a, size_t b)
+{
+    return (uint32_t)((a + b - 1) / b);
+}
+
+struct ew_cuda_linear_args ew_cuda_linear_args_of(const struct ew_cuda_linear_problem *p)
+{
+    struct ew_cuda_linear_args a = {
+        .x = p->x,
+        .prepared = p->prepared,
+        .w = p->w,
+        .bias = p->bias,
+        .residual = p->residual,
+        .y = p->y,
+        .norm_weight = p->norm_weight,
+        .x_stride = p->x_stride,
+        .prepared_stride = p->prepared_stride,
+        .residual_stride = p->residual_stride,
+        .y_stride = p->y_stride,
+        .m = (uint32_t)p->m,
+        .n = (uint32_t)p->n,
+        .k = (uint32_t)p->k,
+        .n_out = (uint32_t)(p->glu ? p->n / 2 : p->n),
+        .act = p->act,
+        .scale = p->scale,
+        .softcap = p->softcap,
+        .norm_eps = p->norm_eps,
+    };
+
+    if (ew_quant_is(&p->format)) {
+        const struct ew_cuda_panel l = ew_cuda_panel_of(&p->format, p->k);
+
+        a.row_bytes = l.bytes;
+        a.k_blocks = (uint32_t)l.k_blocks;
+        a.scales_at = (uint32_t)l.scales_at;
+        a.zeros_at = (uint32_t)l.zeros_at;
+        a.row_scales_at = (uint32_t)l.row_scales_at;
+    }
+    return a;
+}
+
+struct ew_cuda_launch ew_cuda_linear_launch(const char *source, const char *entry,
+                                            const struct ew_cuda_linear_args *a)
+{
+    struct ew_cuda_launch l = { .spec = { .source = source, .entry = entry },
+                                .grid = { 1, 1, 1 },
+                                .block = { 1, 1, 1 },
+                                .early_start = true,
+                                .arg_bytes = sizeof(*a) };
+
+    memcpy(l.args, a, sizeof(*a));
+    return l;
+}
+
+static int scale_kind(const struct ew_quant_format *f, size_t k)
+{
+    if (ew_quant_groups(f, k) == 1)
+        return 0; /* in the row scales */
+    switch (f->scale) {
+    case EW_DTYPE_F32:
+        return 1;
+    case EW_DTYPE_F16:
+        return 2;
+    case EW_DTYPE_BF16:
+        return 3;
+    case EW_DTYPE_F8E4M3:
+        return 4;
+    case EW_DTYPE_F8E8M0:
+        return 5;
+    default:
+        return 0;
+    }
+}
+
+void ew_cuda_quant_defines(const struct ew_quant_format *f, size_t k, char *out, size_t cap)
+{
+    const bool grouped = ew_quant_groups(f, k) > 1;
+    int code = 0;
+
+    switch (f->code) {
+    case EW_DTYPE_I4:
+        code = 1;
+        break;
+    case EW_DTYPE_U4:
+        code = 2;
+        break;
+    case EW_DTYPE_F4E2M1:
+        code = 3;
+        break;
+    case EW_DTYPE_I8:
+        code = 4;
+        break;
+    case EW_DTYPE_U8:
+        code = 5;
+        break;
+    case EW_DTYPE_F8E4M3:
+        code = 6;
+        break;
+    default: /* f8e5m2: the layouts take nothing else */
+        code = 7;
+        break;
+    }
+    (void)snprintf(out, cap, "-DEW_CODE=%d -DEW_SCALE=%d -DEW_ZERO=%d -DEW_GROUP=%u", code,
+                   scale_kind(f, k), f->zero ? 1 : 0, grouped ? f->group : 0);
+}
