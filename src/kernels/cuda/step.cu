@@ -22,14 +22,18 @@ EW_DEV void prefetch_vector(const struct step *s, uint64_t at, uint32_t bytes)
 
     if (!at || threadIdx.x % 32)
         return;
+#pragma unroll 1
     for (uint32_t i = s->cta; i < lines; i += s->n_cta)
         prefetch_l2(at + (uint64_t)i * 128);
 }
+
+#define STEP_IS(ph, k) ((EW_STEP_KINDS >> (k) & 1) && (ph)->kind == (k))
 
 EW_DEV void step_copies(struct step *s)
 {
     const struct ew_step_phase *table = (const struct ew_step_phase *)s->a->table;
 
+#pragma unroll 1
     for (s->phase = 0; s->phase < s->a->n_phases; s->phase++) {
         const struct ew_step_phase *ph = table + s->phase;
 
@@ -37,19 +41,14 @@ EW_DEV void step_copies(struct step *s)
             prefetch_vector(s, ph->norm, ph->k * 4);
             prefetch_vector(s, ph->bias, ph->n * 4);
         }
-        switch (ph->kind) {
-        case EW_STEP_PLAIN16:
+        if (STEP_IS(ph, EW_STEP_PLAIN16))
             copy_linear<EW_STEP_PLAIN16>(s, ph);
-            break;
-        case EW_STEP_Q4:
+        else if (STEP_IS(ph, EW_STEP_Q4))
             copy_linear<EW_STEP_Q4>(s, ph);
-            break;
-        case EW_STEP_Q8:
+        else if (STEP_IS(ph, EW_STEP_Q8))
             copy_linear<EW_STEP_Q8>(s, ph);
-            break;
-        default:
+        else if (STEP_IS(ph, EW_STEP_ATTENTION))
             copy_attention(s, ph);
-        }
     }
 }
 
@@ -97,6 +96,7 @@ EW_DEV void step_token(struct step *s, struct step_best b)
         return;
     b.v = -INFINITY;
     b.i = EW_ALL;
+#pragma unroll 1
     for (uint32_t c = lane; c < s->n_cta; c += 32) {
         const float2 p = packets_wait(s, at + c * 16, packets_load(at + c * 16), s->seq);
 
@@ -113,30 +113,25 @@ EW_DEV void step_computes(struct step *s)
     const uint32_t epoch = *(volatile uint32_t *)s->a->epoch;
     const uint32_t base = epoch * (s->a->n_phases + 1);
 
+#pragma unroll 1
     for (s->phase = 0; s->phase < s->a->n_phases; s->phase++) {
         struct step_best best = { -INFINITY, EW_ALL };
         const struct ew_step_phase *ph = table + s->phase;
-        const bool f16 = ph->flags & EW_STEP_F16, head = ph->flags & EW_STEP_HEAD;
+        const bool head = ph->flags & EW_STEP_HEAD;
 
         s->in_seq = base + s->phase;
         s->seq = s->in_seq + 1;
         if (s->phase + 1 < s->a->n_phases && threadIdx.x < 2)
             asm volatile("prefetch.global.L1 [%0];" ::"l"((const char *)(table + s->phase + 1) +
                                                            threadIdx.x * 128));
-        switch (ph->kind) {
-        case EW_STEP_PLAIN16:
-            f16 ? run_linear<EW_STEP_PLAIN16, true>(s, ph, &best) :
-                  run_linear<EW_STEP_PLAIN16, false>(s, ph, &best);
-            break;
-        case EW_STEP_Q4:
-            f16 ? run_linear<EW_STEP_Q4, true>(s, ph, &best) : run_linear<EW_STEP_Q4, false>(s, ph, &best);
-            break;
-        case EW_STEP_Q8:
-            f16 ? run_linear<EW_STEP_Q8, true>(s, ph, &best) : run_linear<EW_STEP_Q8, false>(s, ph, &best);
-            break;
-        default:
-            f16 ? run_attention<true>(s, ph) : run_attention<false>(s, ph);
-        }
+        if (STEP_IS(ph, EW_STEP_PLAIN16))
+            run_linear<EW_STEP_PLAIN16>(s, ph, &best);
+        else if (STEP_IS(ph, EW_STEP_Q4))
+            run_linear<EW_STEP_Q4>(s, ph, &best);
+        else if (STEP_IS(ph, EW_STEP_Q8))
+            run_linear<EW_STEP_Q8>(s, ph, &best);
+        else if (STEP_IS(ph, EW_STEP_ATTENTION))
+            run_attention(s, ph);
         if (head && s->a->token)
             step_token(s, best);
     }
@@ -172,7 +167,11 @@ EW_STEP_ENTRY(const __grid_constant__ struct ew_step_args a)
     s.n_cta = gridDim.x;
     s.context = (uint32_t)max(*(const int32_t *)a.context_lengths, 1);
     s.phase = 0;
+    s.g = a.hq / a.hkv;
+    s.splits = s.n_cta / a.hkv;
+    step_kv_set(&s, 0);
     if (threadIdx.x == 0) {
+#pragma unroll 1
         for (uint32_t i = 0; i < a.n_stages; i++) {
             bar_init(s.full + 8 * i, EW_STEP_BULK ? 1 : 32);
             bar_init(s.empty + 8 * i, EW_STEP_WARPS);

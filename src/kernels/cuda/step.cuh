@@ -33,8 +33,7 @@ enum ew_step_flags {
     EW_STEP_RESIDUAL = 4,  /* add the kept vector to the output */
     EW_STEP_GLU = 8,       /* rows are gate, then up */
     EW_STEP_HEAD = 16,     /* output: f32 logits, and their arg max */
-    EW_STEP_NORM = 32,     /* RMS norm of the input, weight `norm` (0: ones) */
-    EW_STEP_F16 = 64       /* PLAIN16, ATTENTION: f16 instead of bf16 */
+    EW_STEP_NORM = 32      /* RMS norm of the input, weight `norm` */
 };
 
 /* 144 bytes. */
@@ -52,13 +51,14 @@ struct ew_step_phase {
     uint32_t chunk, team; /* columns of a stage; tiles of a stage (1, 2, 4) */
     uint32_t stride;      /* bytes of a row (plain) or a panel */
     uint32_t scales_at, row_scales_at; /* in a panel */
-    uint32_t group;                    /* columns a scale serves; 0: row scales alone */
-    uint32_t first;                    /* block that has the first tile */
+    uint32_t group_log2;               /* of columns a scale serves; 0: row scales alone */
+    uint32_t first;                    /* block that has the first tile (panels) */
+    uint32_t share, extra; /* outputs (plain) or panels a block has; blocks that have one more */
+    float inv_k;
     /* attention */
-    uint32_t hq, hkv, d, rd, cap;
+    uint32_t rd, cap;
     uint32_t window;  /* 0: none */
     uint32_t partial; /* packets: [hkv * splits][g * (d + 2)] */
-    uint32_t splits;  /* the most */
     uint32_t pad;
 };
 
@@ -71,10 +71,14 @@ struct ew_step_args {
     uint64_t token;     /* i32: arg max of HEAD, or 0 */
     uint64_t context_lengths; /* i32 [1]: with this token */
     uint64_t fault;           /* u32: phase + 1 of a wait that gave up */
+#ifdef EW_STEP_TRACE_ARG
+    uint64_t trace; /* i64 [blocks][512][8] */
+#endif
     uint32_t n_phases, n_stages, stage_bytes;
     uint32_t x_bytes;    /* of shared memory: the input of a phase, or attention's */
     uint32_t keep_bytes; /* of shared memory: the kept vector */
     uint32_t best;       /* packets of HEAD: 2 a block */
+    uint32_t hq, hkv;    /* of every attention phase */
 };
 
 #endif

@@ -17,8 +17,40 @@
 #define EW_STEP_POLL_LIMIT (1u << 24)
 #endif
 
+/* What a model has (step.c makes them); code that nothing uses only fills the instruction cache:
+ * 230 KB of it made every phase four times as slow. */
+#ifndef EW_STEP_KINDS
+#define EW_STEP_KINDS 15 /* 1 << enum ew_step_kind of the phases there are */
+#endif
+#ifndef EW_STEP_W_F16
+#define EW_STEP_W_F16 0 /* plain weights: f16, else bf16 */
+#endif
+#ifndef EW_STEP_SCALE_F16
+#define EW_STEP_SCALE_F16 1 /* scales of groups: f16, else bf16 */
+#endif
+#ifndef EW_STEP_KV_F16
+#define EW_STEP_KV_F16 0 /* cache: f16, else bf16 */
+#endif
+#ifndef EW_STEP_ACT
+#define EW_STEP_ACT 1 /* enum ew_act of the phases that have one */
+#endif
+#ifndef EW_STEP_BIAS
+#define EW_STEP_BIAS 0
+#endif
+#ifndef EW_STEP_SOFTCAP
+#define EW_STEP_SOFTCAP 0
+#endif
+
 #define EW_DEV static __device__ __forceinline__
 #define EW_ALL 0xffffffffu
+
+/* Where a block stands in attention. */
+struct step_kv {
+    uint32_t head, split, splits; /* split >= splits: nothing to do */
+    uint32_t first, pos;          /* oldest position seen; the new one */
+    uint32_t begin, end, blocks;  /* blocks of this split; all */
+    uint32_t window;              /* what it was made for */
+};
 
 struct step {
     const struct ew_step_args *a;
@@ -35,6 +67,8 @@ struct step {
     uint32_t phase, context;
     uint32_t cta, n_cta;
     uint32_t half;                 /* of red */
+    uint32_t g, splits; /* query heads of a kv head; the most splits of the positions */
+    struct step_kv kv;
 };
 
 EW_DEV uint32_t smem_of(const void *p)
@@ -79,7 +113,7 @@ EW_DEV bool bar_try(uint32_t bar, uint32_t parity)
 #endif
     return ok;
 }
-EW_DEV void step_gave_up(const struct step *s)
+static __device__ __noinline__ void step_gave_up(const struct step *s)
 {
     *(volatile uint32_t *)s->a->fault = (s->phase + 1) | s->cta << 12 | threadIdx.x / 32 << 24;
     __threadfence_system();
@@ -103,7 +137,7 @@ EW_DEV void sync_warps(void)
 #define STEP_TRACE(s, i)                                                                          \
     do {                                                                                          \
         if (threadIdx.x == 0)                                                                     \
-            step_trace[((s)->cta * 512 + (s)->phase) * 8 + (i)] = clock64();                      \
+            ((long long *)(s)->a->trace)[((s)->cta * 512 + (s)->phase) * 8 + (i)] = clock64();                      \
     } while (0)
 #else
 #define STEP_TRACE(s, i) (void)0
@@ -158,6 +192,7 @@ EW_DEV void copy_runs(const struct step *s, uint32_t to, uint32_t to_stride, uin
     uint64_t policy;
 
     asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
+#pragma unroll 1
     for (uint32_t i = lane; i < n; i += 32)
         asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes"
                      ".L2::cache_hint [%0], [%1], %2, [%3], %4;" ::"r"(to + i * to_stride),
@@ -167,6 +202,7 @@ EW_DEV void copy_runs(const struct step *s, uint32_t to, uint32_t to_stride, uin
 #else
     const uint32_t units = bytes / 16;
 
+#pragma unroll 1
     for (uint32_t i = lane; i < n * units; i += 32)
         asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(
                          to + i / units * to_stride + i % units * 16),

@@ -16,24 +16,23 @@ struct step_range {
 template <int KIND>
 EW_DEV struct step_range step_range_of(const struct ew_step_phase *ph, uint32_t cta, uint32_t n_cta)
 {
-    const uint32_t rows = KIND == EW_STEP_PLAIN16 ? 8 : 16;
+    const uint32_t rows = KIND == EW_STEP_PLAIN16 ? 3 : 4; /* log2 */
     const bool glu = ph->flags & EW_STEP_GLU;
-    const uint32_t per = glu ? rows / 2 : rows, n = glu ? ph->n / 2 : ph->n;
+    const uint32_t per = glu ? rows - 1 : rows, n = glu ? ph->n / 2 : ph->n;
     struct step_range r;
 
+    if (KIND != EW_STEP_PLAIN16)
+        cta = cta >= ph->first ? cta - ph->first : cta + n_cta - ph->first;
+    r.tile = cta * ph->share + min(cta, ph->extra);
+    r.n_tiles = ph->share + (cta < ph->extra ? 1 : 0);
     if (KIND == EW_STEP_PLAIN16) {
+        r.out = r.tile;
+        r.end = r.out + r.n_tiles;
         r.tile = 0;
-        r.out = (uint32_t)((uint64_t)n * cta / n_cta);
-        r.end = (uint32_t)((uint64_t)n * (cta + 1) / n_cta);
-        r.n_tiles = (r.end - r.out + per - 1) / per;
+        r.n_tiles = (r.n_tiles + (1u << per) - 1) >> per;
     } else {
-        const uint32_t tiles = (n + per - 1) / per;
-        const uint32_t at = cta >= ph->first ? cta - ph->first : cta + n_cta - ph->first;
-
-        r.tile = (uint32_t)((uint64_t)tiles * at / n_cta);
-        r.n_tiles = (uint32_t)((uint64_t)tiles * (at + 1) / n_cta) - r.tile;
-        r.out = r.tile * per;
-        r.end = min(r.out + r.n_tiles * per, n);
+        r.out = r.tile << per;
+        r.end = min(r.out + (r.n_tiles << per), n);
     }
     return r;
 }
@@ -44,7 +43,7 @@ template <int KIND> EW_DEV uint32_t step_tile_bytes(const struct ew_step_phase *
     if (KIND == EW_STEP_PLAIN16)
         return 8 * (ph->chunk * 2 + 64);
     return (ph->chunk * (KIND == EW_STEP_Q4 ? 8 : 16) +
-            (ph->group ? ph->chunk / ph->group * 32 : 0) + 64 + 127) &
+            (ph->group_log2 ? ph->chunk >> ph->group_log2 << 5 : 0) + 64 + 127) &
            ~127u;
 }
 
@@ -69,10 +68,10 @@ template <int KIND> EW_DEV void copy_tile(const struct step *s, const struct ew_
 
         copy_runs(s, to, 0, w + col * code, 0, 1, cols * code);
         to += ph->chunk * code;
-        if (ph->group) {
-            copy_runs(s, to, 0, w + ph->scales_at + col / ph->group * 32, 0, 1,
-                      cols / ph->group * 32);
-            to += ph->chunk / ph->group * 32;
+        if (ph->group_log2) {
+            copy_runs(s, to, 0, w + ph->scales_at + (col >> ph->group_log2 << 5), 0, 1,
+                      cols >> ph->group_log2 << 5);
+            to += ph->chunk >> ph->group_log2 << 5;
         }
         copy_runs(s, to, 0, w + ph->row_scales_at, 0, 1, 64);
     }
@@ -87,23 +86,27 @@ template <int KIND> EW_DEV uint32_t tile_copy_bytes(const struct ew_step_phase *
 
         return (glu ? 2 : 1) * n * cols * 2;
     }
-    return cols * (KIND == EW_STEP_Q4 ? 8 : 16) + (ph->group ? cols / ph->group * 32 : 0) + 64;
+    return cols * (KIND == EW_STEP_Q4 ? 8 : 16) + (ph->group_log2 ? cols >> ph->group_log2 << 5 : 0) + 64;
 }
 template <int KIND> EW_DEV void copy_linear(struct step *s, const struct ew_step_phase *ph)
 {
     const struct step_range r = step_range_of<KIND>(ph, s->cta, s->n_cta);
     const uint32_t tile_bytes = step_tile_bytes<KIND>(ph);
 
+#pragma unroll 1
     for (uint32_t tile = 0; tile < r.n_tiles; tile += ph->team) {
         const uint32_t n = min(ph->team, r.n_tiles - tile);
 
+#pragma unroll 1
         for (uint32_t col = 0; col < ph->k; col += ph->chunk) {
             const uint32_t cols = min(ph->chunk, ph->k - col);
             uint32_t bytes = 0;
 
+#pragma unroll 1
             for (uint32_t i = 0; i < n; i++)
                 bytes += tile_copy_bytes<KIND>(ph, &r, tile + i, cols);
             copy_begin(s, bytes);
+#pragma unroll 1
             for (uint32_t i = 0; i < n; i++)
                 copy_tile<KIND>(s, ph, &r, tile + i, ring_at(s) + i * tile_bytes, col, cols);
             copy_end(s);
@@ -133,18 +136,19 @@ EW_DEV struct two_packets input_ask(const struct step *s, const struct ew_step_p
 }
 EW_DEV float2 norm_pair(const struct ew_step_phase *ph, uint32_t i)
 {
-    if (ph->flags & EW_STEP_NORM && ph->norm)
+    if (ph->flags & EW_STEP_NORM)
         return *(const float2 *)(ph->norm + (uint64_t)i * 4);
     return make_float2(1, 1);
 }
 
 /* As two 16-bit floats, high and low: planes of k elements. */
 #define STEP_ASK 4
-template <bool F16> EW_DEV void load_x16(struct step *s, const struct ew_step_phase *ph)
+EW_DEV void load_x16(struct step *s, const struct ew_step_phase *ph)
 {
     const uint32_t x = smem_of(s->x), plane = ph->k * 2 + 64;
     float sum = 0;
 
+#pragma unroll 1
     for (uint32_t i0 = threadIdx.x * 2; i0 < ph->k; i0 += STEP_ASK * EW_STEP_WARPS * 64) {
         struct two_packets p[STEP_ASK];
         float2 w[STEP_ASK];
@@ -171,10 +175,10 @@ template <bool F16> EW_DEV void load_x16(struct step *s, const struct ew_step_ph
                 sum += v.x * v.x + v.y * v.y;
                 v.x *= w[j].x;
                 v.y *= w[j].y;
-                h = half2_of<F16>(v.x, v.y);
-                hi = half2_get<F16>(h);
+                h = half2_of<EW_STEP_W_F16>(v.x, v.y);
+                hi = half2_get<EW_STEP_W_F16>(h);
                 sts32(x + i * 2, h);
-                sts32(x + plane + i * 2, half2_of<F16>(v.x - hi.x, v.y - hi.y));
+                sts32(x + plane + i * 2, half2_of<EW_STEP_W_F16>(v.x - hi.x, v.y - hi.y));
             }
         }
     }
@@ -224,6 +228,7 @@ template <int KIND> EW_DEV void load_x8(struct step *s, const struct ew_step_pha
     const uint32_t plane = ph->k + 64, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     float sum = 0;
 
+#pragma unroll 1
     for (uint32_t b = warp; b * 128 < ph->k; b += EW_STEP_WARPS) {
         const uint32_t i = b * 128 + lane * 4;
         float v[4] = { 0, 0, 0, 0 }, amax;
@@ -255,7 +260,6 @@ template <int KIND> EW_DEV void load_x8(struct step *s, const struct ew_step_pha
 }
 
 /* ---- products of one tile and stage: adds to acc ---- */
-template <bool F16>
 EW_DEV void tile_plain(const struct step *s, const struct ew_step_phase *ph, uint32_t at,
                        uint32_t col, uint32_t cols, uint32_t member, uint32_t members,
                        float acc[2][4])
@@ -268,13 +272,12 @@ EW_DEV void tile_plain(const struct step *s, const struct ew_step_phase *ph, uin
     for (uint32_t i = member; i < cols / 32; i += members) {
         const uint4 a = lds128(x + i * 64), b = lds128(w + i * 64);
 
-        mma16<F16>(acc[0], a.x, 0, a.y, 0, b.x, b.y);
-        mma16<F16>(acc[1], a.z, 0, a.w, 0, b.z, b.w);
+        mma16<EW_STEP_W_F16>(acc[0], a.x, 0, a.y, 0, b.x, b.y);
+        mma16<EW_STEP_W_F16>(acc[1], a.z, 0, a.w, 0, b.z, b.w);
     }
 }
 
 /* Sums of 16 rows over columns that share a scale: acc of rows g and g + 8. */
-template <bool F16>
 EW_DEV void drain8(const int c[4], uint32_t scales, bool has, float xs, float acc[2])
 {
     const uint32_t t = threadIdx.x % 4;
@@ -283,19 +286,20 @@ EW_DEV void drain8(const int c[4], uint32_t scales, bool has, float xs, float ac
     float2 ws = make_float2(1, 1);
 
     if (has)
-        ws = half2_get<F16>(lds32(scales + threadIdx.x % 32 / 4 * 4));
+        ws = half2_get<EW_STEP_SCALE_F16>(lds32(scales + threadIdx.x % 32 / 4 * 4));
     acc[0] += (float)(c[0] + c[1] * mul) * (f * ws.x);
     acc[1] += (float)(c[2] + c[3] * mul) * (f * ws.y);
 }
-template <int KIND, bool F16>
+template <int KIND>
 EW_DEV void tile_quant(const struct step *s, const struct ew_step_phase *ph, uint32_t at,
                        uint32_t col, uint32_t cols, uint32_t member, uint32_t members, float acc[2])
 {
     const uint32_t lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
-    const uint32_t code = KIND == EW_STEP_Q4 ? 8 : 16, group = ph->group;
+    const uint32_t code = KIND == EW_STEP_Q4 ? 8 : 16, group = ph->group_log2;
     const uint32_t scales = at + ph->chunk * code;
     const uint32_t x = smem_of(s->x) + (g < 3 ? g : 0) * (ph->k + 64) + col + t * 16;
 
+#pragma unroll 1
     for (uint32_t b = member; b < cols / 64; b += members) {
         const uint4 xv = lds128(x + b * 64), w = lds128(at + b * 64 * code + lane * 16);
         const float xs = s->xs[(col + b * 64) / 128];
@@ -323,26 +327,26 @@ EW_DEV void tile_quant(const struct step *s, const struct ew_step_phase *ph, uin
             a[7] = __byte_perm(u.z, u.w, 0x7351);
         }
         mma8(c, a[0], a[1], a[2], a[3], xv.x, xv.y);
-        if (group == 32) {
+        if (group == 5) {
             const uint32_t sc = scales + b * 64 + g * 4; /* [8][2][2]: the drain adds g * 4 */
 
-            drain8<F16>(c, sc, true, xs, acc);
+            drain8(c, sc, true, xs, acc);
             c[0] = c[1] = c[2] = c[3] = 0;
             mma8(c, a[4], a[5], a[6], a[7], xv.z, xv.w);
-            drain8<F16>(c, sc + 4, true, xs, acc);
+            drain8(c, sc + 4, true, xs, acc);
         } else {
             mma8(c, a[4], a[5], a[6], a[7], xv.z, xv.w);
-            drain8<F16>(c, group ? scales + b * 64 / group * 32 : 0, group != 0, xs, acc);
+            drain8(c, scales + (b * 64 >> group << 5), group != 0, xs, acc);
         }
     }
 }
 
 /* ---- the output ---- */
-EW_DEV float step_act(float z, uint32_t act)
+EW_DEV float step_act(float z)
 {
-    switch (act) { /* enum ew_act */
+    switch (EW_STEP_ACT) { /* enum ew_act */
     case 1:
-        return z / (1 + __expf(-z));
+        return __fdividef(z, 1 + __expf(-z));
     case 2:
         return 0.5f * z * (1 + tanhf(0.7978845608028654f * (z + 0.044715f * z * z * z)));
     case 3:
@@ -362,19 +366,20 @@ struct step_best {
 EW_DEV float step_z(const struct ew_step_phase *ph, float z, float inv, uint32_t row)
 {
     z *= inv;
-    if (ph->bias)
+    if (EW_STEP_BIAS && ph->bias)
         z += ((const float *)ph->bias)[row];
     z *= ph->scale;
-    if (ph->softcap != 0)
+    if (EW_STEP_SOFTCAP && ph->softcap != 0)
         z = ph->softcap * tanhf(z / ph->softcap);
     return z;
 }
 /* n outputs from `out` on, whose sums are in red[half]. */
-template <int ROWS>
 EW_DEV void step_output(struct step *s, const struct ew_step_phase *ph, uint32_t o, float z,
                         float up, float inv, struct step_best *best)
 {
-    z = step_act(step_z(ph, z, inv, o), ph->act);
+    z = step_z(ph, z, inv, o);
+    if (ph->act)
+        z = step_act(z);
     if (ph->flags & EW_STEP_GLU)
         z *= step_z(ph, up, inv, ph->n / 2 + o);
     if (ph->flags & EW_STEP_RESIDUAL)
@@ -396,11 +401,12 @@ EW_DEV void step_epilogue(struct step *s, const struct ew_step_phase *ph, uint32
                           uint32_t members, float inv, struct step_best *best)
 {
     const bool glu = ph->flags & EW_STEP_GLU;
-    const uint32_t part = threadIdx.x % 8, per = glu ? ROWS / 2 : ROWS;
+    const uint32_t part = threadIdx.x % 8, log2 = ROWS == 8 ? 3 : 4, per = glu ? log2 - 1 : log2;
     const float *red = s->red + s->half * EW_STEP_RED_ROWS * EW_STEP_WARPS + part * 2;
 
+#pragma unroll 1
     for (uint32_t i0 = 0; i0 < n; i0 += EW_STEP_WARPS * 4) {
-        const uint32_t i = i0 + threadIdx.x / 8, row = i / per * ROWS + i % per;
+        const uint32_t i = i0 + threadIdx.x / 8, row = (i >> per) * ROWS + (i & ((1u << per) - 1));
         float z = 0, up = 0;
 
         if (i < n && part * 2 < members) {
@@ -419,7 +425,7 @@ EW_DEV void step_epilogue(struct step *s, const struct ew_step_phase *ph, uint32
             up += __shfl_xor_sync(EW_ALL, up, d);
         }
         if (i < n && part == 0)
-            step_output<ROWS>(s, ph, out + i, z, up, inv, best);
+            step_output(s, ph, out + i, z, up, inv, best);
     }
 }
 EW_DEV float step_inv_rms(const struct step *s, const struct ew_step_phase *ph)
@@ -434,39 +440,44 @@ EW_DEV float step_inv_rms(const struct step *s, const struct ew_step_phase *ph)
 
         sum += v.x + v.y + (v.z + v.w);
     }
-    return rsqrtf(sum / (float)ph->k + ph->eps);
+    return rsqrtf(sum * ph->inv_k + ph->eps);
 }
 
-template <int KIND, bool F16> EW_DEV void run_linear(struct step *s, const struct ew_step_phase *entry, struct step_best *best)
+template <int KIND> EW_DEV void run_linear(struct step *s, const struct ew_step_phase *entry, struct step_best *best)
 {
     const struct ew_step_phase copy = *entry, *ph = &copy; /* in registers, what is used of it */
     constexpr uint32_t ROWS = KIND == EW_STEP_PLAIN16 ? 8 : 16;
     const uint32_t per = ph->flags & EW_STEP_GLU ? ROWS / 2 : ROWS, team = ph->team;
     const struct step_range r = step_range_of<KIND>(ph, s->cta, s->n_cta);
-    const uint32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32, members = EW_STEP_WARPS / team;
-    const uint32_t slot = warp / members, member = warp % members;
+    const uint32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    const uint32_t members = team == 4 ? EW_STEP_WARPS / 4 : team == 2 ? EW_STEP_WARPS / 2 : EW_STEP_WARPS;
+    const uint32_t slot = team == 4 ? warp / (EW_STEP_WARPS / 4) : team == 2 ? warp / (EW_STEP_WARPS / 2) : 0;
+    const uint32_t member = warp & (members - 1);
     const uint32_t tile_bytes = step_tile_bytes<KIND>(ph);
     float inv;
 
     STEP_TRACE(s, 0);
     if (KIND == EW_STEP_PLAIN16)
-        load_x16<F16>(s, ph);
+        load_x16(s, ph);
     else
         load_x8<KIND>(s, ph);
     STEP_TRACE(s, 1);
     sync_warps();
     STEP_TRACE(s, 2);
     inv = step_inv_rms(s, ph);
+#pragma unroll 1
     for (uint32_t t0 = 0; t0 < r.n_tiles; t0 += EW_STEP_RED_ROWS / ROWS) {
         const uint32_t t1 = min(t0 + EW_STEP_RED_ROWS / ROWS, r.n_tiles);
         float *red = s->red + s->half * EW_STEP_RED_ROWS * EW_STEP_WARPS;
 
+#pragma unroll 1
         for (uint32_t tile = t0; tile < t1; tile += team) {
             const bool mine = tile + slot < t1;
             const uint32_t row = (tile + slot - t0) * ROWS;
             float acc[2][4] = { { 0, 0, 0, 0 }, { 0, 0, 0, 0 } };
             float row_scale[2] = { 1, 1 };
 
+#pragma unroll 1
             for (uint32_t col = 0; col < ph->k; col += ph->chunk) {
                 const uint32_t cols = min(ph->chunk, ph->k - col);
                 const uint32_t at = ring_at(s) + slot * tile_bytes;
@@ -474,15 +485,15 @@ template <int KIND, bool F16> EW_DEV void run_linear(struct step *s, const struc
                 ring_wait_full(s);
                 if (mine) {
                     if (KIND == EW_STEP_PLAIN16) {
-                        tile_plain<F16>(s, ph, at, col, cols, member, members, acc);
+                        tile_plain(s, ph, at, col, cols, member, members, acc);
                     } else {
                         const uint32_t rs = at + ph->chunk * (KIND == EW_STEP_Q4 ? 8 : 16) +
-                                            (ph->group ? ph->chunk / ph->group * 32 : 0) +
+                                            (ph->group_log2 ? ph->chunk >> ph->group_log2 << 5 : 0) +
                                             lane / 4 * 4;
 
                         row_scale[0] = f32_of(lds32(rs));
                         row_scale[1] = f32_of(lds32(rs + 32));
-                        tile_quant<KIND, F16>(s, ph, at, col, cols, member, members, acc[0]);
+                        tile_quant<KIND>(s, ph, at, col, cols, member, members, acc[0]);
                     }
                 }
                 ring_release(s);
