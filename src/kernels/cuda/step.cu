@@ -1,8 +1,8 @@
 /* kernels/cuda/step.cu - one decode step of a decoder as one persistent cooperative kernel
  * (contract: step.h; table: step.cuh).
  *
- * A block a multiprocessor, 16 warps that compute and one that copies. The copying warp walks the
- * phases on its own and keeps the ring of stages in shared memory full: weights and cache do not
+ * A block a multiprocessor, 8 warps that compute and 4 that copy. Those walk the phases on
+ * their own and keep the ring of stages in shared memory full: weights and cache do not
  * depend on the activations, so memory never waits for a barrier. The others walk the same phases;
  * each reads the vector it needs as packets (number and sequence in 8 bytes) from L2 as soon as the
  * last of them is there, multiplies it with the rows its block owns and sends its results as
@@ -20,7 +20,7 @@ EW_DEV void prefetch_vector(const struct step *s, uint64_t at, uint32_t bytes)
 {
     const uint32_t lines = (bytes + 127) / 128;
 
-    if (!at || threadIdx.x % 32)
+    if (!at || threadIdx.x != EW_STEP_WARPS * 32)
         return;
 #pragma unroll 1
     for (uint32_t i = s->cta; i < lines; i += s->n_cta)
@@ -37,6 +37,8 @@ EW_DEV void step_copies(struct step *s)
     for (s->phase = 0; s->phase < s->a->n_phases; s->phase++) {
         const struct ew_step_phase *ph = table + s->phase;
 
+        if (s->phase + 2 < s->a->n_phases && threadIdx.x % 32 < 2)
+            prefetch_l1((uint64_t)(ph + 2) + threadIdx.x % 32 * 128);
         if (ph->kind != EW_STEP_ATTENTION) {
             prefetch_vector(s, ph->norm, ph->k * 4);
             prefetch_vector(s, ph->bias, ph->n * 4);
@@ -122,8 +124,7 @@ EW_DEV void step_computes(struct step *s)
         s->in_seq = base + s->phase;
         s->seq = s->in_seq + 1;
         if (s->phase + 1 < s->a->n_phases && threadIdx.x < 2)
-            asm volatile("prefetch.global.L1 [%0];" ::"l"((const char *)(table + s->phase + 1) +
-                                                           threadIdx.x * 128));
+            prefetch_l1((uint64_t)(ph + 1) + threadIdx.x * 128);
         if (STEP_IS(ph, EW_STEP_PLAIN16))
             run_linear<EW_STEP_PLAIN16>(s, ph, &best);
         else if (STEP_IS(ph, EW_STEP_Q4))
@@ -179,7 +180,9 @@ EW_STEP_ENTRY(const __grid_constant__ struct ew_step_args a)
         bar_init_done();
     }
     __syncthreads();
-    if (threadIdx.x / 32 == EW_STEP_WARPS)
+    s.turn = threadIdx.x / 32 - EW_STEP_WARPS;
+    s.policy = copy_policy();
+    if (threadIdx.x / 32 >= EW_STEP_WARPS)
         step_copies(&s);
     else
         step_computes(&s);

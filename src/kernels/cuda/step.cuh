@@ -17,9 +17,12 @@ typedef unsigned long long uint64_t;
 #endif
 
 #ifndef EW_STEP_WARPS
-#define EW_STEP_WARPS 8 /* that compute; one more copies weights */
+#define EW_STEP_WARPS 8 /* that compute */
 #endif
-#define EW_STEP_THREADS    ((EW_STEP_WARPS + 1) * 32)
+#ifndef EW_STEP_COPIERS
+#define EW_STEP_COPIERS 4 /* warps that copy: one alone issued a copy every 100 clocks */
+#endif
+#define EW_STEP_THREADS    ((EW_STEP_WARPS + EW_STEP_COPIERS) * 32)
 #define EW_STEP_RED_ROWS   64 /* outputs reduced at once */
 #define EW_STEP_KV_BLOCK   64 /* positions of a stage of the cache */
 #define EW_STEP_KV_SUPER   4  /* blocks whose scores are in shared memory at once */

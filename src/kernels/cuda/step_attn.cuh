@@ -69,10 +69,11 @@ EW_DEV void copy_attention(struct step *s, const struct ew_step_phase *ph)
 
                 if (!n)
                     continue;
-                copy_begin(s, bytes);
-                copy_runs(s, ring_at(s), 0,
-                          step_kv_at(ph, s->a->hkv, which, v.head, v.first + b * EW_STEP_KV_BLOCK), 0, 1,
-                          bytes);
+                if (!copy_begin(s, bytes))
+                    continue;
+                copy_run(s, ring_at(s),
+                         step_kv_at(ph, s->a->hkv, which, v.head, v.first + b * EW_STEP_KV_BLOCK),
+                         bytes);
                 copy_end(s);
             }
     }

@@ -41,6 +41,12 @@
 #define EW_STEP_SOFTCAP 0
 #endif
 
+#ifdef EW_STEP_NOCOPY
+#define STEP_NOCOPY 1
+#else
+#define STEP_NOCOPY 0
+#endif
+
 #define EW_DEV static __device__ __forceinline__
 #define EW_ALL 0xffffffffu
 
@@ -65,6 +71,8 @@ struct step {
     uint32_t seq;                  /* of what this phase writes */
     uint32_t in_seq;               /* of what it reads */
     uint32_t phase, context;
+    uint32_t turn;   /* of the copying warps: stages until this one's next */
+    uint64_t policy; /* of copies */
     uint32_t cta, n_cta;
     uint32_t half;                 /* of red */
     uint32_t g, splits; /* query heads of a kv head; the most splits of the positions */
@@ -168,46 +176,66 @@ EW_DEV void ring_release(struct step *s)
     ring_next(s);
 }
 
-/* ---- copies, by all lanes of the copying warp ---- */
-EW_DEV void copy_begin(const struct step *s, uint32_t bytes)
+/* ---- copies: the copying warps take the stages in turns ---- */
+/* True when the next stage is this warp's; then it is empty. False: passed over. */
+EW_DEV bool copy_begin(struct step *s, uint32_t bytes)
 {
+    const bool mine = s->turn == 0;
+
+    s->turn = s->turn ? s->turn - 1 : EW_STEP_COPIERS - 1;
+    if (!mine) {
+        ring_next(s);
+        return false;
+    }
     bar_wait(s, s->empty + 8 * s->stage, s->parity ^ 1);
 #if EW_STEP_BULK
     if (threadIdx.x % 32 == 0)
         asm volatile("mbarrier.arrive.expect_tx.shared.b64 _, [%0], %1;" ::"r"(s->full +
                                                                               8 * s->stage),
-                     "r"(bytes)
+                     "r"(STEP_NOCOPY ? 0 : bytes)
                      : "memory");
-    __syncwarp();
 #else
     (void)bytes;
 #endif
+    return true;
 }
-/* n runs of `bytes` (a multiple of 16), one a lane where there are bulk copies. */
+/* n <= 8 runs of `bytes` (a multiple of 16). */
 EW_DEV void copy_runs(const struct step *s, uint32_t to, uint32_t to_stride, uint64_t from,
-                      uint64_t from_stride, uint32_t n, uint32_t bytes)
+                      uint32_t from_stride, uint32_t n, uint32_t bytes)
 {
     const uint32_t lane = threadIdx.x % 32;
 #if EW_STEP_BULK
-    uint64_t policy;
-
-    asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
-#pragma unroll 1
-    for (uint32_t i = lane; i < n; i += 32)
-        asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes"
-                     ".L2::cache_hint [%0], [%1], %2, [%3], %4;" ::"r"(to + i * to_stride),
-                     "l"(from + i * from_stride), "r"(bytes), "r"(s->full + 8 * s->stage),
-                     "l"(policy)
-                     : "memory");
+    if (lane == 0) {
+#pragma unroll
+        for (uint32_t i = 0; i < 8; i++) {
+            if (i < n && !STEP_NOCOPY)
+                asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes"
+                             ".L2::cache_hint [%0], [%1], %2, [%3], %4;" ::"r"(to),
+                             "l"(from), "r"(bytes), "r"(s->full + 8 * s->stage), "l"(s->policy));
+            to += to_stride;
+            from += from_stride;
+        }
+    }
 #else
-    const uint32_t units = bytes / 16;
-
-#pragma unroll 1
-    for (uint32_t i = lane; i < n * units; i += 32)
-        asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(
-                         to + i / units * to_stride + i % units * 16),
-                     "l"(from + i / units * from_stride + i % units * 16)
-                     : "memory");
+    for (uint32_t i = 0; i < n; i++) {
+        for (uint32_t j = lane * 16; j < bytes; j += 512)
+            asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to + j), "l"(from + j));
+        to += to_stride;
+        from += from_stride;
+    }
+#endif
+}
+EW_DEV void copy_run(const struct step *s, uint32_t to, uint64_t from, uint32_t bytes)
+{
+    const uint32_t lane = threadIdx.x % 32;
+#if EW_STEP_BULK
+    if (lane == 0 && !STEP_NOCOPY)
+        asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes"
+                     ".L2::cache_hint [%0], [%1], %2, [%3], %4;" ::"r"(to),
+                     "l"(from), "r"(bytes), "r"(s->full + 8 * s->stage), "l"(s->policy));
+#else
+    for (uint32_t j = lane * 16; j < bytes; j += 512)
+        asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to + j), "l"(from + j));
 #endif
 }
 EW_DEV void copy_end(struct step *s)
@@ -217,6 +245,19 @@ EW_DEV void copy_end(struct step *s)
                  : "memory");
 #endif
     ring_next(s);
+}
+EW_DEV uint64_t copy_policy(void)
+{
+    uint64_t policy = 0;
+
+#if EW_STEP_BULK
+    asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
+#endif
+    return policy;
+}
+EW_DEV void prefetch_l1(uint64_t at)
+{
+    asm volatile("prefetch.global.L1 [%0];" ::"l"(at));
 }
 EW_DEV void prefetch_l2(uint64_t at)
 {

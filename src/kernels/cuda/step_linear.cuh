@@ -48,50 +48,45 @@ template <int KIND> EW_DEV uint32_t step_tile_bytes(const struct ew_step_phase *
 }
 
 /* ---- copying ---- */
-template <int KIND> EW_DEV void copy_tile(const struct step *s, const struct ew_step_phase *ph,
-                                          const struct step_range *r, uint32_t tile, uint32_t to,
-                                          uint32_t col, uint32_t cols)
+template <int KIND>
+EW_DEV void copy_tile(const struct step *s, const struct ew_step_phase *ph,
+                      const struct step_range *r, uint32_t tile, uint32_t to, uint32_t col,
+                      uint32_t cols)
 {
     if (KIND == EW_STEP_PLAIN16) {
         const uint32_t to_stride = ph->chunk * 2 + 64;
         const bool glu = ph->flags & EW_STEP_GLU;
         const uint32_t per = glu ? 4 : 8, out = r->out + tile * per, n = min(r->end - out, per);
-        const uint64_t w = ph->w + (uint64_t)col * 2;
+        const uint64_t w = ph->w + (uint64_t)col * 2 + (uint64_t)out * ph->stride;
 
-        copy_runs(s, to, to_stride, w + (uint64_t)out * ph->stride, ph->stride, n, cols * 2);
+        copy_runs(s, to, to_stride, w, ph->stride, n, cols * 2);
         if (glu)
-            copy_runs(s, to + 4 * to_stride, to_stride,
-                      w + (uint64_t)(ph->n / 2 + out) * ph->stride, ph->stride, n, cols * 2);
+            copy_runs(s, to + 4 * to_stride, to_stride, w + (uint64_t)(ph->n / 2) * ph->stride,
+                      ph->stride, n, cols * 2);
     } else {
         const uint32_t code = KIND == EW_STEP_Q4 ? 8 : 16;
         const uint64_t w = ph->w + (uint64_t)(r->tile + tile) * ph->stride;
 
-        copy_runs(s, to, 0, w + col * code, 0, 1, cols * code);
+        if (ph->chunk * code == ph->scales_at) { /* the whole panel */
+            copy_run(s, to, w, ph->row_scales_at + 64);
+            return;
+        }
+        copy_run(s, to, w + col * code, cols * code);
         to += ph->chunk * code;
         if (ph->group_log2) {
-            copy_runs(s, to, 0, w + ph->scales_at + (col >> ph->group_log2 << 5), 0, 1,
-                      cols >> ph->group_log2 << 5);
+            copy_run(s, to, w + ph->scales_at + (col >> ph->group_log2 << 5),
+                     cols >> ph->group_log2 << 5);
             to += ph->chunk >> ph->group_log2 << 5;
         }
-        copy_runs(s, to, 0, w + ph->row_scales_at, 0, 1, 64);
+        copy_run(s, to, w + ph->row_scales_at, 64);
     }
 }
-template <int KIND> EW_DEV uint32_t tile_copy_bytes(const struct ew_step_phase *ph,
-                                                    const struct step_range *r, uint32_t tile,
-                                                    uint32_t cols)
+template <int KIND> EW_DEV void copy_linear(struct step *s, const struct ew_step_phase *entry)
 {
-    if (KIND == EW_STEP_PLAIN16) {
-        const bool glu = ph->flags & EW_STEP_GLU;
-        const uint32_t per = glu ? 4 : 8, n = min(r->end - r->out - tile * per, per);
-
-        return (glu ? 2 : 1) * n * cols * 2;
-    }
-    return cols * (KIND == EW_STEP_Q4 ? 8 : 16) + (ph->group_log2 ? cols >> ph->group_log2 << 5 : 0) + 64;
-}
-template <int KIND> EW_DEV void copy_linear(struct step *s, const struct ew_step_phase *ph)
-{
+    const struct ew_step_phase copy = *entry, *ph = &copy;
     const struct step_range r = step_range_of<KIND>(ph, s->cta, s->n_cta);
     const uint32_t tile_bytes = step_tile_bytes<KIND>(ph);
+    const bool glu = ph->flags & EW_STEP_GLU;
 
 #pragma unroll 1
     for (uint32_t tile = 0; tile < r.n_tiles; tile += ph->team) {
@@ -100,12 +95,18 @@ template <int KIND> EW_DEV void copy_linear(struct step *s, const struct ew_step
 #pragma unroll 1
         for (uint32_t col = 0; col < ph->k; col += ph->chunk) {
             const uint32_t cols = min(ph->chunk, ph->k - col);
-            uint32_t bytes = 0;
+            uint32_t bytes;
 
-#pragma unroll 1
-            for (uint32_t i = 0; i < n; i++)
-                bytes += tile_copy_bytes<KIND>(ph, &r, tile + i, cols);
-            copy_begin(s, bytes);
+            if (KIND == EW_STEP_PLAIN16) {
+                const uint32_t per = glu ? 4 : 8, rows = min(r.end - r.out - tile * per, n * per);
+
+                bytes = (glu ? 2 : 1) * rows * cols * 2;
+            } else {
+                bytes = n * (cols * (KIND == EW_STEP_Q4 ? 8 : 16) +
+                             (ph->group_log2 ? cols >> ph->group_log2 << 5 : 0) + 64);
+            }
+            if (!copy_begin(s, bytes))
+                continue;
 #pragma unroll 1
             for (uint32_t i = 0; i < n; i++)
                 copy_tile<KIND>(s, ph, &r, tile + i, ring_at(s) + i * tile_bytes, col, cols);
