@@ -135,7 +135,8 @@ ew_status ew_launch_emit_node(struct ew_context *c, struct ew_launch *l, uint32_
             out[k] = &l->view[n->out[k]];
     if (c->dev)
         ew_context_device_emit(c, &e);
-    return c->engine->backend->emit(&l->list, &e, &c->err);
+    EW_TRY(c->engine->backend->emit(&l->list, &e, &c->err));
+    return c->dev ? ew_launch_note_lengths(c, l, &e) : EW_STATUS_OK;
 }
 
 ew_status ew_launch_emit_outputs(struct ew_context *c, struct ew_launch *l)
@@ -170,10 +171,13 @@ static ew_status emit_all(struct ew_context *c, struct ew_launch *l)
 
     memset(&l->list, 0, sizeof(l->list));
     l->list.arena = &l->arena;
+    if (c->dev)
+        EW_TRY(ew_context_device_before(c, l));
     for (uint32_t i = 0; i < p->n_nodes; i++)
         if (!ew_plan_node_is_free(p, i, &l->shapes))
             EW_TRY(ew_launch_emit_node(c, l, i));
-    return ew_launch_emit_outputs(c, l);
+    EW_TRY(ew_launch_emit_outputs(c, l));
+    return c->dev ? ew_context_device_after(c, l) : EW_STATUS_OK;
 }
 
 /* Steps of a device hold addresses of its scratch: when that grows, they are made once more. */

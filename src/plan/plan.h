@@ -81,6 +81,7 @@ struct ew_plan_candidate {
 struct ew_plan_switch {
     const char *kernel;
     uint64_t max_m; /* UINT64_MAX: any more */
+    uint64_t ns;    /* of one run at the fewest rows it is for; 0: not timed */
 };
 
 /* What an engine was built for, where that is not the CPU. */

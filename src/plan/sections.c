@@ -127,6 +127,7 @@ void ew_plan_write_tactics(const struct ew_plan *p, struct ew_buf *b)
         for (uint32_t k = 0; k < t->n_switches; k++) {
             ew_wr_str(b, t->switches[k].kernel);
             ew_wr_u64(b, t->switches[k].max_m);
+            ew_wr_u64(b, t->switches[k].ns);
         }
     }
 }

@@ -477,7 +477,9 @@ static void shapes(struct cc *c, const struct ew_cuda_linear_kernel *k,
 static void times(struct cc *c, const struct ew_cuda_linear_kernel *k,
                   const struct ew_quant_format *f)
 {
-    static const size_t rows[] = { 1, 2, 4, 8, 16, 32, 64, 512, 2048 };
+    static const size_t rows[] = { 1, 2, 4, 8, 16, 64, 256, 2048 };
+    const bool gemv = strncmp(k->name, "gemv", 4) == 0, few = strncmp(k->name, "rows", 4) == 0;
+    const size_t least = gemv ? 1 : !few ? 16 : k->max_rows > 8 ? 8 : 1, most = gemv ? 4 : 4096;
     static const struct shape list[] = {
         { .n = 4096, .k = 1024 },
         { .n = 1024, .k = 2048 },
@@ -495,7 +497,7 @@ static void times(struct cc *c, const struct ew_cuda_linear_kernel *k,
             struct shape s = list[i];
 
             s.m = rows[j];
-            if (s.m > 64 && s.n < 6144 && s.k < 9000)
+            if (s.m < least || s.m > most || (s.m > 64 && s.n < 6144 && s.k < 9000))
                 continue;
             time_one(c, k, f, &s);
         }

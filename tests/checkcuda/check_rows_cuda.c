@@ -489,8 +489,96 @@ static void argmaxes(struct cc *c)
     }
 }
 
+/* Draws against the sampler, many rows with their own parameters at once. A row may differ where u
+ * falls on a border; so few would, that none is expected here. */
+static void draws(struct cc *c)
+{
+    static const struct {
+        size_t n;
+        double temperature, top_p, min_p;
+        int32_t top_k;
+        float scale;
+    } t[] = {
+        { 5000, 1.0, 1.0, 0, 20, 3.0f },      { 5000, 0.7, 0.8, 0, 20, 3.0f },
+        { 5000, 1.3, 0.9, 0, 0, 4.0f },       { 5000, 1.0, 1.0, 0, 0, 2.0f },
+        { 700, 1.0, 0.95, 0.02, 0, 2.0f },    { 700, 1.0, 1.0, 0.1, 50, 2.0f },
+        { 151936, 0.6, 0.95, 0, 20, 3.0f },   { 151936, 1.0, 0.5, 0, 0, 4.0f },
+        { 5000, 0, 1.0, 0, 0, 3.0f },         { 300, 1.5, 0.99, 0.05, 400, 2.0f },
+        { 5000, 1.0, 0.7, 0.001, 300, 1.5f },
+    };
+    const size_t rows = 24;
+
+    for (size_t i = 0; i < EW_COUNT(t); i++) {
+        const size_t n = t[i].n;
+        struct ew_cuda_draw_params params[24] = { { 0 } };
+        struct ew_cuda_launch l;
+        struct ew_sampler sampler;
+        ew_error err = { 0 };
+        float *x;
+
+        if (!cc_begin(c, "draw n%zu t%g k%d p%g min%g", n, t[i].temperature, t[i].top_k, t[i].top_p,
+                      t[i].min_p))
+            continue;
+        x = room(rows * n * 4);
+        cc_fill_normal(c, x, rows * n, t[i].scale);
+        for (size_t r = 0; r < rows; r++) {
+            float *const row = x + r * n;
+
+            params[r] =
+                (struct ew_cuda_draw_params){ t[i].temperature, t[i].top_p,  t[i].min_p, cc_rand(c),
+                                              r * 1000,         (uint32_t)r, t[i].top_k };
+            if (r % 3 == 1) /* many ties */
+                for (size_t k = 0; k < n; k++)
+                    row[k] = roundf(row[k] * 8) / 8;
+            if (r % 5 == 4)
+                row[r] = -INFINITY;
+        }
+        x[7 * n + 3] = NAN;
+        const uint64_t token = cc_output(c, rows * 4);
+        const struct ew_cuda_draw p = {
+            .logits = AT(float, cc_input(c, x, rows * n * 4)),
+            .rows = rows,
+            .n = n,
+            .stride = n,
+            .params = AT(struct ew_cuda_draw_params, cc_input(c, params, sizeof(params))),
+            .token = AT(int32_t, token),
+        };
+        if (ran(c, ew_cuda_draw_plan(&p, &l, &err), &err, &l)) {
+            const int32_t *got = cc_download(c, token);
+            const struct ew_history none = { 0 };
+            size_t n_left = 0;
+
+            if (ew_sampler_init(&sampler, (uint32_t)n, &err))
+                abort();
+            for (size_t r = 0; r < rows; r++) {
+                const struct ew_sample_params sp = { .greedy = t[i].temperature == 0,
+                                                     .temperature = t[i].temperature,
+                                                     .top_p = t[i].top_p,
+                                                     .min_p = t[i].min_p,
+                                                     .top_k = t[i].top_k,
+                                                     .repetition = 1.0,
+                                                     .seed = params[r].seed };
+                int32_t want = -1;
+
+                (void)ew_sampler_draw(&sampler, x + r * n, &sp, &none, params[r].request,
+                                      params[r].position, &want, NULL);
+                n_left += got[r] == -2;
+                if (got[r] != want && got[r] != -2)
+                    cc_fail(c, "row %zu: token %d, not %d", r, got[r], want);
+            }
+            if (n_left > rows / 2)
+                cc_fail(c, "%zu of %zu rows were left to the host", n_left, rows);
+            ew_sampler_deinit(&sampler);
+            cc_bench(c, &l, 1, (double)(rows * n * 4), 0);
+        }
+        cc_end(c);
+        free(x);
+    }
+}
+
 CC_FAMILY(rows_cuda)
 {
+    draws(c);
     norms(c);
     pointwise(c);
     converts(c);

@@ -31,6 +31,24 @@ static bool runs(const struct ew_cuda_linear_kernel *k, const struct ew_cuda_chi
                                       (size_t)w->k, w->glu, w->x_quant);
 }
 
+bool ew_cuda_linear_covers(const struct ew_cuda_chip *chip, const struct ew_linear_kernel *layout,
+                           const struct ew_plan_tactic *t)
+{
+    const struct ew_packed w = { .kernel = layout,
+                                 .format = t->format,
+                                 .x_quant = t->x_quant,
+                                 .n = t->n,
+                                 .k = t->k,
+                                 .glu = t->glu };
+    size_t n;
+    const struct ew_cuda_linear_kernel *const *all = ew_cuda_linear_kernels(&n);
+
+    for (size_t i = 0; i < n; i++)
+        if (all[i]->max_rows == SIZE_MAX && runs(all[i], chip, t->dtype, &w, 1u << 20))
+            return true;
+    return false;
+}
+
 /* Without a measurement: the kernel made for the fewest rows that still takes m; of two, the one
  * that rounds x, which is the faster way. */
 static bool better(const struct ew_cuda_linear_kernel *a, const struct ew_cuda_linear_kernel *b)
@@ -81,6 +99,39 @@ static ew_status operands(struct ew_cuda_work *w, struct ew_cuda_linear_problem 
     return EW_STATUS_OK;
 }
 
+static bool overlap(uint64_t a, size_t n_a, uint64_t b, size_t n_b)
+{
+    return a < b + n_b && b < a + n_a;
+}
+
+/* The norm before this Linear, when that is what the list's last step is for and the kernel can do
+ * it: a launch less. The norm's own input may be dead by now, and y in its place: then it stays. */
+static const struct ew_cuda_step *norm_before(const struct ew_step_list *list,
+                                              const struct ew_cuda_linear_kernel *k,
+                                              const struct ew_cuda_linear_problem *p)
+{
+    const struct ew_cuda_step *s = list->n > list->n_ran ? list->steps[list->n - 1].args : NULL;
+    const size_t n_y = p->m * (size_t)p->y_stride * sizeof(float);
+
+    if (!k->takes_norm || !s || !s->norm.y || address(s->norm.y) != p->x || s->norm.n != p->k ||
+        s->norm.rows != p->m ||
+        overlap(p->y, n_y, address(s->norm.x), p->m * p->k * sizeof(float)) ||
+        overlap(p->y, n_y, address(s->norm.w), p->k * sizeof(float)))
+        return NULL;
+    return s;
+}
+
+/* Addresses tell at run time alone whether a norm is taken in: an engine has kernels for both. */
+static void see_without_norm(const struct ew_cuda *cuda, const struct ew_cuda_linear_kernel *k,
+                             const struct ew_cuda_linear_problem *p)
+{
+    struct ew_cuda_launch l[EW_CUDA_LINEAR_LAUNCHES];
+    const size_t n = cuda->see ? k->plan(&cuda->chip, p, l) : 0;
+
+    for (size_t i = 0; i < n; i++)
+        cuda->see(cuda->see_ctx, &l[i]);
+}
+
 ew_status ew_cuda_emit_linear(struct ew_step_list *list, const struct ew_emit *e, ew_error *err)
 {
     const struct ew_attr_linear *at = &e->node->attrs.linear;
@@ -91,6 +142,7 @@ ew_status ew_cuda_emit_linear(struct ew_step_list *list, const struct ew_emit *e
     struct ew_cuda_work work = { e, list, 0 };
     struct ew_cuda_linear_problem p = { 0 };
     const struct ew_cuda_linear_kernel *k;
+    const struct ew_cuda_step *norm;
     size_t count, n, bytes;
     char format[64];
     float *y;
@@ -120,6 +172,14 @@ ew_status ew_cuda_emit_linear(struct ew_step_list *list, const struct ew_emit *e
     p.glu = w->glu;
     p.scale = at->scale;
     p.softcap = at->softcap;
+    norm = norm_before(list, k, &p);
+    if (norm) {
+        see_without_norm(cuda, k, &p);
+        p.x = address(norm->norm.x);
+        p.norm_weight = address(norm->norm.w);
+        p.norm_eps = norm->norm.eps;
+        list->n--;
+    }
     bytes = k->workspace_bytes ? k->workspace_bytes(&cuda->chip, &p) : 0;
     if (bytes)
         p.workspace = address(ew_cuda_work_take(&work, bytes));

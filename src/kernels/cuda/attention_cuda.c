@@ -7,7 +7,7 @@
 #include "tensor/tensor.h"
 
 #define D_MAX          256
-#define SPLIT_WARPS    4
+#define SPLIT_WARPS    8
 #define SPLIT_TILE     16
 #define SPLIT_ROWS_MAX 64 /* more rows of a kv head than this are worth flash attention's tiles */
 #define SPLITS_MAX     64
@@ -15,7 +15,7 @@
 
 _Static_assert(sizeof(struct ew_cuda_attn_args) <= EW_CUDA_ARGS_CAP, "arguments of a launch");
 
-enum way { WAY_SIMPLE, WAY_SPLIT, WAY_FLASH };
+enum way { WAY_SIMPLE, WAY_SPLIT, WAY_FLASH, WAY_WGMMA };
 
 struct choice {
     enum way way;
@@ -88,6 +88,16 @@ static bool fit_flash(struct choice *c, size_t d, const struct ew_cuda_chip *chi
     return false;
 }
 
+/* The warp group kernel: sm_90's instructions, tiles of 128 slots, two stages. */
+static bool fit_wgmma(struct choice *c, size_t d, const struct ew_cuda_chip *chip)
+{
+    if (chip->sm != 90 || (c->kv != 1 && c->kv != 2) || (d != 64 && d != 128))
+        return false;
+    c->warps = 8; /* that multiply */
+    c->shared_bytes = (2 * 64 + 2 * 2 * 128) * (uint32_t)d * 2 + 1024;
+    return c->shared_bytes + 1024 <= chip->shared_per_block;
+}
+
 /* Follows from shapes and the chip; n_split not from the batch, so that a row's sums do not. */
 static struct choice choose(const struct ew_attn_args *a, const struct ew_cuda_chip *chip)
 {
@@ -103,9 +113,14 @@ static struct choice choose(const struct ew_attn_args *a, const struct ew_cuda_c
     if (is_few && a->s * c.group <= SPLIT_ROWS_MAX && fit_split(&c, a->d, chip)) {
         c.way = WAY_SPLIT;
         c.is_fused = a->mode == EW_ATTN_DECODE;
+    } else if (a->mode != EW_ATTN_DECODE && fit_wgmma(&c, a->d, chip)) {
+        c.way = WAY_WGMMA;
     } else if (a->mode != EW_ATTN_DECODE && fit_flash(&c, a->d, chip)) {
         c.way = WAY_FLASH;
     }
+    /* Shared memory that a kernel declares itself counts too when the limit must be raised. */
+    if (c.shared_bytes > 32768 && c.shared_bytes <= 49152)
+        c.shared_bytes = 49152 + 16;
     return c;
 }
 
@@ -237,8 +252,10 @@ static void plan_main(const struct ew_attn_args *a, const struct choice *c, unsi
 
         ew_cuda_launch_fill(
             out, "attention_split", "ew_attention_split", grid, SPLIT_WARPS * 32, g, sizeof(*g),
-            "-DEW_D=%zu -DEW_KV=%u -DEW_NORM=%u -DEW_G=%u -DEW_DECODE=%d -DEW_STAGES=%u", a->d,
-            c->kv, c->is_fused ? norm : 0, c->group, c->is_fused, c->stages);
+            "-DEW_D=%zu -DEW_KV=%u -DEW_NORM=%u -DEW_G=%u -DEW_CAP=%d -DEW_DECODE=%d -DEW_TREE=%d "
+            "-DEW_WARPS=%d -DEW_STAGES=%u",
+            a->d, c->kv, c->is_fused ? norm : 0, c->group, a->softcap != 0.0f, c->is_fused,
+            !c->is_fused, SPLIT_WARPS, c->stages);
         out->shared_bytes = c->shared_bytes;
     } else if (c->way == WAY_FLASH) {
         const uint32_t block = c->warps * 16;
@@ -246,9 +263,17 @@ static void plan_main(const struct ew_attn_args *a, const struct choice *c, unsi
 
         ew_cuda_launch_fill(out, "attention_flash", "ew_attention_flash", grid, c->warps * 32, g,
                             sizeof(*g),
-                            "-DEW_D=%zu -DEW_KV=%u -DEW_NORM=0 -DEW_G=%u -DEW_WARPS=%u "
-                            "-DEW_STAGES=%u",
-                            a->d, c->kv, c->group, c->warps, c->stages);
+                            "-DEW_D=%zu -DEW_KV=%u -DEW_NORM=0 -DEW_G=%u -DEW_CAP=%d -DEW_TREE=%d "
+                            "-DEW_WARPS=%u -DEW_STAGES=%u",
+                            a->d, c->kv, c->group, a->softcap != 0.0f, a->mode == EW_ATTN_TREE,
+                            c->warps, c->stages);
+        out->shared_bytes = c->shared_bytes;
+    } else if (c->way == WAY_WGMMA) {
+        const uint32_t grid[3] = { (rows + 127) / 128, g->b * g->hkv, 1 };
+
+        ew_cuda_launch_fill(out, "attention_wgmma", "ew_attention_wgmma", grid, 384, g, sizeof(*g),
+                            "-DEW_D=%zu -DEW_KV=%u -DEW_NORM=0 -DEW_G=%u -DEW_CAP=%d -DEW_TREE=%d",
+                            a->d, c->kv, c->group, a->softcap != 0.0f, a->mode == EW_ATTN_TREE);
         out->shared_bytes = c->shared_bytes;
     } else {
         const uint32_t grid[3] = { g->b * g->s, (g->hq + 3) / 4, 1 };

@@ -97,6 +97,20 @@ EW_DEV float ew_cluster_load(uint32_t shared, uint32_t rank)
     return v;
 }
 
+EW_DEV float4 ew_cluster_load4(uint32_t shared, uint32_t rank)
+{
+    float4 v = make_float4(0, 0, 0, 0);
+#if EW_SM >= 90
+    uint32_t at;
+    asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(at) : "r"(shared), "r"(rank));
+    asm volatile("ld.shared::cluster.v4.f32 {%0, %1, %2, %3}, [%4];"
+                 : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w)
+                 : "r"(at)
+                 : "memory");
+#endif
+    return v;
+}
+
 #if EW_SM >= 90
 // Barriers in shared memory that also count bytes of bulk copies.
 EW_DEV void ew_mbar_init(uint32_t bar, uint32_t count)

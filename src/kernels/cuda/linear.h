@@ -39,7 +39,7 @@
 #include "kernels/cuda/kernel.h"
 #include "kernels/linear.h"
 
-#define EW_CUDA_LINEAR_LAUNCHES 2 /* the most a plan makes */
+#define EW_CUDA_LINEAR_LAUNCHES 3 /* the most a plan makes */
 
 /* Addresses are of device memory, 16-byte aligned where the kernel reads by 16 bytes: x, prepared
  * and w (and x_stride, prepared_stride multiples of 8 elements) or the plan uses narrower loads for

@@ -28,7 +28,6 @@ struct ew_cuda_linear_args {
     uint32_t k_blocks;  /* quantised: blocks of a panel */
     uint32_t scales_at; /* quantised: bytes from a panel's start */
     uint32_t zeros_at, row_scales_at;
-    int32_t act;
     float scale, softcap, norm_eps;
     uint32_t tiles_m, tiles_n; /* of persistent kernels */
 };

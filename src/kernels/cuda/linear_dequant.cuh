@@ -107,6 +107,19 @@ EW_DEV uint32_t ew_offset(const struct ew_groups &o, int sub, int h)
 
 #define EW_BF16_ONE 0x3f803f80u
 
+// Scales that are short floats times short codes are exact in bf16 (6 significant bits at most), so
+// that they may be applied to weights instead of sums.
+#define EW_SHORT_SCALE (EW_SCALE >= 4 && (EW_CODE == 3 || EW_CODE >= 6))
+
+EW_DEV void ew_scale_fragment(uint32_t f[4], const struct ew_groups &o, int sub)
+{
+    const float s0 = ew_scale(o, sub, 0), s1 = ew_scale(o, sub, 1);
+    const uint32_t p0 = ew_bf16x2(s0, s0), p1 = ew_bf16x2(s1, s1);
+
+    f[0] = ew_fma_bf16x2(f[0], p0, 0), f[1] = ew_fma_bf16x2(f[1], p1, 0);
+    f[2] = ew_fma_bf16x2(f[2], p0, 0), f[3] = ew_fma_bf16x2(f[3], p1, 0);
+}
+
 #if EW_WIDE
 // Two codes, in the low bytes of the halves of w (high = 0) or in the high bytes.
 EW_DEV uint32_t ew_code_pair(uint32_t w, int high, uint32_t offset)

@@ -7,22 +7,21 @@
 
 typedef struct ew_cuda_linear_args ew_args;
 
-EW_DEV float ew_act(int act, float z)
+EW_DEV float ew_act(float z)
 {
-    switch (act) { // enum ew_act
-    case 1:
-        return z / (1.0f + expf(-z));
-    case 2:
-        return 0.5f * z * (1.0f + tanhf(0.79788456f * (z + 0.044715f * z * z * z)));
-    case 3:
-        return 0.5f * z * (1.0f + erff(z * 0.70710678f));
-    case 4:
-        return z > 0.0f || z != z ? z : 0.0f;
-    case 5:
-        return z > 0.0f || z != z ? z * z : 0.0f;
-    default:
-        return z;
-    }
+#if EW_ACT == 1
+    return z / (1.0f + expf(-z));
+#elif EW_ACT == 2
+    return 0.5f * z * (1.0f + tanhf(0.79788456f * (z + 0.044715f * z * z * z)));
+#elif EW_ACT == 3
+    return 0.5f * z * (1.0f + erff(z * 0.70710678f));
+#elif EW_ACT == 4
+    return z > 0.0f || z != z ? z : 0.0f;
+#elif EW_ACT == 5
+    return z > 0.0f || z != z ? z * z : 0.0f;
+#else
+    return z;
+#endif
 }
 
 // Row n of W.
@@ -31,8 +30,9 @@ EW_DEV float ew_finish(const ew_args &a, float z, uint32_t n)
     if (a.bias)
         z += ((const float *)a.bias)[n];
     z *= a.scale;
-    if (a.softcap != 0.0f)
-        z = a.softcap * tanhf(z / a.softcap);
+#if EW_CAP
+    z = a.softcap * tanhf(z / a.softcap);
+#endif
     return z;
 }
 
@@ -45,13 +45,13 @@ EW_DEV void ew_store(const ew_args &a, float y, uint32_t m, uint32_t n)
 
 EW_DEV void ew_store_plain(const ew_args &a, float z, uint32_t m, uint32_t n)
 {
-    ew_store(a, ew_act(a.act, ew_finish(a, z, n)), m, n);
+    ew_store(a, ew_act(ew_finish(a, z, n)), m, n);
 }
 
 // Output n of a gate/up pair.
 EW_DEV void ew_store_glu(const ew_args &a, float gate, float up, uint32_t m, uint32_t n)
 {
-    ew_store(a, ew_act(a.act, ew_finish(a, gate, n)) * ew_finish(a, up, n + a.n_out), m, n);
+    ew_store(a, ew_act(ew_finish(a, gate, n)) * ew_finish(a, up, n + a.n_out), m, n);
 }
 
 #endif

@@ -2,7 +2,6 @@
  *   warps_k   by n, k and the chip alone, so that bits do not depend on m
  *   rows      two rows of W a warp for one or two rows of x, four above: each x is read once for
  * all */
-#include <stdio.h>
 
 #include "kernels/cuda/linear_plan.h"
 
@@ -47,10 +46,10 @@ static size_t plan(const struct ew_cuda_chip *c, const struct ew_cuda_linear_pro
     out[0].grid[0] = grid;
     out[0].grid[1] = ew_cuda_div_up(p->m, m);
     out[0].block[0] = WARPS * 32;
-    (void)snprintf(out[0].spec.defines, sizeof(out[0].spec.defines),
-                   "-DEW_TYPE=%d -DEW_M=%u -DEW_ROWS=%u -DEW_DEPTH=%u -DEW_WARPS_K=%u -DEW_GLU=%d "
-                   "-DEW_NORM=%d -DEW_MIN_BLOCKS=%u",
-                   type, m, rows, depth, wk, p->glu, p->norm_weight != 0, blocks);
+    ew_cuda_linear_define(&out[0], p,
+                          "-DEW_TYPE=%d -DEW_M=%u -DEW_ROWS=%u -DEW_DEPTH=%u -DEW_WARPS_K=%u "
+                          "-DEW_NORM=%d -DEW_MIN_BLOCKS=%u",
+                          type, m, rows, depth, wk, p->norm_weight != 0, blocks);
     return 1;
 }
 

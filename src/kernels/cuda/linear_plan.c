@@ -1,6 +1,7 @@
 /* kernels/cuda/linear_plan.c - the table of linear kernels of a GPU, and what their plans share. */
 #include "kernels/cuda/linear_plan.h"
 
+#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -67,7 +68,6 @@ struct ew_cuda_linear_args ew_cuda_linear_args_of(const struct ew_cuda_linear_pr
         .n = (uint32_t)p->n,
         .k = (uint32_t)p->k,
         .n_out = (uint32_t)(p->glu ? p->n / 2 : p->n),
-        .act = p->act,
         .scale = p->scale,
         .softcap = p->softcap,
         .norm_eps = p->norm_eps,
@@ -96,6 +96,52 @@ struct ew_cuda_launch ew_cuda_linear_launch(const char *source, const char *entr
 
     memcpy(l.args, a, sizeof(*a));
     return l;
+}
+
+struct ew_cuda_launch ew_cuda_linear_prepare(const struct ew_cuda_linear_problem *p, bool f16,
+                                             struct ew_cuda_linear_args *a)
+{
+    struct ew_cuda_launch l;
+
+    a->prepared = p->workspace;
+    a->prepared_stride = (p->k + 7) & ~(size_t)7;
+    l = ew_cuda_linear_launch("linear_prepare", "ew_linear_prepare", a);
+    l.grid[0] = (uint32_t)p->m;
+    l.block[0] = 256;
+    (void)snprintf(l.spec.defines, sizeof(l.spec.defines), "-DEW_F16=%d -DEW_NORM=%d", f16,
+                   p->norm_weight != 0);
+    return l;
+}
+
+void ew_cuda_linear_define(struct ew_cuda_launch *l, const struct ew_cuda_linear_problem *p,
+                           const char *fmt, ...)
+{
+    const size_t cap = sizeof(l->spec.defines);
+    va_list ap;
+    int n;
+
+    va_start(ap, fmt);
+    n = vsnprintf(l->spec.defines, cap, fmt, ap);
+    va_end(ap);
+    (void)snprintf(l->spec.defines + n, cap - (size_t)n, " -DEW_GLU=%d -DEW_ACT=%d -DEW_CAP=%d",
+                   p->glu, p->act, p->softcap != 0.0f);
+}
+
+uint32_t ew_cuda_linear_splits(const struct ew_cuda_chip *c, size_t tiles, size_t k)
+{
+    uint32_t best = 1;
+    double most = 0;
+
+    for (uint32_t s = 1; s <= 8 && (s == 1 || k / s >= 384); s *= 2) {
+        const double waves = (double)(tiles * s) / (double)c->n_sm;
+        const double full = waves / (double)ew_cuda_div_up(tiles * s, c->n_sm) - 0.004 * s;
+
+        if (full > most + 0.02) {
+            most = full;
+            best = s;
+        }
+    }
+    return best;
 }
 
 static int scale_kind(const struct ew_quant_format *f, size_t k)
