@@ -10,7 +10,7 @@
 #include "op/attrs.h"
 #include "tensor/tensor.h"
 
-_Static_assert(sizeof(struct ew_step_phase) == 144, "step.cuh says so");
+_Static_assert(sizeof(struct ew_step_phase) == 128, "step.cuh says so");
 _Static_assert(sizeof(struct ew_step_args) <= EW_CUDA_ARGS_CAP, "arguments of a launch");
 
 #define WORKSPACE_HEAD 256   /* bytes: epoch, fault */
@@ -23,6 +23,7 @@ struct link {
     const struct ew_cuda_decode_node *node;
     uint64_t in, out; /* addresses there of what packets carry here */
     size_t n_out;
+    size_t kept; /* RESIDUAL: the phase whose input it adds */
 };
 
 struct planner {
@@ -71,26 +72,40 @@ static struct ew_step_phase *next_phase(struct planner *p, const struct ew_cuda_
     struct ew_step_phase *ph = &p->table[p->n];
 
     memset(ph, 0, sizeof(*ph));
-    p->links[p->n] = (struct link){ node, in, out, n_out };
+    p->links[p->n] = (struct link){ node, in, out, n_out, 0 };
     p->n++;
     p->current = out;
     return ph;
 }
 
-/* The kept vector is the input of the last KEEP phase; the one that has `address` becomes it. */
+/* The kept vector is the input of the last KEEP phase; phase i becomes one, for the last phase. */
+static ew_status keep_input(struct planner *p, const struct ew_cuda_decode_node *node, size_t i)
+{
+    struct ew_step_phase *last = &p->table[p->n - 1];
+
+    if (p->table[i].k != p->links[p->n - 1].n_out)
+        return refuse(p, node, "its residual is of another size");
+    for (size_t j = i + 1; j < p->n; j++)
+        if (p->table[j].flags & EW_STEP_KEEP)
+            return refuse(p, node, "two residuals cross");
+    for (size_t j = i; j + 1 < p->n; j++)
+        if (p->table[j].flags & EW_STEP_RESIDUAL && p->links[j].kept < i)
+            return refuse(p, node, "two residuals cross");
+    p->table[i].flags |= EW_STEP_KEEP;
+    p->links[p->n - 1].kept = i;
+    p->keep_bytes = larger(p->keep_bytes, (size_t)p->table[i].k * 4);
+    last->flags |= EW_STEP_RESIDUAL;
+    return EW_STATUS_OK;
+}
+
+/* Where the vector at `address` was last read, unless it was overwritten since. */
 static ew_status keep(struct planner *p, const struct ew_cuda_decode_node *node, uint64_t address)
 {
     for (size_t i = p->n; i-- > 0;) {
-        if (p->links[i].in == address && p->table[i].kind != EW_STEP_ATTENTION) {
-            for (size_t j = i + 1; j < p->n; j++)
-                if (p->table[j].flags & EW_STEP_KEEP)
-                    return refuse(p, node, "two residuals cross");
-            p->table[i].flags |= EW_STEP_KEEP;
-            p->keep_bytes = larger(p->keep_bytes, (size_t)p->table[i].k * 4);
-            return EW_STATUS_OK;
-        }
-        if (i && p->links[i - 1].out == address && p->links[i].in != address)
-            break; /* overwritten since */
+        if (p->links[i].in == address && p->table[i].kind != EW_STEP_ATTENTION)
+            return keep_input(p, node, i);
+        if (i && p->links[i - 1].out == address)
+            break;
     }
     return refuse(p, node, "its residual is no input of a linear before it");
 }
@@ -138,8 +153,8 @@ static ew_status linear_kind(struct planner *p, const struct ew_cuda_decode_node
         return refuse(p, node, "more than one row or 16384 columns");
     if (ew_quant_is(&l->format))
         return quant_kind(p, node, ph);
-    if (!node->layout || (node->layout->weight_dtype != EW_DTYPE_BF16 &&
-                          node->layout->weight_dtype != EW_DTYPE_F16))
+    if (!node->layout ||
+        (node->layout->weight_dtype != EW_DTYPE_BF16 && node->layout->weight_dtype != EW_DTYPE_F16))
         return refuse(p, node, "plain weights other than bf16 and f16");
     if (!one_type(&p->w_f16, node->layout->weight_dtype == EW_DTYPE_F16))
         return refuse(p, node, "weights of f16 and of bf16 in one step");
@@ -186,10 +201,7 @@ static ew_status add_linear(struct planner *p, const struct ew_cuda_decode_node 
         return refuse(p, node, "two kinds of activation in one step");
     if (l->act != EW_ACT_NONE)
         p->act = ph->act;
-    if (!l->residual)
-        return EW_STATUS_OK;
-    ph->flags |= EW_STEP_RESIDUAL;
-    return keep(p, node, l->residual);
+    return l->residual ? keep(p, node, l->residual) : EW_STATUS_OK;
 }
 
 static ew_status attention_ok(struct planner *p, const struct ew_cuda_decode_node *node)
@@ -328,9 +340,9 @@ static bool choose_stage(const struct planner *p, struct ew_step_phase *ph, size
     const uint32_t group = ph->group_log2 ? 1u << ph->group_log2 : 0;
     const uint32_t unit = group > 128 ? group : 128;
     const uint32_t step = ph->kind == EW_STEP_PLAIN16 ? 32 : 64;
-    const uint32_t tiles = ph->kind == EW_STEP_PLAIN16 ?
-                               ew_cuda_div_up(ph->n, (size_t)tile_rows(ph) * p->blocks) :
-                               ew_cuda_div_up(n_units(ph), p->blocks);
+    const uint32_t tiles = ph->kind == EW_STEP_PLAIN16
+                               ? ew_cuda_div_up(ph->n, (size_t)tile_rows(ph) * p->blocks)
+                               : ew_cuda_div_up(n_units(ph), p->blocks);
     uint32_t parts = 1;
 
     ph->team = 1;
@@ -389,7 +401,10 @@ static size_t place_packets(struct planner *p)
 
 static size_t attention_bytes(const struct ew_attn_args *a)
 {
-    const size_t g = a->hq / a->hkv <= 1 ? 1 : a->hq / a->hkv <= 2 ? 2 : a->hq / a->hkv <= 4 ? 4 : 8;
+    const size_t g = a->hq / a->hkv <= 1   ? 1
+                     : a->hq / a->hkv <= 2 ? 2
+                     : a->hq / a->hkv <= 4 ? 4
+                                           : 8;
     const size_t groups = EW_STEP_WARPS * 32 / (a->d / 2);
 
     /* step_attn.cuh's struct step_attn, with room for its alignment */
@@ -410,14 +425,12 @@ static ew_status choose_shared(struct planner *p, uint32_t *shared)
     fixed = p->args.x_bytes + p->args.keep_bytes + 2 * EW_STEP_RED_ROWS * EW_STEP_WARPS * 4 +
             EW_STEP_WARPS * 4 + MAX_K / 128 * 4 + EW_STEP_MAX_STAGES * 16;
     for (size_t stage = 34816; stage >= 8704; stage /= 2) {
-        size_t stages = fixed < p->chip->shared_per_block ?
-                            (p->chip->shared_per_block - fixed) / stage :
-                            0;
+        size_t stages =
+            fixed < p->chip->shared_per_block ? (p->chip->shared_per_block - fixed) / stage : 0;
         bool fits = stages >= 4 && stage >= kv_stage;
 
         for (size_t i = 0; fits && i < p->n; i++)
-            fits = p->table[i].kind == EW_STEP_ATTENTION ||
-                   choose_stage(p, &p->table[i], stage);
+            fits = p->table[i].kind == EW_STEP_ATTENTION || choose_stage(p, &p->table[i], stage);
         if (!fits)
             continue;
         if (stages > EW_STEP_MAX_STAGES)
@@ -442,7 +455,11 @@ static void fill_launch(struct planner *p, uint32_t shared, struct ew_cuda_launc
                         "-DEW_STEP_KINDS=%u -DEW_STEP_G=%u -DEW_STEP_D=%u -DEW_STEP_W_F16=%d "
                         "-DEW_STEP_SCALE_F16=%d -DEW_STEP_KV_F16=%d -DEW_STEP_ACT=%u "
                         "-DEW_STEP_BIAS=%d -DEW_STEP_SOFTCAP=%d",
-                        p->kinds, g <= 1 ? 1u : g <= 2 ? 2u : g <= 4 ? 4u : 8u,
+                        p->kinds,
+                        g <= 1   ? 1u
+                        : g <= 2 ? 2u
+                        : g <= 4 ? 4u
+                                 : 8u,
                         a ? (unsigned)a->d : 128u, p->w_f16 > 0, p->scale_f16 > 0, p->kv_f16 > 0,
                         p->act, p->has_bias, p->has_softcap);
     l->shared_bytes = shared;

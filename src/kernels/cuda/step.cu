@@ -37,8 +37,8 @@ EW_DEV void step_copies(struct step *s)
     for (s->phase = 0; s->phase < s->a->n_phases; s->phase++) {
         const struct ew_step_phase *ph = table + s->phase;
 
-        if (s->phase + 2 < s->a->n_phases && threadIdx.x % 32 < 2)
-            prefetch_l1((uint64_t)(ph + 2) + threadIdx.x % 32 * 128);
+        if (s->phase + 2 < s->a->n_phases && threadIdx.x % 32 == 0)
+            prefetch_l1((uint64_t)(ph + 2));
         if (ph->kind != EW_STEP_ATTENTION) {
             prefetch_vector(s, ph->norm, ph->k * 4);
             prefetch_vector(s, ph->bias, ph->n * 4);
@@ -87,7 +87,7 @@ EW_DEV void step_token(struct step *s, struct step_best b)
     sync_warps();
     if (warp)
         return;
-    b.v = lane < EW_STEP_WARPS ? v[lane] : -INFINITY;
+    b.v = lane < EW_STEP_WARPS ? v[lane] : -STEP_INF;
     b.i = lane < EW_STEP_WARPS ? i[lane] : EW_ALL;
     warp_best(&b);
     if (lane == 0) {
@@ -96,7 +96,7 @@ EW_DEV void step_token(struct step *s, struct step_best b)
     }
     if (s->cta)
         return;
-    b.v = -INFINITY;
+    b.v = -STEP_INF;
     b.i = EW_ALL;
 #pragma unroll 1
     for (uint32_t c = lane; c < s->n_cta; c += 32) {
@@ -117,14 +117,14 @@ EW_DEV void step_computes(struct step *s)
 
 #pragma unroll 1
     for (s->phase = 0; s->phase < s->a->n_phases; s->phase++) {
-        struct step_best best = { -INFINITY, EW_ALL };
+        struct step_best best = { -STEP_INF, EW_ALL };
         const struct ew_step_phase *ph = table + s->phase;
         const bool head = ph->flags & EW_STEP_HEAD;
 
         s->in_seq = base + s->phase;
         s->seq = s->in_seq + 1;
-        if (s->phase + 1 < s->a->n_phases && threadIdx.x < 2)
-            prefetch_l1((uint64_t)(ph + 1) + threadIdx.x * 128);
+        if (s->phase + 1 < s->a->n_phases && threadIdx.x == 0)
+            prefetch_l1((uint64_t)(ph + 1));
         if (STEP_IS(ph, EW_STEP_PLAIN16))
             run_linear<EW_STEP_PLAIN16>(s, ph, &best);
         else if (STEP_IS(ph, EW_STEP_Q4))

@@ -39,7 +39,7 @@ enum ew_step_flags {
     EW_STEP_NORM = 32      /* RMS norm of the input, weight `norm` */
 };
 
-/* 144 bytes. */
+/* 128 bytes. */
 struct ew_step_phase {
     uint64_t w;    /* linear: weights; attention: cache of this layer [2][hkv][cap][d] */
     uint64_t norm; /* linear: f32 [k]; attention: f32 [d] of q, or 0 */
@@ -62,7 +62,6 @@ struct ew_step_phase {
     uint32_t rd, cap;
     uint32_t window;  /* 0: none */
     uint32_t partial; /* packets: [hkv * splits][g * (d + 2)] */
-    uint32_t pad;
 };
 
 struct ew_step_args {

@@ -214,14 +214,14 @@ EW_DEV void attn_tile(const struct ew_step_phase *ph, struct step_attn *sm, uint
 EW_DEV void attn_softmax(struct step_attn *sm, uint32_t h, uint32_t n, bool first)
 {
     const uint32_t lane = threadIdx.x % 32;
-    const float m0 = first ? -INFINITY : sm->m[h];
+    const float m0 = first ? -STEP_INF : sm->m[h];
     float v[STEP_SCORES / 32], m = m0, sum = 0;
 
 #pragma unroll
     for (int j = 0; j < STEP_SCORES / 32; j++) {
         const uint32_t i = lane + 32 * (uint32_t)j;
 
-        v[j] = i < n ? sm->scores[i][h] : -INFINITY;
+        v[j] = i < n ? sm->scores[i][h] : -STEP_INF;
         m = fmaxf(m, v[j]);
     }
 #pragma unroll
@@ -297,7 +297,7 @@ EW_DEV void attn_merge(const struct step *s, const struct ew_step_phase *ph, str
     sync_warps();
     if (tid / 32 < g) { /* m becomes the factor of a split */
         const uint32_t lane = tid % 32, h = tid / 32;
-        float m = -INFINITY, l = 0;
+        float m = -STEP_INF, l = 0;
 
 #pragma unroll 1
         for (uint32_t i = lane; i < n_s; i += 32)

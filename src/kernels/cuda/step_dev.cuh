@@ -48,7 +48,8 @@
 #endif
 
 #define EW_DEV static __device__ __forceinline__
-#define EW_ALL 0xffffffffu
+#define EW_ALL   0xffffffffu
+#define STEP_INF __uint_as_float(0x7f800000u)
 
 /* Where a block stands in attention. */
 struct step_kv {
