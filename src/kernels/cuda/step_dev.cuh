@@ -412,10 +412,6 @@ EW_DEV void sts32(uint32_t at, uint32_t v)
 {
     asm volatile("st.shared.u32 [%0], %1;" ::"r"(at), "r"(v));
 }
-EW_DEV void sts64(uint32_t at, uint32_t a, uint32_t b)
-{
-    asm volatile("st.shared.v2.u32 [%0], {%1, %2};" ::"r"(at), "r"(a), "r"(b));
-}
 EW_DEV float warp_sum(float v)
 {
     for (int d = 16; d; d >>= 1)
