@@ -10,7 +10,7 @@
 #define SPLIT_WARPS    8
 #define SPLIT_TILE     16
 #define SPLIT_ROWS_MAX 64 /* more rows of a kv head than this are worth flash attention's tiles */
-#define SPLITS_MAX     64
+#define SPLITS_MAX     16
 #define CLUSTER_MAX    8     /* every chip that has clusters takes it; 16 was slower on an H200 */
 #define INBOX_WANTED   32768 /* bytes; more blocks make it smaller */
 #define LOG2E          1.44269504088896340736f
