@@ -385,12 +385,13 @@ static size_t place_packets(struct planner *p)
     const struct ew_attn_args *a = p->attention;
     size_t slot = 0, partial, at;
 
+    slot = ew_align_up(p->table[0].k, 16);
     for (size_t i = 0; i + 1 < p->n; i++)
         slot = larger(slot, ew_align_up(p->links[i].n_out, 16));
     partial = a ? ew_align_up(a->hkv * p->splits * (a->hq / a->hkv) * (a->d + 2), 16) : 0;
     for (size_t i = 0; i < p->n; i++) {
         p->table[i].out = (uint32_t)(i % SLOTS * slot);
-        p->table[i].in = i ? p->table[i - 1].out : 0;
+        p->table[i].in = i ? p->table[i - 1].out : (uint32_t)((SLOTS - 1) * slot);
         /* two, in turn: no block is a whole layer ahead of another */
         p->table[i].partial = (uint32_t)(SLOTS * slot + i % 2 * partial);
     }
@@ -405,11 +406,11 @@ static size_t attention_bytes(const struct ew_attn_args *a)
                      : a->hq / a->hkv <= 2 ? 2
                      : a->hq / a->hkv <= 4 ? 4
                                            : 8;
-    const size_t groups = EW_STEP_WARPS * 32 / (a->d / 2);
+    const size_t groups = EW_STEP_WARPS * 32 / (a->d / 4);
 
     /* step_attn.cuh's struct step_attn, with room for its alignment */
     return (g + 2) * a->d * 4 + 2 * g * (a->d * 2 + 16) +
-           EW_STEP_KV_SUPER * EW_STEP_KV_BLOCK * g * 4 + 3 * g * 4 + groups * g * a->d * 4 + 64;
+           EW_STEP_KV_SUPER * EW_STEP_KV_BLOCK * g * 4 + 4 * g * 4 + groups * g * a->d * 4 + 64;
 }
 
 /* The ring takes what is left of a block's shared memory. */
@@ -477,7 +478,6 @@ static ew_status plan_chain(struct planner *p, const struct ew_cuda_decode_node 
                        "one kernel a step: the last node is no linear");
     if (p->x % 16)
         return refuse(p, &nodes[0], "an input that is not aligned");
-    p->table[0].flags |= EW_STEP_IN_PLAIN;
     p->table[p->n - 1].flags |= EW_STEP_HEAD;
     if (p->table[p->n - 1].flags & EW_STEP_GLU)
         return refuse(p, &nodes[n - 1], "the last linear has a gate");
@@ -515,6 +515,7 @@ ew_status ew_cuda_decode_plan(const struct ew_cuda_decode_node *nodes, size_t n,
         p.args.token = place->token;
         p.args.context_lengths = p.attention ? ew_cuda_address(p.attention->context_lengths) : 0;
         p.args.n_phases = (uint32_t)p.n;
+        p.args.n_x = p.table[0].k;
         p.args.hq = p.attention ? (uint32_t)p.attention->hq : 1;
         p.args.hkv = p.attention ? (uint32_t)p.attention->hkv : 1;
         fill_launch(&p, shared, &out->launch);

@@ -401,6 +401,13 @@ EW_DEV uint4 lds128(uint32_t at)
                  : "r"(at));
     return v;
 }
+EW_DEV uint2 lds64(uint32_t at)
+{
+    uint2 v;
+
+    asm volatile("ld.shared.v2.u32 {%0,%1}, [%2];" : "=r"(v.x), "=r"(v.y) : "r"(at));
+    return v;
+}
 EW_DEV uint32_t lds32(uint32_t at)
 {
     uint32_t v;

@@ -102,24 +102,11 @@ template <int KIND> EW_DEV void copy_linear(struct step *s, const struct ew_step
 }
 
 /* ---- the input ---- */
-struct step_pair {
-    float2 v, w;
-};
-EW_DEV float2 input_pair(const struct step *s, const struct ew_step_phase *ph, uint32_t i,
-                         struct two_packets p)
-{
-    if (ph->flags & EW_STEP_IN_PLAIN)
-        return *(const float2 *)(s->a->x + (uint64_t)i * 4);
-    return packets_wait(s, s->a->workspace + (uint64_t)(ph->in + i) * 8, p, s->in_seq);
-}
+/* Two elements from i on, as asked for: not there yet unless their sequence says so. */
 EW_DEV struct two_packets input_ask(const struct step *s, const struct ew_step_phase *ph,
                                     uint32_t i)
 {
-    struct two_packets p = { 0, 0 };
-
-    if (!(ph->flags & EW_STEP_IN_PLAIN))
-        p = packets_load(s->a->workspace + (uint64_t)(ph->in + i) * 8);
-    return p;
+    return packets_load(s->a->workspace + (uint64_t)(ph->in + i) * 8);
 }
 EW_DEV float2 norm_pair(const struct ew_step_phase *ph, uint32_t i)
 {
@@ -127,35 +114,58 @@ EW_DEV float2 norm_pair(const struct ew_step_phase *ph, uint32_t i)
         return *(const float2 *)(ph->norm + (uint64_t)i * 4);
     return make_float2(1, 1);
 }
+/* Pairs i, i + step... < k, N at most: asked for together until all are there, since an answer
+ * takes 600 clocks. */
+template <int N>
+EW_DEV void input_wait(const struct step *s, const struct ew_step_phase *ph, uint32_t i,
+                       uint32_t step, struct two_packets p[N])
+{
+    uint32_t n = 0;
+
+    for (;;) {
+        bool all = true;
+
+#pragma unroll
+        for (int j = 0; j < N; j++)
+            if (i + (uint32_t)j * step < ph->k)
+                p[j] = input_ask(s, ph, i + (uint32_t)j * step);
+#pragma unroll
+        for (int j = 0; j < N; j++)
+            if (i + (uint32_t)j * step < ph->k)
+                all = all && packet_is(p[j].a, s->in_seq) && packet_is(p[j].b, s->in_seq);
+        if (all)
+            return;
+        poll_pause();
+        if (++n > EW_STEP_POLL_LIMIT)
+            step_gave_up(s);
+    }
+}
 
 /* As two 16-bit floats, high and low, in the order of A operands: of each 32 columns
  * [half][t][pair][high, low], where t has columns 8t..8t+7 and half the first or last 4 of them. */
-#define STEP_ASK 4
+#define STEP_ASK 6
 EW_DEV void load_x16(struct step *s, const struct ew_step_phase *ph)
 {
+    constexpr uint32_t STEP = EW_STEP_WARPS * 64;
     const uint32_t x = smem_of(s->x);
     float sum = 0;
 
 #pragma unroll 1
-    for (uint32_t i0 = threadIdx.x * 2; i0 < ph->k; i0 += STEP_ASK * EW_STEP_WARPS * 64) {
+    for (uint32_t i0 = threadIdx.x * 2; i0 < ph->k; i0 += STEP_ASK * STEP) {
         struct two_packets p[STEP_ASK];
         float2 w[STEP_ASK];
 
 #pragma unroll
-        for (int j = 0; j < STEP_ASK; j++) {
-            const uint32_t i = i0 + (uint32_t)j * EW_STEP_WARPS * 64;
-
-            if (i < ph->k) {
-                w[j] = norm_pair(ph, i);
-                p[j] = input_ask(s, ph, i);
-            }
-        }
+        for (int j = 0; j < STEP_ASK; j++)
+            if (i0 + (uint32_t)j * STEP < ph->k)
+                w[j] = norm_pair(ph, i0 + (uint32_t)j * STEP);
+        input_wait<STEP_ASK>(s, ph, i0, STEP, p);
 #pragma unroll
         for (int j = 0; j < STEP_ASK; j++) {
-            const uint32_t i = i0 + (uint32_t)j * EW_STEP_WARPS * 64;
+            const uint32_t i = i0 + (uint32_t)j * STEP;
 
             if (i < ph->k) {
-                float2 v = input_pair(s, ph, i, p[j]), hi;
+                float2 v = make_float2(packet_value(p[j].a), packet_value(p[j].b)), hi;
                 uint32_t h;
 
                 if (ph->flags & EW_STEP_KEEP)
@@ -211,34 +221,75 @@ EW_DEV void store_digits(struct step *s, uint32_t plane, uint32_t i, const float
         }
     }
 }
+#define STEP_ASK8 3
 template <int KIND> EW_DEV void load_x8(struct step *s, const struct ew_step_phase *ph)
 {
+    constexpr uint32_t STEP = EW_STEP_WARPS * 128;
     const uint32_t plane = ph->k + 64, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     float sum = 0;
 
 #pragma unroll 1
-    for (uint32_t b = warp; b * 128 < ph->k; b += EW_STEP_WARPS) {
-        const uint32_t i = b * 128 + lane * 4;
-        float v[4] = { 0, 0, 0, 0 }, amax;
+    for (uint32_t i0 = warp * 128; i0 < ph->k; i0 += STEP_ASK8 * STEP) {
+        struct two_packets p[2 * STEP_ASK8];
+        float2 w[2 * STEP_ASK8];
+        uint32_t n = 0;
+        bool all = false;
 
-        if (i < ph->k) {
-            const float2 w0 = norm_pair(ph, i), w1 = norm_pair(ph, i + 2);
-            const struct two_packets p0 = input_ask(s, ph, i), p1 = input_ask(s, ph, i + 2);
-            const float2 a = input_pair(s, ph, i, p0), c = input_pair(s, ph, i + 2, p1);
+#pragma unroll
+        for (int j = 0; j < STEP_ASK8; j++) {
+            const uint32_t i = i0 + (uint32_t)j * STEP + lane * 4;
 
-            if (ph->flags & EW_STEP_KEEP)
-                *(float4 *)(s->keep + i) = make_float4(a.x, a.y, c.x, c.y);
-            sum += a.x * a.x + a.y * a.y + c.x * c.x + c.y * c.y;
-            v[0] = a.x * w0.x;
-            v[1] = a.y * w0.y;
-            v[2] = c.x * w1.x;
-            v[3] = c.y * w1.y;
+            if (i < ph->k) {
+                w[2 * j] = norm_pair(ph, i);
+                w[2 * j + 1] = norm_pair(ph, i + 2);
+            }
         }
-        amax = fmaxf(fmaxf(fabsf(v[0]), fabsf(v[1])), fmaxf(fabsf(v[2]), fabsf(v[3])));
-        amax = f32_of(__reduce_max_sync(EW_ALL, __float_as_uint(amax)));
-        store_digits(s, plane, i, v, amax > 0 ? 8257536.0f / amax : 0); /* 126 * 65536 */
-        if (lane == 0)
-            s->xs[b] = amax * (1 / 8257536.0f) * (KIND == EW_STEP_Q4 ? 1 / 16.0f : 1);
+        while (!all) { /* as input_wait */
+            all = true;
+#pragma unroll
+            for (int j = 0; j < STEP_ASK8; j++) {
+                const uint32_t i = i0 + (uint32_t)j * STEP + lane * 4;
+
+                if (i < ph->k) {
+                    p[2 * j] = input_ask(s, ph, i);
+                    p[2 * j + 1] = input_ask(s, ph, i + 2);
+                }
+            }
+#pragma unroll
+            for (int j = 0; j < 2 * STEP_ASK8; j++)
+                if (i0 + (uint32_t)(j / 2) * STEP + lane * 4 < ph->k)
+                    all = all && packet_is(p[j].a, s->in_seq) && packet_is(p[j].b, s->in_seq);
+            if (!all)
+                poll_pause();
+            if (++n > EW_STEP_POLL_LIMIT)
+                step_gave_up(s);
+        }
+        __syncwarp();
+#pragma unroll
+        for (int j = 0; j < STEP_ASK8; j++) {
+            const uint32_t b = i0 + (uint32_t)j * STEP, i = b + lane * 4;
+            float v[4] = { 0, 0, 0, 0 }, amax;
+
+            if (b >= ph->k)
+                break;
+            if (i < ph->k) {
+                const float a0 = packet_value(p[2 * j].a), a1 = packet_value(p[2 * j].b);
+                const float a2 = packet_value(p[2 * j + 1].a), a3 = packet_value(p[2 * j + 1].b);
+
+                if (ph->flags & EW_STEP_KEEP)
+                    *(float4 *)(s->keep + i) = make_float4(a0, a1, a2, a3);
+                sum += a0 * a0 + a1 * a1 + (a2 * a2 + a3 * a3);
+                v[0] = a0 * w[2 * j].x;
+                v[1] = a1 * w[2 * j].y;
+                v[2] = a2 * w[2 * j + 1].x;
+                v[3] = a3 * w[2 * j + 1].y;
+            }
+            amax = fmaxf(fmaxf(fabsf(v[0]), fabsf(v[1])), fmaxf(fabsf(v[2]), fabsf(v[3])));
+            amax = f32_of(__reduce_max_sync(EW_ALL, __float_as_uint(amax)));
+            store_digits(s, plane, i, v, amax > 0 ? __fdividef(8257536.0f, amax) : 0);
+            if (lane == 0) /* 8257536 is 126 * 65536 */
+                s->xs[b / 128] = amax * (1 / 8257536.0f) * (KIND == EW_STEP_Q4 ? 1 / 16.0f : 1);
+        }
     }
     if (ph->flags & EW_STEP_NORM) {
         sum = warp_sum(sum);
