@@ -50,7 +50,7 @@ struct ew_step_phase {
     uint32_t act; /* enum ew_act */
     /* linear */
     uint32_t n, k;        /* rows of w (glu: both halves), columns */
-    uint32_t chunk, pad;  /* columns of a stage */
+    uint32_t chunk, pad; /* columns of a stage */
     uint32_t stride;      /* bytes of a row (plain) or a panel */
     uint32_t scales_at, row_scales_at; /* in a panel */
     uint32_t group_log2;               /* of columns a scale serves; 0: row scales alone */
