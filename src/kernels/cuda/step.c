@@ -16,6 +16,7 @@ _Static_assert(sizeof(struct ew_step_args) <= EW_CUDA_ARGS_CAP, "arguments of a 
 #define WORKSPACE_HEAD 256   /* bytes: epoch, fault */
 #define SLOTS          10    /* places for vectors, taken in turn: see choose_blocks */
 #define MAX_K          16384 /* columns: scales of 128 in shared memory */
+#define MAX_CHUNK      1024u /* columns of a stage: step_linear.cuh's STEP_COLS */
 #define PAD            64u   /* bytes between rows in shared memory: other banks */
 
 /* What a phase is to the graph. */
@@ -162,7 +163,7 @@ static ew_status linear_kind(struct planner *p, const struct ew_cuda_decode_node
         return refuse(p, node, "columns that are no multiple of 64");
     ph->kind = EW_STEP_PLAIN16;
     ph->stride = (uint32_t)l->k * 2;
-    p->x_bytes = larger(p->x_bytes, 2 * (l->k * 2 + PAD));
+    p->x_bytes = larger(p->x_bytes, l->k * 4);
     return EW_STATUS_OK;
 }
 
@@ -286,11 +287,6 @@ static ew_status add_node(struct planner *p, const struct ew_cuda_decode_node *n
 
 /* ---- phases to blocks, stages, packets ---- */
 
-static uint32_t tile_rows(const struct ew_step_phase *ph)
-{
-    return ph->kind == EW_STEP_PLAIN16 ? 8 : 16;
-}
-
 /* What blocks share: outputs of plain linears, panels of quantised ones. */
 static uint32_t n_units(const struct ew_step_phase *ph)
 {
@@ -334,30 +330,14 @@ static size_t tile_bytes(const struct ew_step_phase *ph)
                        128);
 }
 
-/* All columns of as many tiles as warps are worth sharing, or of one tile what fits. */
-static bool choose_stage(const struct planner *p, struct ew_step_phase *ph, size_t stage_bytes)
+/* Columns of a stage, `most` at most: equal parts. */
+static void choose_chunk(struct ew_step_phase *ph, uint32_t most)
 {
     const uint32_t group = ph->group_log2 ? 1u << ph->group_log2 : 0;
     const uint32_t unit = group > 128 ? group : 128;
-    const uint32_t step = ph->kind == EW_STEP_PLAIN16 ? 32 : 64;
-    const uint32_t tiles = ph->kind == EW_STEP_PLAIN16
-                               ? ew_cuda_div_up(ph->n, (size_t)tile_rows(ph) * p->blocks)
-                               : ew_cuda_div_up(n_units(ph), p->blocks);
-    uint32_t parts = 1;
+    const uint32_t parts = ew_cuda_div_up(ph->k, most);
 
-    ph->team = 1;
-    ph->chunk = (uint32_t)ew_align_up(ph->k, unit);
-    while (tile_bytes(ph) > stage_bytes) {
-        if (ph->chunk <= unit)
-            return false;
-        parts++;
-        ph->chunk = (uint32_t)ew_align_up(ew_cuda_div_up(ph->k, parts), unit);
-    }
-    while (parts == 1 && ph->team < 4 && ph->team * 2 <= tiles &&
-           ph->team * 2 * tile_bytes(ph) <= stage_bytes &&
-           EW_STEP_WARPS / ph->team * 2 > ph->chunk / step)
-        ph->team *= 2;
-    return true;
+    ph->chunk = (uint32_t)ew_align_up(ew_cuda_div_up(ph->k, parts), unit);
 }
 
 static void share_out(struct planner *p)
@@ -385,12 +365,13 @@ static size_t place_packets(struct planner *p)
     const struct ew_attn_args *a = p->attention;
     size_t slot = 0, partial, at;
 
+    slot = ew_align_up(p->table[0].k, 16);
     for (size_t i = 0; i + 1 < p->n; i++)
         slot = larger(slot, ew_align_up(p->links[i].n_out, 16));
     partial = a ? ew_align_up(a->hkv * p->splits * (a->hq / a->hkv) * (a->d + 2), 16) : 0;
     for (size_t i = 0; i < p->n; i++) {
         p->table[i].out = (uint32_t)(i % SLOTS * slot);
-        p->table[i].in = i ? p->table[i - 1].out : 0;
+        p->table[i].in = i ? p->table[i - 1].out : (uint32_t)((SLOTS - 1) * slot);
         /* two, in turn: no block is a whole layer ahead of another */
         p->table[i].partial = (uint32_t)(SLOTS * slot + i % 2 * partial);
     }
@@ -405,11 +386,11 @@ static size_t attention_bytes(const struct ew_attn_args *a)
                      : a->hq / a->hkv <= 2 ? 2
                      : a->hq / a->hkv <= 4 ? 4
                                            : 8;
-    const size_t groups = EW_STEP_WARPS * 32 / (a->d / 2);
+    const size_t groups = EW_STEP_WARPS * 32 / (a->d / 4);
 
     /* step_attn.cuh's struct step_attn, with room for its alignment */
     return (g + 2) * a->d * 4 + 2 * g * (a->d * 2 + 16) +
-           EW_STEP_KV_SUPER * EW_STEP_KV_BLOCK * g * 4 + 3 * g * 4 + groups * g * a->d * 4 + 64;
+           EW_STEP_KV_SUPER * EW_STEP_KV_BLOCK * g * 4 + 4 * g * 4 + groups * g * a->d * 4 + 64;
 }
 
 /* The ring takes what is left of a block's shared memory. */
@@ -424,14 +405,18 @@ static ew_status choose_shared(struct planner *p, uint32_t *shared)
     p->args.keep_bytes = (uint32_t)ew_align_up(p->keep_bytes, 128);
     fixed = p->args.x_bytes + p->args.keep_bytes + 2 * EW_STEP_RED_ROWS * EW_STEP_WARPS * 4 +
             EW_STEP_WARPS * 4 + MAX_K / 128 * 4 + EW_STEP_MAX_STAGES * 16;
-    for (size_t stage = 34816; stage >= 8704; stage /= 2) {
-        size_t stages =
-            fixed < p->chip->shared_per_block ? (p->chip->shared_per_block - fixed) / stage : 0;
-        bool fits = stages >= 4 && stage >= kv_stage;
+    for (uint32_t most = MAX_CHUNK; most >= MAX_CHUNK / 2; most /= 2) {
+        size_t stage = kv_stage, stages;
 
-        for (size_t i = 0; fits && i < p->n; i++)
-            fits = p->table[i].kind == EW_STEP_ATTENTION || choose_stage(p, &p->table[i], stage);
-        if (!fits)
+        for (size_t i = 0; i < p->n; i++)
+            if (p->table[i].kind != EW_STEP_ATTENTION) {
+                choose_chunk(&p->table[i], most);
+                stage = larger(stage, tile_bytes(&p->table[i]));
+            }
+        stage = ew_align_up(stage, 128);
+        stages =
+            fixed < p->chip->shared_per_block ? (p->chip->shared_per_block - fixed) / stage : 0;
+        if (stages < EW_STEP_COPIERS)
             continue;
         if (stages > EW_STEP_MAX_STAGES)
             stages = EW_STEP_MAX_STAGES;
@@ -477,7 +462,6 @@ static ew_status plan_chain(struct planner *p, const struct ew_cuda_decode_node 
                        "one kernel a step: the last node is no linear");
     if (p->x % 16)
         return refuse(p, &nodes[0], "an input that is not aligned");
-    p->table[0].flags |= EW_STEP_IN_PLAIN;
     p->table[p->n - 1].flags |= EW_STEP_HEAD;
     if (p->table[p->n - 1].flags & EW_STEP_GLU)
         return refuse(p, &nodes[n - 1], "the last linear has a gate");
@@ -515,6 +499,7 @@ ew_status ew_cuda_decode_plan(const struct ew_cuda_decode_node *nodes, size_t n,
         p.args.token = place->token;
         p.args.context_lengths = p.attention ? ew_cuda_address(p.attention->context_lengths) : 0;
         p.args.n_phases = (uint32_t)p.n;
+        p.args.n_x = p.table[0].k;
         p.args.hq = p.attention ? (uint32_t)p.attention->hq : 1;
         p.args.hkv = p.attention ? (uint32_t)p.attention->hkv : 1;
         fill_launch(&p, shared, &out->launch);

@@ -113,7 +113,13 @@ EW_DEV void step_computes(struct step *s)
 {
     const struct ew_step_phase *table = (const struct ew_step_phase *)s->a->table;
     const uint32_t epoch = *(volatile uint32_t *)s->a->epoch;
-    const uint32_t base = epoch * (s->a->n_phases + 1);
+    const uint32_t base = epoch * (s->a->n_phases + 1) + 1; /* never 0, which memory had first */
+    const uint64_t first = s->a->workspace + (uint64_t)table->in * 8;
+
+#pragma unroll 1
+    for (uint32_t i = s->cta * EW_STEP_WARPS * 32 + threadIdx.x; i < s->a->n_x;
+         i += s->n_cta * EW_STEP_WARPS * 32)
+        packet_store(first + (uint64_t)i * 8, ((const float *)s->a->x)[i], base);
 
 #pragma unroll 1
     for (s->phase = 0; s->phase < s->a->n_phases; s->phase++) {

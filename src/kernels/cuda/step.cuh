@@ -31,7 +31,6 @@ typedef unsigned long long uint64_t;
 enum ew_step_kind { EW_STEP_PLAIN16 = 0, EW_STEP_Q4, EW_STEP_Q8, EW_STEP_ATTENTION };
 
 enum ew_step_flags {
-    EW_STEP_IN_PLAIN = 1,  /* input is f32 at args.x, not packets */
     EW_STEP_KEEP = 2,      /* the input, before its norm, is a residual of the next RESIDUAL phases */
     EW_STEP_RESIDUAL = 4,  /* add the kept vector to the output */
     EW_STEP_GLU = 8,       /* rows are gate, then up */
@@ -51,7 +50,7 @@ struct ew_step_phase {
     uint32_t act; /* enum ew_act */
     /* linear */
     uint32_t n, k;        /* rows of w (glu: both halves), columns */
-    uint32_t chunk, team; /* columns of a stage; tiles of a stage (1, 2, 4) */
+    uint32_t chunk, pad; /* columns of a stage */
     uint32_t stride;      /* bytes of a row (plain) or a panel */
     uint32_t scales_at, row_scales_at; /* in a panel */
     uint32_t group_log2;               /* of columns a scale serves; 0: row scales alone */
@@ -68,7 +67,7 @@ struct ew_step_args {
     uint64_t table;     /* struct ew_step_phase [n_phases] */
     uint64_t workspace; /* packets; zeroed once */
     uint64_t epoch;     /* u32, zeroed with the workspace */
-    uint64_t x;         /* f32 [hidden] of an IN_PLAIN phase */
+    uint64_t x;         /* f32 [n_x]: the first phase's input, sent as packets first */
     uint64_t logits;    /* f32 [n] of HEAD, or 0 */
     uint64_t token;     /* i32: arg max of HEAD, or 0 */
     uint64_t context_lengths; /* i32 [1]: with this token */
@@ -81,6 +80,7 @@ struct ew_step_args {
     uint32_t keep_bytes; /* of shared memory: the kept vector */
     uint32_t best;       /* packets of HEAD: 2 a block */
     uint32_t hq, hkv;    /* of every attention phase */
+    uint32_t n_x;
 };
 
 #endif

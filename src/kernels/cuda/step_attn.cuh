@@ -15,8 +15,8 @@
 #ifndef EW_STEP_D
 #define EW_STEP_D 128 /* 64 or 128 */
 #endif
-#define STEP_D2     (EW_STEP_D / 2)
-#define STEP_GROUPS (EW_STEP_WARPS * 32 / STEP_D2) /* of threads that share the values */
+#define STEP_D4     (EW_STEP_D / 4) /* threads that have a position's values, four each */
+#define STEP_GROUPS (EW_STEP_WARPS * 32 / STEP_D4) /* of them */
 #define STEP_SCORES (EW_STEP_KV_SUPER * EW_STEP_KV_BLOCK)
 #define STEP_QROW   (EW_STEP_D * 2 + 16)
 #define STEP_BLOCKS_A_SPLIT 2
@@ -84,7 +84,7 @@ struct step_attn {
     float vec[EW_STEP_G + 2][EW_STEP_D]; /* queries, key, value: after norm and RoPE */
     __align__(16) char q[2][EW_STEP_G][STEP_QROW]; /* high and low halves of the queries */
     float scores[STEP_SCORES][EW_STEP_G];
-    float alpha[EW_STEP_G], m[EW_STEP_G], l[EW_STEP_G];
+    float alpha[EW_STEP_G], m[EW_STEP_G], l[EW_STEP_G], fresh[EW_STEP_G];
     __align__(16) float part[STEP_GROUPS][EW_STEP_G][EW_STEP_D];
 };
 
@@ -114,16 +114,25 @@ EW_DEV void attn_vector(const struct step *s, const struct ew_step_phase *ph, st
             si[j] = i < half ? -rope[half + a] : rope[half + a];
         }
     }
-#pragma unroll
-    for (int j = 0; j < PER / 2; j++)
-        p[j] = packets_load(at + 16 * j);
-#pragma unroll
-    for (int j = 0; j < PER / 2; j++) {
-        const float2 u = packets_wait(s, at + 16 * j, p[j], s->in_seq);
+    for (uint32_t n = 0;; n++) {
+        bool all = true;
 
-        v[2 * j] = u.x;
-        v[2 * j + 1] = u.y;
+#pragma unroll
+        for (int j = 0; j < PER / 2; j++)
+            p[j] = packets_load(at + 16 * j);
+#pragma unroll
+        for (int j = 0; j < PER / 2; j++) {
+            all = all && packet_is(p[j].a, s->in_seq) && packet_is(p[j].b, s->in_seq);
+            v[2 * j] = packet_value(p[j].a);
+            v[2 * j + 1] = packet_value(p[j].b);
+        }
+        if (all)
+            break;
+        poll_pause();
+        if (n > EW_STEP_POLL_LIMIT)
+            step_gave_up(s);
     }
+    __syncwarp();
     if (weight) {
         float sum = 0;
 
@@ -188,7 +197,7 @@ EW_DEV void attn_tile(const struct ew_step_phase *ph, struct step_attn *sm, uint
     constexpr int STEPS = EW_STEP_D / 32;
     const uint32_t lane = threadIdx.x % 32, g = lane / 4, t = lane % 4, odd = g & 1;
     const uint32_t row = at + g * (EW_STEP_D * 2) + t * 16;
-    float c[2][4] = { { 0, 0, 0, 0 }, { 0, 0, 0, 0 } };
+    float c[4][4] = { { 0, 0, 0, 0 }, { 0, 0, 0, 0 }, { 0, 0, 0, 0 }, { 0, 0, 0, 0 } };
 
 #pragma unroll
     for (int i = 0; i < STEPS; i += 2) {
@@ -197,31 +206,36 @@ EW_DEV void attn_tile(const struct ew_step_phase *ph, struct step_attn *sm, uint
 
         mma16<EW_STEP_KV_F16>(c[0], q[i].x, q[STEPS + i].x, q[i].y, q[STEPS + i].y, b0.x, b0.y);
         mma16<EW_STEP_KV_F16>(c[1], q[i].z, q[STEPS + i].z, q[i].w, q[STEPS + i].w, b0.z, b0.w);
-        mma16<EW_STEP_KV_F16>(c[0], q[i + 1].x, q[STEPS + i + 1].x, q[i + 1].y, q[STEPS + i + 1].y, b1.x,
+        mma16<EW_STEP_KV_F16>(c[2], q[i + 1].x, q[STEPS + i + 1].x, q[i + 1].y, q[STEPS + i + 1].y, b1.x,
                    b1.y);
-        mma16<EW_STEP_KV_F16>(c[1], q[i + 1].z, q[STEPS + i + 1].z, q[i + 1].w, q[STEPS + i + 1].w, b1.z,
+        mma16<EW_STEP_KV_F16>(c[3], q[i + 1].z, q[STEPS + i + 1].z, q[i + 1].w, q[STEPS + i + 1].w, b1.z,
                    b1.w);
     }
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+        c[0][i] = (c[0][i] + c[1][i]) + (c[2][i] + c[3][i]);
     if (g < g_heads) {
         sm->scores[to + 2 * t][g] =
-            attn_score(ph, c[0][0] + c[1][0] + (c[0][2] + c[1][2]));
+            attn_score(ph, c[0][0] + c[0][2]);
         sm->scores[to + 2 * t + 1][g] =
-            attn_score(ph, c[0][1] + c[1][1] + (c[0][3] + c[1][3]));
+            attn_score(ph, c[0][1] + c[0][3]);
     }
 }
 
-/* Turns n scores of head h into weights, by one warp. */
-EW_DEV void attn_softmax(struct step_attn *sm, uint32_t h, uint32_t n, bool first)
+/* Turns n scores of head h into weights, by one warp; *l is this lane's part of their sum. The last
+ * score may be the new position's, which is not among the others. */
+EW_DEV void attn_softmax(struct step_attn *sm, uint32_t h, uint32_t n, bool has_new, bool first,
+                         float *l)
 {
     const uint32_t lane = threadIdx.x % 32;
     const float m0 = first ? -STEP_INF : sm->m[h];
-    float v[STEP_SCORES / 32], m = m0, sum = 0;
+    float v[STEP_SCORES / 32], m = m0, sum = 0, alpha;
 
 #pragma unroll
     for (int j = 0; j < STEP_SCORES / 32; j++) {
         const uint32_t i = lane + 32 * (uint32_t)j;
 
-        v[j] = i < n ? sm->scores[i][h] : -STEP_INF;
+        v[j] = has_new && i + 1 == n ? sm->fresh[h] : i < n ? sm->scores[i][h] : -STEP_INF;
         m = fmaxf(m, v[j]);
     }
 #pragma unroll
@@ -237,24 +251,23 @@ EW_DEV void attn_softmax(struct step_attn *sm, uint32_t h, uint32_t n, bool firs
             sum += p;
         }
     }
-    sum = warp_sum(sum);
+    alpha = first ? 0 : __expf(m0 - m);
+    *l = first ? sum : *l * alpha + sum;
     if (lane == 0) {
-        const float alpha = first ? 0 : __expf(m0 - m);
-
-        sm->l[h] = first ? sum : sm->l[h] * alpha + sum;
         sm->m[h] = m;
         sm->alpha[h] = alpha;
     }
 }
 
 EW_DEV void attn_values(const struct step_attn *sm, uint32_t at, uint32_t to, uint32_t n,
-                        float o[EW_STEP_G][2])
+                        float o[EW_STEP_G][4])
 {
-    const uint32_t d2 = threadIdx.x % STEP_D2, group = threadIdx.x / STEP_D2;
+    const uint32_t d4 = threadIdx.x % STEP_D4, group = threadIdx.x / STEP_D4;
 
 #pragma unroll 4
     for (uint32_t i = group; i < n; i += STEP_GROUPS) {
-        const float2 v = half2_get<EW_STEP_KV_F16>(lds32(at + i * (EW_STEP_D * 2) + d2 * 4));
+        const uint2 u = lds64(at + i * (EW_STEP_D * 2) + d4 * 8);
+        const float2 v = half2_get<EW_STEP_KV_F16>(u.x), w = half2_get<EW_STEP_KV_F16>(u.y);
 
 #pragma unroll
         for (int h = 0; h < EW_STEP_G; h++) {
@@ -262,6 +275,8 @@ EW_DEV void attn_values(const struct step_attn *sm, uint32_t at, uint32_t to, ui
 
             o[h][0] += p * v.x;
             o[h][1] += p * v.y;
+            o[h][2] += p * w.x;
+            o[h][3] += p * w.y;
         }
     }
 }
@@ -279,20 +294,28 @@ EW_DEV void attn_merge(const struct step *s, const struct ew_step_phase *ph, str
     const uint32_t tid = threadIdx.x;
 
 #pragma unroll 1
-    for (uint32_t j = tid / 32; j < n_s; j += EW_STEP_WARPS) {
-        const uint64_t from = at + (uint64_t)j * size * 8;
-        const uint32_t lane = tid % 32;
+    for (uint32_t j = tid / 32; j < n_s; j += 2 * EW_STEP_WARPS) {
+        const uint64_t from = at + (uint64_t)j * size * 8, next = (uint64_t)size * 8 * EW_STEP_WARPS;
+        const uint32_t lane = tid % 32, j2 = j + EW_STEP_WARPS;
+        const bool two = j2 < n_s, has_ml = lane < 2 * g;
 
 #pragma unroll 1
-        for (uint32_t i = lane; i < n; i += 32) {
-            const uint64_t p = from + (uint64_t)(c0 + i) * 8;
+        for (uint32_t i = lane; i < n || i == lane; i += 32) { /* four at once */
+            const bool has = i < n, ends = has_ml && i == lane;
+            const uint64_t pv = from + (uint64_t)(c0 + i) * 8, pm = from + (uint64_t)(cols + lane) * 8;
+            const uint64_t v0 = has ? packet_load(pv) : 0, v1 = has && two ? packet_load(pv + next) : 0;
+            const uint64_t m0 = ends ? packet_load(pm) : 0,
+                           m1 = ends && two ? packet_load(pm + next) : 0;
 
-            val[j * n + i] = packet_wait(s, p, packet_load(p), s->seq);
+            if (has)
+                val[j * n + i] = packet_wait(s, pv, v0, s->seq);
+            if (ends)
+                ml[j * 2 * g + lane] = packet_wait(s, pm, m0, s->seq);
+            if (has && two)
+                val[j2 * n + i] = packet_wait(s, pv + next, v1, s->seq);
+            if (ends && two)
+                ml[j2 * 2 * g + lane] = packet_wait(s, pm + next, m1, s->seq);
         }
-        if (lane < 2 * g)
-            ml[j * 2 * g + lane] =
-                packet_wait(s, from + (uint64_t)(cols + lane) * 8,
-                            packet_load(from + (uint64_t)(cols + lane) * 8), s->seq);
     }
     sync_warps();
     if (tid / 32 < g) { /* m becomes the factor of a split */
@@ -327,12 +350,24 @@ EW_DEV void attn_merge(const struct step *s, const struct ew_step_phase *ph, str
 }
 
 EW_DEV void attn_blocks(struct step *s, const struct ew_step_phase *ph, struct step_attn *sm,
-                        const struct step_kv *kv, uint32_t g, float o[EW_STEP_G][2])
+                        const struct step_kv *kv, uint32_t g, float o[EW_STEP_G][4])
 {
     constexpr int STEPS = EW_STEP_D / 32;
     const uint32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     uint4 q[2 * STEPS];
+    float l = 0;
 
+    if (kv->end == kv->blocks && warp < g) { /* the new position's score */
+        float dot = 0;
+
+#pragma unroll
+        for (uint32_t i = lane; i < EW_STEP_D; i += 32)
+            dot += sm->vec[warp][i] * sm->vec[EW_STEP_G][i];
+        dot = attn_score(ph, warp_sum(dot));
+        if (lane == 0)
+            sm->fresh[warp] = dot;
+        __syncwarp();
+    }
 #pragma unroll
     for (int i = 0; i < STEPS; i++) {
         const uint32_t h = lane / 4 < g ? lane / 4 : 0, at = i * 64 + lane % 4 * 16;
@@ -358,26 +393,15 @@ EW_DEV void attn_blocks(struct step *s, const struct ew_step_phase *ph, struct s
                                (b - b0) * EW_STEP_KV_BLOCK + tile, g, q);
             ring_release(s);
         }
-        sync_warps(); /* a tile may have written past the old positions */
-        if (warp < g) {
-            if (has_new) {
-                float dot = 0;
-
-#pragma unroll
-                for (uint32_t i = lane; i < EW_STEP_D; i += 32)
-                    dot += sm->vec[warp][i] * sm->vec[EW_STEP_G][i];
-                dot = attn_score(ph, warp_sum(dot));
-                if (lane == 0)
-                    sm->scores[n - 1][warp] = dot;
-                __syncwarp();
-            }
-            attn_softmax(sm, warp, n, b0 == kv->begin);
-        }
+        sync_warps();
+        if (warp < g)
+            attn_softmax(sm, warp, n, has_new, b0 == kv->begin, &l);
         sync_warps();
         if (b0 != kv->begin)
             for (int h = 0; h < EW_STEP_G; h++) {
-                o[h][0] *= sm->alpha[h];
-                o[h][1] *= sm->alpha[h];
+#pragma unroll
+                for (int i = 0; i < 4; i++)
+                    o[h][i] *= sm->alpha[h];
             }
 #pragma unroll 1
         for (uint32_t b = b0; b < b1; b++) {
@@ -389,15 +413,21 @@ EW_DEV void attn_blocks(struct step *s, const struct ew_step_phase *ph, struct s
             attn_values(sm, ring_at(s), (b - b0) * EW_STEP_KV_BLOCK, old, o);
             ring_release(s);
         }
-        if (has_new && threadIdx.x < STEP_D2)
+        if (has_new && threadIdx.x < STEP_D4)
             for (int h = 0; h < EW_STEP_G; h++) {
                 const float p = sm->scores[n - 1][h];
 
-                o[h][0] += p * sm->vec[EW_STEP_G + 1][threadIdx.x * 2];
-                o[h][1] += p * sm->vec[EW_STEP_G + 1][threadIdx.x * 2 + 1];
+#pragma unroll
+                for (int i = 0; i < 4; i++)
+                    o[h][i] += p * sm->vec[EW_STEP_G + 1][threadIdx.x * 4 + i];
             }
         if (b1 < kv->end)
             sync_warps();
+    }
+    if (warp < g) {
+        l = warp_sum(l);
+        if (lane == 0)
+            sm->l[warp] = l;
     }
 }
 
@@ -407,8 +437,8 @@ EW_DEV void run_attention(struct step *s, const struct ew_step_phase *entry)
     struct step_attn *sm = (struct step_attn *)s->x;
     const struct step_kv &kv = s->kv;
     const uint32_t g = s->g, warp = threadIdx.x / 32, tid = threadIdx.x;
-    const uint32_t d2 = tid % STEP_D2, group = tid / STEP_D2, cols = g * EW_STEP_D;
-    float o[EW_STEP_G][2];
+    const uint32_t d4 = tid % STEP_D4, group = tid / STEP_D4, cols = g * EW_STEP_D;
+    float o[EW_STEP_G][4];
     uint64_t to;
 
     if (kv.window != ph->window)
@@ -417,7 +447,7 @@ EW_DEV void run_attention(struct step *s, const struct ew_step_phase *entry)
         return;
 #pragma unroll
     for (int h = 0; h < EW_STEP_G; h++)
-        o[h][0] = o[h][1] = 0;
+        o[h][0] = o[h][1] = o[h][2] = o[h][3] = 0;
     STEP_TRACE(s, 0);
 #pragma unroll 1
     for (uint32_t w = warp; w < g + 2; w += EW_STEP_WARPS)
@@ -429,7 +459,7 @@ EW_DEV void run_attention(struct step *s, const struct ew_step_phase *entry)
     STEP_TRACE(s, 3);
 #pragma unroll
     for (int h = 0; h < EW_STEP_G; h++)
-        *(float2 *)&sm->part[group][h][d2 * 2] = make_float2(o[h][0], o[h][1]);
+        *(float4 *)&sm->part[group][h][d4 * 4] = make_float4(o[h][0], o[h][1], o[h][2], o[h][3]);
     sync_warps();
     to = kv.splits == 1 ? (uint64_t)ph->out + kv.head * cols :
                           (uint64_t)ph->partial + (uint64_t)(kv.head * s->splits + kv.split) * g *

@@ -401,6 +401,13 @@ EW_DEV uint4 lds128(uint32_t at)
                  : "r"(at));
     return v;
 }
+EW_DEV uint2 lds64(uint32_t at)
+{
+    uint2 v;
+
+    asm volatile("ld.shared.v2.u32 {%0,%1}, [%2];" : "=r"(v.x), "=r"(v.y) : "r"(at));
+    return v;
+}
 EW_DEV uint32_t lds32(uint32_t at)
 {
     uint32_t v;
@@ -411,6 +418,10 @@ EW_DEV uint32_t lds32(uint32_t at)
 EW_DEV void sts32(uint32_t at, uint32_t v)
 {
     asm volatile("st.shared.u32 [%0], %1;" ::"r"(at), "r"(v));
+}
+EW_DEV void sts64(uint32_t at, uint32_t a, uint32_t b)
+{
+    asm volatile("st.shared.v2.u32 [%0], {%1, %2};" ::"r"(at), "r"(a), "r"(b));
 }
 EW_DEV float warp_sum(float v)
 {

@@ -1,8 +1,9 @@
 /* kernels/cuda/step_linear.cuh - linear phases of step.cu. Device only.
  *
  * A block owns a range of outputs, cut into tiles of 8 (plain) or 16 rows (panels of the quantised
- * layouts). A stage of the ring holds `team` tiles times `chunk` columns; 16 / team warps share a
- * tile and take its columns in turns. Their sums meet in shared memory. */
+ * layouts). A stage of the ring holds `chunk` columns of a tile; all warps take columns of each
+ * stage in turns and keep their part of the input in registers where a tile is one stage. Their
+ * sums meet in shared memory. */
 #ifndef EW_KERNELS_CUDA_STEP_LINEAR_CUH
 #define EW_KERNELS_CUDA_STEP_LINEAR_CUH
 
@@ -35,16 +36,6 @@ EW_DEV struct step_range step_range_of(const struct ew_step_phase *ph, uint32_t 
         r.end = min(r.out + (r.n_tiles << per), n);
     }
     return r;
-}
-
-/* Bytes of a tile in a stage. */
-template <int KIND> EW_DEV uint32_t step_tile_bytes(const struct ew_step_phase *ph)
-{
-    if (KIND == EW_STEP_PLAIN16)
-        return 8 * (ph->chunk * 2 + 64);
-    return (ph->chunk * (KIND == EW_STEP_Q4 ? 8 : 16) +
-            (ph->group_log2 ? ph->chunk >> ph->group_log2 << 5 : 0) + 64 + 127) &
-           ~127u;
 }
 
 /* ---- copying ---- */
@@ -85,55 +76,37 @@ template <int KIND> EW_DEV void copy_linear(struct step *s, const struct ew_step
 {
     const struct ew_step_phase copy = *entry, *ph = &copy;
     const struct step_range r = step_range_of<KIND>(ph, s->cta, s->n_cta);
-    const uint32_t tile_bytes = step_tile_bytes<KIND>(ph);
     const bool glu = ph->flags & EW_STEP_GLU;
 
 #pragma unroll 1
-    for (uint32_t tile = 0; tile < r.n_tiles; tile += ph->team) {
-        const uint32_t n = min(ph->team, r.n_tiles - tile);
-
+    for (uint32_t tile = 0; tile < r.n_tiles; tile++) {
 #pragma unroll 1
         for (uint32_t col = 0; col < ph->k; col += ph->chunk) {
             const uint32_t cols = min(ph->chunk, ph->k - col);
             uint32_t bytes;
 
             if (KIND == EW_STEP_PLAIN16) {
-                const uint32_t per = glu ? 4 : 8, rows = min(r.end - r.out - tile * per, n * per);
+                const uint32_t per = glu ? 4 : 8, rows = min(r.end - r.out - tile * per, per);
 
                 bytes = (glu ? 2 : 1) * rows * cols * 2;
             } else {
-                bytes = n * (cols * (KIND == EW_STEP_Q4 ? 8 : 16) +
-                             (ph->group_log2 ? cols >> ph->group_log2 << 5 : 0) + 64);
+                bytes = cols * (KIND == EW_STEP_Q4 ? 8 : 16) +
+                        (ph->group_log2 ? cols >> ph->group_log2 << 5 : 0) + 64;
             }
             if (!copy_begin(s, bytes))
                 continue;
-#pragma unroll 1
-            for (uint32_t i = 0; i < n; i++)
-                copy_tile<KIND>(s, ph, &r, tile + i, ring_at(s) + i * tile_bytes, col, cols);
+            copy_tile<KIND>(s, ph, &r, tile, ring_at(s), col, cols);
             copy_end(s);
         }
     }
 }
 
 /* ---- the input ---- */
-struct step_pair {
-    float2 v, w;
-};
-EW_DEV float2 input_pair(const struct step *s, const struct ew_step_phase *ph, uint32_t i,
-                         struct two_packets p)
-{
-    if (ph->flags & EW_STEP_IN_PLAIN)
-        return *(const float2 *)(s->a->x + (uint64_t)i * 4);
-    return packets_wait(s, s->a->workspace + (uint64_t)(ph->in + i) * 8, p, s->in_seq);
-}
+/* Two elements from i on, as asked for: not there yet unless their sequence says so. */
 EW_DEV struct two_packets input_ask(const struct step *s, const struct ew_step_phase *ph,
                                     uint32_t i)
 {
-    struct two_packets p = { 0, 0 };
-
-    if (!(ph->flags & EW_STEP_IN_PLAIN))
-        p = packets_load(s->a->workspace + (uint64_t)(ph->in + i) * 8);
-    return p;
+    return packets_load(s->a->workspace + (uint64_t)(ph->in + i) * 8);
 }
 EW_DEV float2 norm_pair(const struct ew_step_phase *ph, uint32_t i)
 {
@@ -141,34 +114,58 @@ EW_DEV float2 norm_pair(const struct ew_step_phase *ph, uint32_t i)
         return *(const float2 *)(ph->norm + (uint64_t)i * 4);
     return make_float2(1, 1);
 }
+/* Pairs i, i + step... < k, N at most: asked for together until all are there, since an answer
+ * takes 600 clocks. */
+template <int N>
+EW_DEV void input_wait(const struct step *s, const struct ew_step_phase *ph, uint32_t i,
+                       uint32_t step, struct two_packets p[N])
+{
+    uint32_t n = 0;
 
-/* As two 16-bit floats, high and low: planes of k elements. */
-#define STEP_ASK 4
+    for (;;) {
+        bool all = true;
+
+#pragma unroll
+        for (int j = 0; j < N; j++)
+            if (i + (uint32_t)j * step < ph->k)
+                p[j] = input_ask(s, ph, i + (uint32_t)j * step);
+#pragma unroll
+        for (int j = 0; j < N; j++)
+            if (i + (uint32_t)j * step < ph->k)
+                all = all && packet_is(p[j].a, s->in_seq) && packet_is(p[j].b, s->in_seq);
+        if (all)
+            return;
+        poll_pause();
+        if (++n > EW_STEP_POLL_LIMIT)
+            step_gave_up(s);
+    }
+}
+
+/* As two 16-bit floats, high and low, in the order of A operands: of each 32 columns
+ * [half][t][pair][high, low], where t has columns 8t..8t+7 and half the first or last 4 of them. */
+#define STEP_ASK 6
 EW_DEV void load_x16(struct step *s, const struct ew_step_phase *ph)
 {
-    const uint32_t x = smem_of(s->x), plane = ph->k * 2 + 64;
+    constexpr uint32_t STEP = EW_STEP_WARPS * 64;
+    const uint32_t x = smem_of(s->x);
     float sum = 0;
 
 #pragma unroll 1
-    for (uint32_t i0 = threadIdx.x * 2; i0 < ph->k; i0 += STEP_ASK * EW_STEP_WARPS * 64) {
+    for (uint32_t i0 = threadIdx.x * 2; i0 < ph->k; i0 += STEP_ASK * STEP) {
         struct two_packets p[STEP_ASK];
         float2 w[STEP_ASK];
 
 #pragma unroll
-        for (int j = 0; j < STEP_ASK; j++) {
-            const uint32_t i = i0 + (uint32_t)j * EW_STEP_WARPS * 64;
-
-            if (i < ph->k) {
-                w[j] = norm_pair(ph, i);
-                p[j] = input_ask(s, ph, i);
-            }
-        }
+        for (int j = 0; j < STEP_ASK; j++)
+            if (i0 + (uint32_t)j * STEP < ph->k)
+                w[j] = norm_pair(ph, i0 + (uint32_t)j * STEP);
+        input_wait<STEP_ASK>(s, ph, i0, STEP, p);
 #pragma unroll
         for (int j = 0; j < STEP_ASK; j++) {
-            const uint32_t i = i0 + (uint32_t)j * EW_STEP_WARPS * 64;
+            const uint32_t i = i0 + (uint32_t)j * STEP;
 
             if (i < ph->k) {
-                float2 v = input_pair(s, ph, i, p[j]), hi;
+                float2 v = make_float2(packet_value(p[j].a), packet_value(p[j].b)), hi;
                 uint32_t h;
 
                 if (ph->flags & EW_STEP_KEEP)
@@ -178,8 +175,8 @@ EW_DEV void load_x16(struct step *s, const struct ew_step_phase *ph)
                 v.y *= w[j].y;
                 h = half2_of<EW_STEP_W_F16>(v.x, v.y);
                 hi = half2_get<EW_STEP_W_F16>(h);
-                sts32(x + i * 2, h);
-                sts32(x + plane + i * 2, half2_of<EW_STEP_W_F16>(v.x - hi.x, v.y - hi.y));
+                sts64(x + (i >> 5) * 128 + (i >> 2 & 1) * 64 + (i >> 3 & 3) * 16 + (i >> 1 & 1) * 8,
+                      h, half2_of<EW_STEP_W_F16>(v.x - hi.x, v.y - hi.y));
             }
         }
     }
@@ -224,34 +221,75 @@ EW_DEV void store_digits(struct step *s, uint32_t plane, uint32_t i, const float
         }
     }
 }
+#define STEP_ASK8 3
 template <int KIND> EW_DEV void load_x8(struct step *s, const struct ew_step_phase *ph)
 {
+    constexpr uint32_t STEP = EW_STEP_WARPS * 128;
     const uint32_t plane = ph->k + 64, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     float sum = 0;
 
 #pragma unroll 1
-    for (uint32_t b = warp; b * 128 < ph->k; b += EW_STEP_WARPS) {
-        const uint32_t i = b * 128 + lane * 4;
-        float v[4] = { 0, 0, 0, 0 }, amax;
+    for (uint32_t i0 = warp * 128; i0 < ph->k; i0 += STEP_ASK8 * STEP) {
+        struct two_packets p[2 * STEP_ASK8];
+        float2 w[2 * STEP_ASK8];
+        uint32_t n = 0;
+        bool all = false;
 
-        if (i < ph->k) {
-            const float2 w0 = norm_pair(ph, i), w1 = norm_pair(ph, i + 2);
-            const struct two_packets p0 = input_ask(s, ph, i), p1 = input_ask(s, ph, i + 2);
-            const float2 a = input_pair(s, ph, i, p0), c = input_pair(s, ph, i + 2, p1);
+#pragma unroll
+        for (int j = 0; j < STEP_ASK8; j++) {
+            const uint32_t i = i0 + (uint32_t)j * STEP + lane * 4;
 
-            if (ph->flags & EW_STEP_KEEP)
-                *(float4 *)(s->keep + i) = make_float4(a.x, a.y, c.x, c.y);
-            sum += a.x * a.x + a.y * a.y + c.x * c.x + c.y * c.y;
-            v[0] = a.x * w0.x;
-            v[1] = a.y * w0.y;
-            v[2] = c.x * w1.x;
-            v[3] = c.y * w1.y;
+            if (i < ph->k) {
+                w[2 * j] = norm_pair(ph, i);
+                w[2 * j + 1] = norm_pair(ph, i + 2);
+            }
         }
-        amax = fmaxf(fmaxf(fabsf(v[0]), fabsf(v[1])), fmaxf(fabsf(v[2]), fabsf(v[3])));
-        amax = f32_of(__reduce_max_sync(EW_ALL, __float_as_uint(amax)));
-        store_digits(s, plane, i, v, amax > 0 ? 8257536.0f / amax : 0); /* 126 * 65536 */
-        if (lane == 0)
-            s->xs[b] = amax * (1 / 8257536.0f) * (KIND == EW_STEP_Q4 ? 1 / 16.0f : 1);
+        while (!all) { /* as input_wait */
+            all = true;
+#pragma unroll
+            for (int j = 0; j < STEP_ASK8; j++) {
+                const uint32_t i = i0 + (uint32_t)j * STEP + lane * 4;
+
+                if (i < ph->k) {
+                    p[2 * j] = input_ask(s, ph, i);
+                    p[2 * j + 1] = input_ask(s, ph, i + 2);
+                }
+            }
+#pragma unroll
+            for (int j = 0; j < 2 * STEP_ASK8; j++)
+                if (i0 + (uint32_t)(j / 2) * STEP + lane * 4 < ph->k)
+                    all = all && packet_is(p[j].a, s->in_seq) && packet_is(p[j].b, s->in_seq);
+            if (!all)
+                poll_pause();
+            if (++n > EW_STEP_POLL_LIMIT)
+                step_gave_up(s);
+        }
+        __syncwarp();
+#pragma unroll
+        for (int j = 0; j < STEP_ASK8; j++) {
+            const uint32_t b = i0 + (uint32_t)j * STEP, i = b + lane * 4;
+            float v[4] = { 0, 0, 0, 0 }, amax;
+
+            if (b >= ph->k)
+                break;
+            if (i < ph->k) {
+                const float a0 = packet_value(p[2 * j].a), a1 = packet_value(p[2 * j].b);
+                const float a2 = packet_value(p[2 * j + 1].a), a3 = packet_value(p[2 * j + 1].b);
+
+                if (ph->flags & EW_STEP_KEEP)
+                    *(float4 *)(s->keep + i) = make_float4(a0, a1, a2, a3);
+                sum += a0 * a0 + a1 * a1 + (a2 * a2 + a3 * a3);
+                v[0] = a0 * w[2 * j].x;
+                v[1] = a1 * w[2 * j].y;
+                v[2] = a2 * w[2 * j + 1].x;
+                v[3] = a3 * w[2 * j + 1].y;
+            }
+            amax = fmaxf(fmaxf(fabsf(v[0]), fabsf(v[1])), fmaxf(fabsf(v[2]), fabsf(v[3])));
+            amax = f32_of(__reduce_max_sync(EW_ALL, __float_as_uint(amax)));
+            store_digits(s, plane, i, v, amax > 0 ? __fdividef(8257536.0f, amax) : 0);
+            if (lane == 0) /* 8257536 is 126 * 65536 */
+                s->xs[b / 128] = amax * (1 / 8257536.0f) * (KIND == EW_STEP_Q4 ? 1 / 16.0f : 1);
+        }
     }
     if (ph->flags & EW_STEP_NORM) {
         sum = warp_sum(sum);
@@ -260,64 +298,183 @@ template <int KIND> EW_DEV void load_x8(struct step *s, const struct ew_step_pha
     }
 }
 
-/* ---- products of one tile and stage: adds to acc ---- */
-EW_DEV void tile_plain(const struct step *s, const struct ew_step_phase *ph, uint32_t at,
-                       uint32_t col, uint32_t cols, uint32_t member, uint32_t members,
-                       float acc[2][4])
+/* ---- products: what one warp does of a stage. `ask` reads the weights from shared memory, `x`
+ * the input; then `add` multiplies; `store` leaves the warp's sums of a tile in red ---- */
+#define STEP_COLS   1024                            /* of a chunk, at most */
+#define STEP_PLAIN  (STEP_COLS / 32 / EW_STEP_WARPS) /* turns of 32 columns a warp */
+#define STEP_BLOCKS (STEP_COLS / 64 / EW_STEP_WARPS) /* turns of 64 */
+
+struct plain_part {
+    uint4 x[STEP_PLAIN][2], w[STEP_PLAIN];
+    float acc[4][4];
+};
+EW_DEV void part_ask(struct plain_part *p, const struct ew_step_phase *ph, uint32_t at, uint32_t col,
+                     uint32_t cols)
 {
-    const uint32_t lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
-    const uint32_t w = at + g * (ph->chunk * 2 + 64) + t * 16;
-    const uint32_t x = smem_of(s->x) + (g & 1) * (ph->k * 2 + 64) + col * 2 + t * 16;
+    const uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    const uint32_t w = at + (lane / 4) * (ph->chunk * 2 + 64) + lane % 4 * 16;
 
-#pragma unroll 2
-    for (uint32_t i = member; i < cols / 32; i += members) {
-        const uint4 a = lds128(x + i * 64), b = lds128(w + i * 64);
+    (void)col;
+#pragma unroll
+    for (uint32_t j = 0; j < STEP_PLAIN; j++) {
+        const uint32_t i = j * EW_STEP_WARPS + warp;
 
-        mma16<EW_STEP_W_F16>(acc[0], a.x, 0, a.y, 0, b.x, b.y);
-        mma16<EW_STEP_W_F16>(acc[1], a.z, 0, a.w, 0, b.z, b.w);
+        if (i * 32 < cols)
+            p->w[j] = lds128(w + i * 64);
+    }
+}
+EW_DEV void part_x(struct plain_part *p, const struct step *s, const struct ew_step_phase *ph,
+                   uint32_t col, uint32_t cols)
+{
+    const uint32_t warp = threadIdx.x / 32, x = smem_of(s->x) + col * 4 + threadIdx.x % 4 * 16;
+
+    (void)ph;
+#pragma unroll
+    for (uint32_t j = 0; j < STEP_PLAIN; j++) {
+        const uint32_t i = j * EW_STEP_WARPS + warp;
+
+        if (i * 32 < cols) {
+            p->x[j][0] = lds128(x + i * 128);
+            p->x[j][1] = lds128(x + i * 128 + 64);
+        }
+    }
+}
+EW_DEV void part_zero(struct plain_part *p)
+{
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+        p->acc[i][0] = p->acc[i][1] = p->acc[i][2] = p->acc[i][3] = 0;
+}
+EW_DEV void part_add(struct plain_part *p, const struct step *s, const struct ew_step_phase *ph,
+                     uint32_t at, uint32_t col, uint32_t cols)
+{
+    const uint32_t warp = threadIdx.x / 32;
+
+    (void)s;
+    (void)ph;
+    (void)at;
+    (void)col;
+#pragma unroll
+    for (uint32_t j = 0; j < STEP_PLAIN; j++)
+        if ((j * EW_STEP_WARPS + warp) * 32 < cols) {
+            const uint4 w = p->w[j], a = p->x[j][0], b = p->x[j][1];
+
+            mma16<EW_STEP_W_F16>(p->acc[j % 2 * 2], a.x, a.y, a.z, a.w, w.x, w.y);
+            mma16<EW_STEP_W_F16>(p->acc[j % 2 * 2 + 1], b.x, b.y, b.z, b.w, w.z, w.w);
+        }
+}
+EW_DEV void part_store(const struct plain_part *p, float *red)
+{
+    const uint32_t lane = threadIdx.x % 32;
+    const float v0 = (p->acc[0][0] + p->acc[1][0]) + (p->acc[2][0] + p->acc[3][0]) +
+                     ((p->acc[0][2] + p->acc[1][2]) + (p->acc[2][2] + p->acc[3][2]));
+    const float v1 = (p->acc[0][1] + p->acc[1][1]) + (p->acc[2][1] + p->acc[3][1]) +
+                     ((p->acc[0][3] + p->acc[1][3]) + (p->acc[2][3] + p->acc[3][3]));
+
+    if (lane < 4) {
+        red[(lane * 2) * EW_STEP_WARPS] = v0;
+        red[(lane * 2 + 1) * EW_STEP_WARPS] = v1;
     }
 }
 
-/* Sums of 16 rows over columns that share a scale: acc of rows g and g + 8. */
-EW_DEV void drain8(const int c[4], uint32_t scales, bool has, float xs, float acc[2])
+template <int KIND> struct quant_part {
+    uint4 x[STEP_BLOCKS], w[STEP_BLOCKS][KIND == EW_STEP_Q4 ? 1 : 2];
+    float2 scale[STEP_BLOCKS][2]; /* of rows g and g + 8, of the first and last 32 columns */
+    float xs[STEP_BLOCKS];
+    float acc[2], row[2];
+};
+template <int KIND>
+EW_DEV void part_ask(struct quant_part<KIND> *p, const struct ew_step_phase *ph, uint32_t at,
+                     uint32_t col, uint32_t cols)
+{
+    constexpr uint32_t CODE = KIND == EW_STEP_Q4 ? 8 : 16;
+    const uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32, group = ph->group_log2;
+    const uint32_t scales = at + ph->chunk * CODE;
+
+    (void)col;
+#pragma unroll
+    for (uint32_t j = 0; j < STEP_BLOCKS; j++) {
+        const uint32_t i = j * EW_STEP_WARPS + warp;
+
+        if (i * 64 >= cols)
+            continue;
+        p->w[j][0] = lds128(at + i * 64 * CODE + lane * 16);
+        if (KIND == EW_STEP_Q8)
+            p->w[j][1] = lds128(at + i * 64 * CODE + 512 + lane * 16);
+        if (group == 5) { /* [8][2][2] */
+            p->scale[j][0] = half2_get<EW_STEP_SCALE_F16>(lds32(scales + i * 64 + lane / 4 * 8));
+            p->scale[j][1] =
+                half2_get<EW_STEP_SCALE_F16>(lds32(scales + i * 64 + lane / 4 * 8 + 4));
+        } else if (group) {
+            p->scale[j][0] = half2_get<EW_STEP_SCALE_F16>(
+                lds32(scales + (i * 64 >> group << 5) + lane / 4 * 4));
+        } else {
+            p->scale[j][0] = make_float2(1, 1);
+        }
+    }
+}
+template <int KIND>
+EW_DEV void part_x(struct quant_part<KIND> *p, const struct step *s, const struct ew_step_phase *ph,
+                   uint32_t col, uint32_t cols)
+{
+    const uint32_t warp = threadIdx.x / 32, g = threadIdx.x % 32 / 4;
+    const uint32_t x =
+        smem_of(s->x) + (g < 3 ? g : 0) * (ph->k + 64) + col + threadIdx.x % 4 * 16;
+
+#pragma unroll
+    for (uint32_t j = 0; j < STEP_BLOCKS; j++) {
+        const uint32_t i = j * EW_STEP_WARPS + warp;
+
+        if (i * 64 < cols) {
+            p->x[j] = lds128(x + i * 64);
+            p->xs[j] = s->xs[(col + i * 64) / 128];
+        }
+    }
+}
+template <int KIND> EW_DEV void part_zero(struct quant_part<KIND> *p)
+{
+    p->acc[0] = p->acc[1] = 0;
+}
+/* Sums of 16 rows over columns that share a scale: lanes t = 0 and 1 have the digits of the input. */
+EW_DEV void drain8(const int c[4], float2 scale, float xs, float acc[2])
 {
     const uint32_t t = threadIdx.x % 4;
     const int mul = t == 0 ? 256 : 0;
     const float f = t == 0 ? xs : t == 1 ? xs * 65536.0f : 0;
-    float2 ws = make_float2(1, 1);
 
-    if (has)
-        ws = half2_get<EW_STEP_SCALE_F16>(lds32(scales + threadIdx.x % 32 / 4 * 4));
-    acc[0] += (float)(c[0] + c[1] * mul) * (f * ws.x);
-    acc[1] += (float)(c[2] + c[3] * mul) * (f * ws.y);
+    acc[0] += (float)(c[0] + c[1] * mul) * (f * scale.x);
+    acc[1] += (float)(c[2] + c[3] * mul) * (f * scale.y);
 }
 template <int KIND>
-EW_DEV void tile_quant(const struct step *s, const struct ew_step_phase *ph, uint32_t at,
-                       uint32_t col, uint32_t cols, uint32_t member, uint32_t members, float acc[2])
+EW_DEV void part_add(struct quant_part<KIND> *p, const struct step *s,
+                     const struct ew_step_phase *ph, uint32_t at, uint32_t col, uint32_t cols)
 {
-    const uint32_t lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
-    const uint32_t code = KIND == EW_STEP_Q4 ? 8 : 16, group = ph->group_log2;
-    const uint32_t scales = at + ph->chunk * code;
-    const uint32_t x = smem_of(s->x) + (g < 3 ? g : 0) * (ph->k + 64) + col + t * 16;
+    const uint32_t warp = threadIdx.x / 32;
+    const uint32_t rows = at + ph->chunk * (KIND == EW_STEP_Q4 ? 8 : 16) +
+                          (ph->group_log2 ? ph->chunk >> ph->group_log2 << 5 : 0) +
+                          threadIdx.x % 32 / 4 * 4;
 
-#pragma unroll 1
-    for (uint32_t b = member; b < cols / 64; b += members) {
-        const uint4 xv = lds128(x + b * 64), w = lds128(at + b * 64 * code + lane * 16);
-        const float xs = s->xs[(col + b * 64) / 128];
+    (void)s;
+    (void)col;
+    p->row[0] = f32_of(lds32(rows));
+    p->row[1] = f32_of(lds32(rows + 32));
+#pragma unroll
+    for (uint32_t j = 0; j < STEP_BLOCKS; j++) {
+        const uint4 w = p->w[j][0], u = p->w[j][KIND == EW_STEP_Q4 ? 0 : 1], x = p->x[j];
         uint32_t a[8];
         int c[4] = { 0, 0, 0, 0 };
 
+        if ((j * EW_STEP_WARPS + warp) * 64 >= cols)
+            continue;
         if (KIND == EW_STEP_Q4) {
             const uint32_t v[4] = { w.x, w.y, w.z, w.w };
 
 #pragma unroll
-            for (int j = 0; j < 4; j++) { /* (code - 8) * 16 as int8 */
-                a[2 * j] = v[j] << 4 & 0xf0f0f0f0u ^ 0x80808080u;
-                a[2 * j + 1] = v[j] & 0xf0f0f0f0u ^ 0x80808080u;
+            for (int k = 0; k < 4; k++) { /* (code - 8) * 16 as int8 */
+                a[2 * k] = (v[k] << 4 & 0xf0f0f0f0u) ^ 0x80808080u;
+                a[2 * k + 1] = (v[k] & 0xf0f0f0f0u) ^ 0x80808080u;
             }
         } else {
-            const uint4 u = lds128(at + b * 64 * code + 512 + lane * 16);
-
             a[0] = __byte_perm(w.x, w.y, 0x6240);
             a[1] = __byte_perm(w.x, w.y, 0x7351);
             a[2] = __byte_perm(w.z, w.w, 0x6240);
@@ -327,18 +484,27 @@ EW_DEV void tile_quant(const struct step *s, const struct ew_step_phase *ph, uin
             a[6] = __byte_perm(u.z, u.w, 0x6240);
             a[7] = __byte_perm(u.z, u.w, 0x7351);
         }
-        mma8(c, a[0], a[1], a[2], a[3], xv.x, xv.y);
-        if (group == 5) {
-            const uint32_t sc = scales + b * 64 + g * 4; /* [8][2][2]: the drain adds g * 4 */
-
-            drain8(c, sc, true, xs, acc);
+        mma8(c, a[0], a[1], a[2], a[3], x.x, x.y);
+        if (ph->group_log2 == 5) {
+            drain8(c, p->scale[j][0], p->xs[j], p->acc);
             c[0] = c[1] = c[2] = c[3] = 0;
-            mma8(c, a[4], a[5], a[6], a[7], xv.z, xv.w);
-            drain8(c, sc + 4, true, xs, acc);
+            mma8(c, a[4], a[5], a[6], a[7], x.z, x.w);
+            drain8(c, p->scale[j][1], p->xs[j], p->acc);
         } else {
-            mma8(c, a[4], a[5], a[6], a[7], xv.z, xv.w);
-            drain8(c, scales + (b * 64 >> group << 5), group != 0, xs, acc);
+            mma8(c, a[4], a[5], a[6], a[7], x.z, x.w);
+            drain8(c, p->scale[j][0], p->xs[j], p->acc);
         }
+    }
+}
+template <int KIND> EW_DEV void part_store(const struct quant_part<KIND> *p, float *red)
+{
+    const uint32_t lane = threadIdx.x % 32;
+    const float v0 = p->acc[0] + __shfl_xor_sync(EW_ALL, p->acc[0], 1);
+    const float v1 = p->acc[1] + __shfl_xor_sync(EW_ALL, p->acc[1], 1);
+
+    if (lane % 4 == 0) {
+        red[(lane / 4) * EW_STEP_WARPS] = v0 * p->row[0];
+        red[(lane / 4 + 8) * EW_STEP_WARPS] = v1 * p->row[1];
     }
 }
 
@@ -374,7 +540,6 @@ EW_DEV float step_z(const struct ew_step_phase *ph, float z, float inv, uint32_t
         z = ph->softcap * tanhf(z / ph->softcap);
     return z;
 }
-/* n outputs from `out` on, whose sums are in red[half]. */
 EW_DEV void step_output(struct step *s, const struct ew_step_phase *ph, uint32_t o, float z,
                         float up, float inv, struct step_best *best)
 {
@@ -396,38 +561,31 @@ EW_DEV void step_output(struct step *s, const struct ew_step_phase *ph, uint32_t
         packet_store(s->a->workspace + (uint64_t)(ph->out + o) * 8, z, s->seq);
     }
 }
-/* n outputs from `out` on, whose sums are in red[half]: eight threads each. */
+EW_DEV float step_row_sum(const float *row)
+{
+    float sum = 0;
+
+#pragma unroll
+    for (int i = 0; i < EW_STEP_WARPS; i += 4) {
+        const float4 v = *(const float4 *)(row + i);
+
+        sum += (v.x + v.y) + (v.z + v.w);
+    }
+    return sum;
+}
+/* n <= RED_ROWS outputs from `out` on, whose sums are in red[half]. */
 template <int ROWS>
 EW_DEV void step_epilogue(struct step *s, const struct ew_step_phase *ph, uint32_t out, uint32_t n,
-                          uint32_t members, float inv, struct step_best *best)
+                          float inv, struct step_best *best)
 {
     const bool glu = ph->flags & EW_STEP_GLU;
-    const uint32_t part = threadIdx.x % 8, log2 = ROWS == 8 ? 3 : 4, per = glu ? log2 - 1 : log2;
-    const float *red = s->red + s->half * EW_STEP_RED_ROWS * EW_STEP_WARPS + part * 2;
+    const uint32_t log2 = ROWS == 8 ? 3 : 4, per = glu ? log2 - 1 : log2, i = threadIdx.x;
+    const float *red = s->red + s->half * EW_STEP_RED_ROWS * EW_STEP_WARPS +
+                       ((i >> per) * ROWS + (i & ((1u << per) - 1))) * EW_STEP_WARPS;
 
-#pragma unroll 1
-    for (uint32_t i0 = 0; i0 < n; i0 += EW_STEP_WARPS * 4) {
-        const uint32_t i = i0 + threadIdx.x / 8, row = (i >> per) * ROWS + (i & ((1u << per) - 1));
-        float z = 0, up = 0;
-
-        if (i < n && part * 2 < members) {
-            const float2 v = *(const float2 *)(red + row * EW_STEP_WARPS);
-
-            z = v.x + v.y;
-            if (glu) {
-                const float2 u = *(const float2 *)(red + (row + ROWS / 2) * EW_STEP_WARPS);
-
-                up = u.x + u.y;
-            }
-        }
-#pragma unroll
-        for (int d = 4; d; d >>= 1) {
-            z += __shfl_xor_sync(EW_ALL, z, d);
-            up += __shfl_xor_sync(EW_ALL, up, d);
-        }
-        if (i < n && part == 0)
-            step_output(s, ph, out + i, z, up, inv, best);
-    }
+    if (i < n)
+        step_output(s, ph, out + i, step_row_sum(red),
+                    glu ? step_row_sum(red + ROWS / 2 * EW_STEP_WARPS) : 0, inv, best);
 }
 EW_DEV float step_inv_rms(const struct step *s, const struct ew_step_phase *ph)
 {
@@ -444,17 +602,21 @@ EW_DEV float step_inv_rms(const struct step *s, const struct ew_step_phase *ph)
     return rsqrtf(sum * ph->inv_k + ph->eps);
 }
 
-template <int KIND> EW_DEV void run_linear(struct step *s, const struct ew_step_phase *entry, struct step_best *best)
+template <int KIND> struct step_part {
+    typedef struct quant_part<KIND> type;
+};
+template <> struct step_part<EW_STEP_PLAIN16> {
+    typedef struct plain_part type;
+};
+template <int KIND>
+EW_DEV void run_linear(struct step *s, const struct ew_step_phase *entry, struct step_best *best)
 {
     const struct ew_step_phase copy = *entry, *ph = &copy; /* in registers, what is used of it */
     constexpr uint32_t ROWS = KIND == EW_STEP_PLAIN16 ? 8 : 16;
-    const uint32_t per = ph->flags & EW_STEP_GLU ? ROWS / 2 : ROWS, team = ph->team;
+    const uint32_t per = ph->flags & EW_STEP_GLU ? ROWS / 2 : ROWS, warp = threadIdx.x / 32;
     const struct step_range r = step_range_of<KIND>(ph, s->cta, s->n_cta);
-    const uint32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-    const uint32_t members = team == 4 ? EW_STEP_WARPS / 4 : team == 2 ? EW_STEP_WARPS / 2 : EW_STEP_WARPS;
-    const uint32_t slot = team == 4 ? warp / (EW_STEP_WARPS / 4) : team == 2 ? warp / (EW_STEP_WARPS / 2) : 0;
-    const uint32_t member = warp & (members - 1);
-    const uint32_t tile_bytes = step_tile_bytes<KIND>(ph);
+    const bool whole = ph->chunk >= ph->k; /* a tile is one stage: the input stays in registers */
+    typename step_part<KIND>::type p;
     float inv;
 
     STEP_TRACE(s, 0);
@@ -466,65 +628,38 @@ template <int KIND> EW_DEV void run_linear(struct step *s, const struct ew_step_
     sync_warps();
     STEP_TRACE(s, 2);
     inv = step_inv_rms(s, ph);
+    if (whole)
+        part_x(&p, s, ph, 0, ph->k);
 #pragma unroll 1
     for (uint32_t t0 = 0; t0 < r.n_tiles; t0 += EW_STEP_RED_ROWS / ROWS) {
         const uint32_t t1 = min(t0 + EW_STEP_RED_ROWS / ROWS, r.n_tiles);
-        float *red = s->red + s->half * EW_STEP_RED_ROWS * EW_STEP_WARPS;
+        float *red = s->red + s->half * EW_STEP_RED_ROWS * EW_STEP_WARPS + warp;
 
 #pragma unroll 1
-        for (uint32_t tile = t0; tile < t1; tile += team) {
-            const bool mine = tile + slot < t1;
-            const uint32_t row = (tile + slot - t0) * ROWS;
-            float acc[2][4] = { { 0, 0, 0, 0 }, { 0, 0, 0, 0 } };
-            float row_scale[2] = { 1, 1 };
-
+        for (uint32_t tile = t0; tile < t1; tile++) {
 #pragma unroll 1
             for (uint32_t col = 0; col < ph->k; col += ph->chunk) {
-                const uint32_t cols = min(ph->chunk, ph->k - col);
-                const uint32_t at = ring_at(s) + slot * tile_bytes;
+                const uint32_t cols = min(ph->chunk, ph->k - col), at = ring_at(s);
 
                 ring_wait_full(s);
-                if (mine) {
-                    if (KIND == EW_STEP_PLAIN16) {
-                        tile_plain(s, ph, at, col, cols, member, members, acc);
-                    } else {
-                        const uint32_t rs = at + ph->chunk * (KIND == EW_STEP_Q4 ? 8 : 16) +
-                                            (ph->group_log2 ? ph->chunk >> ph->group_log2 << 5 : 0) +
-                                            lane / 4 * 4;
-
-                        row_scale[0] = f32_of(lds32(rs));
-                        row_scale[1] = f32_of(lds32(rs + 32));
-                        tile_quant<KIND>(s, ph, at, col, cols, member, members, acc[0]);
-                    }
+                part_ask(&p, ph, at, col, cols);
+                if (!whole)
+                    part_x(&p, s, ph, col, cols);
+                if (col == 0) { /* the tile before, while the weights come */
+                    if (tile > t0)
+                        part_store(&p, red + (tile - 1 - t0) * ROWS * EW_STEP_WARPS);
+                    part_zero(&p);
                 }
+                part_add(&p, s, ph, at, col, cols);
                 ring_release(s);
             }
-            if (!mine)
-                continue;
-            if (KIND == EW_STEP_PLAIN16) {
-                float v0 = acc[0][0] + acc[1][0], v1 = acc[0][1] + acc[1][1];
-
-                v0 += __shfl_xor_sync(EW_ALL, v0, 4);
-                v1 += __shfl_xor_sync(EW_ALL, v1, 4);
-                if (lane < 4) {
-                    red[(row + lane * 2) * EW_STEP_WARPS + member] = v0;
-                    red[(row + lane * 2 + 1) * EW_STEP_WARPS + member] = v1;
-                }
-            } else {
-                float v0 = acc[0][0] + __shfl_xor_sync(EW_ALL, acc[0][0], 1);
-                float v1 = acc[0][1] + __shfl_xor_sync(EW_ALL, acc[0][1], 1);
-
-                if (lane % 4 == 0) {
-                    red[(row + lane / 4) * EW_STEP_WARPS + member] = v0 * row_scale[0];
-                    red[(row + lane / 4 + 8) * EW_STEP_WARPS + member] = v1 * row_scale[1];
-                }
-            }
         }
+        part_store(&p, red + (t1 - 1 - t0) * ROWS * EW_STEP_WARPS);
         STEP_TRACE(s, 3);
         sync_warps();
         STEP_TRACE(s, 4);
         step_epilogue<ROWS>(s, ph, r.out + t0 * per, min((t1 - t0) * per, r.end - r.out - t0 * per),
-                            members, inv, best);
+                            inv, best);
         s->half ^= 1;
     }
     STEP_TRACE(s, 5);
