@@ -10,7 +10,8 @@
 #define SPLIT_WARPS    8
 #define SPLIT_TILE     16
 #define SPLIT_ROWS_MAX 64 /* more rows of a kv head than this are worth flash attention's tiles */
-#define SPLITS_MAX     64
+#define SPLITS_MAX     16
+#define CLUSTER_MAX    8     /* every chip that has clusters takes it; 16 was slower on an H200 */
 #define INBOX_WANTED   32768 /* bytes; more blocks make it smaller */
 #define LOG2E          1.44269504088896340736f
 
@@ -82,15 +83,17 @@ static void split_blocks(struct choice *c, const struct ew_attn_args *a,
                          const struct ew_cuda_chip *chip)
 {
     const uint32_t heads = (uint32_t)(a->b * a->hkv) * c->row_tiles;
-    const uint32_t cluster_max = chip->sm == 90 ? 16 : 8; /* 16 is more than a chip must have */
 
     c->is_cluster = chip->sm >= 90;
     c->n_split = max_u32(1, (uint32_t)(chip->n_sm / a->hkv));
     c->n_split = c->n_split > SPLITS_MAX ? SPLITS_MAX : c->n_split;
     c->blocks = max_u32(1, chip->n_sm / max_u32(1, heads));
     if (c->is_cluster) {
-        c->n_split = pow2_floor(c->n_split > cluster_max ? cluster_max : c->n_split);
+        c->n_split = pow2_floor(c->n_split > CLUSTER_MAX ? CLUSTER_MAX : c->n_split);
         c->blocks = pow2_floor(c->blocks);
+        /* Large clusters must fit into parts of the chip: not all of it can be had with them. */
+        if (c->blocks >= CLUSTER_MAX && heads * CLUSTER_MAX > chip->n_sm / 4 * 3)
+            c->blocks = CLUSTER_MAX / 2;
     }
     c->blocks = c->blocks > c->n_split ? c->n_split : c->blocks;
 }

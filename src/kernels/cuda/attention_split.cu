@@ -29,6 +29,7 @@
 #define K_STEPS    (EW_D / 16)
 #define N_TILES    (EW_D / 8)
 #define Q_STRIDE   (EW_D + 8)
+#define MAX_CHUNKS 16
 #define CHUNK_MIN  128u /* adding up costs more than 64 slots more */
 #define PAIRED     (EW_DECODE && EW_G <= 8)
 #define ROWS       (PAIRED ? 1 : 2) /* of a lane: g, g + 8 */
@@ -174,15 +175,18 @@ struct view { /* what the two rows of a lane may see */
     int lo;       /* decode: first position in the window */
 };
 
-EW_DEV bool sees(const ew_cuda_attn_args &a, const struct view &v, unsigned b, int r, unsigned slot)
+/* Which of the slots from `slot` on row r of a lane sees, a bit each. */
+EW_DEV unsigned seen(const ew_cuda_attn_args &a, const struct view &v, unsigned b, int r,
+                     unsigned slot)
 {
 #if EW_DECODE
-    (void)a;
-    (void)b;
-    (void)r;
-    return slot < v.end && (int)slot >= v.lo;
+    unsigned bits = v.end - slot < 32 ? (1u << (v.end - slot)) - 1 : ~0u;
+
+    if (v.lo > (int)slot)
+        bits &= v.lo - (int)slot < 32 ? ~0u << (v.lo - (int)slot) : 0;
+    return bits;
 #else
-    return v.is_row[r] && slot < v.end && attn_row_sees(a, v.row[r], b, v.i[r], slot);
+    return v.is_row[r] ? tree_row_sees(a, v.row[r], b, v.i[r], slot) : 0;
 #endif
 }
 
@@ -236,9 +240,14 @@ EW_DEV void attend(const ew_cuda_attn_args &a, const struct view &v, unsigned b,
     unsigned p_hi[4], p_lo[4];
 
     scores(q, k, s);
+    unsigned bits[ROWS]; /* slots that a row sees */
 #pragma unroll
-    for (int r = 0; r < ROWS; r++)
+    for (int r = 0; r < ROWS; r++) {
         top[r] = -EW_INFINITY;
+        bits[r] = ~0u;
+        if (!is_whole)
+            bits[r] = seen(a, v, b, r, slot);
+    }
 #pragma unroll
     for (int n = 0; n < 2; n++)
 #pragma unroll
@@ -253,7 +262,7 @@ EW_DEV void attend(const ew_cuda_attn_args &a, const struct view &v, unsigned b,
 #if EW_CAP
             s[n][e] = a.softcap * EW_LOG2E * tanhf(s[n][e] / a.softcap);
 #endif
-            if (is_whole || sees(a, v, b, e >> 1, slot + col))
+            if (bits[e >> 1] >> col & 1u)
                 top[e >> 1] = fmaxf(top[e >> 1], s[n][e]);
             else
                 s[n][e] = -EW_INFINITY;
@@ -469,24 +478,32 @@ EW_DEV void send(const ew_cuda_attn_args &a, const struct out_plan &w, const str
     }
 }
 
-/* The last block, all outputs. */
+/* The last block, all outputs; all loads of one at once. */
 EW_DEV void add_chunks(const ew_cuda_attn_args &a, const struct out_plan &w, const unsigned char *)
 {
     for (unsigned u = threadIdx.x; u < w.n_out; u += WARPS * 32) {
         const float *const o = (const float *)a.part_o + w.part * 16 * EW_D + u;
         const float2 *const ml = (const float2 *)a.part_ml + w.part * 16 + u / EW_D;
         struct part p = { -EW_INFINITY, 0, 0 };
+        float2 x[MAX_CHUNKS];
+        float y[MAX_CHUNKS];
 
-#    pragma unroll 16
-        for (unsigned k = 0; k < w.n_chunks; k++)
-            p.m = fmaxf(p.m, __ldcg(ml + k * 16).x);
-#    pragma unroll 16
-        for (unsigned k = 0; k < w.n_chunks; k++) {
-            const float2 x = __ldcg(ml + k * 16);
-            const float f = weight(x.x, p.m);
+#    pragma unroll
+        for (unsigned k = 0; k < MAX_CHUNKS; k++) {
+            const bool is_there = k < w.n_chunks;
 
-            p.l += f * x.y;
-            p.o += f * __ldcg(o + k * 16 * EW_D);
+            x[k] = is_there ? __ldcg(ml + k * 16) : make_float2(-EW_INFINITY, 0.0f);
+            y[k] = is_there ? __ldcg(o + k * 16 * EW_D) : 0.0f;
+        }
+#    pragma unroll
+        for (unsigned k = 0; k < MAX_CHUNKS; k++)
+            p.m = fmaxf(p.m, x[k].x);
+#    pragma unroll
+        for (unsigned k = 0; k < MAX_CHUNKS; k++) {
+            const float f = k < w.n_chunks ? weight(x[k].x, p.m) : 0.0f;
+
+            p.l += f * x[k].y;
+            p.o += f * y[k];
         }
         put_out(a, w.b, w.h, w.r0 + u / EW_D, u % EW_D, p.o, p.l);
     }
@@ -648,18 +665,20 @@ EW_DEV bool comes_last(const ew_cuda_attn_args &a, unsigned n_blocks)
 {
     __shared__ unsigned is_last;
 
-    __threadfence();
     __syncthreads();
-    if (threadIdx.x == 0) {
+    if (threadIdx.x == 0) { /* for all: what they wrote comes before, what they read behind */
         unsigned *const counter = (unsigned *)a.counters + blockIdx.y * gridDim.z + blockIdx.z;
+        unsigned before;
 
-        is_last = atomicAdd(counter, 1) == n_blocks - 1;
+        asm volatile("atom.add.acq_rel.gpu.global.u32 %0, [%1], 1;"
+                     : "=r"(before)
+                     : "l"(counter)
+                     : "memory");
+        is_last = before == n_blocks - 1;
         if (is_last)
             *counter = 0;
     }
     __syncthreads();
-    if (is_last)
-        __threadfence();
     return is_last;
 }
 #endif

@@ -210,7 +210,7 @@ EW_DEV void consume(const ew_cuda_attn_args &a, unsigned b, unsigned h, unsigned
         skip(bar, t);
     for (unsigned t = first; t < last; t++) {
         const unsigned s = t % STAGES, before = (t - 1) % STAGES, slot = begin + t * TILE;
-        const bool is_whole = !EW_TREE && slot >= whole_lo && slot + TILE <= whole_hi;
+        const bool is_whole = tile_is_whole(a, v.row[0].prefix, slot, whole_lo, whole_hi);
 
         wait_full(&bar->full_k[s], t / STAGES & 1u);
         start_scores(q, tiles + s * TILE_BYTES, p);
@@ -243,7 +243,7 @@ EW_DEV void consume(const ew_cuda_attn_args &a, unsigned b, unsigned h, unsigned
     }
     for (unsigned t = last; t < n_tiles; t++)
         skip(bar, t);
-    put_out(a, b, h, row0, &st);
+    put_out(a, &v, b, h, row0, &st);
 }
 
 } // namespace
