@@ -55,10 +55,12 @@ typedef struct ew_build_opts {
     const ew_logger *logger;
     ew_activations activations; /* of a quantised checkpoint; read where the graph is made
                                    (ew_model_build), not by ew_build_file */
+    const char *device; /* "cpu" (and NULL), "cuda", "cuda:1": what the engine is for. A GPU must be
+                           there; its cache is f16 where kv_dtype is NONE and the graph says f32 */
 } ew_build_opts;
 #define EW_BUILD_OPTS_INIT                                                                         \
     {                                                                                              \
-        sizeof(ew_build_opts), 0, 0, 0, 0, 0, 0, EW_DTYPE_NONE, 0, 0, 0, 0, { 0, 0 }, 0, 0         \
+        sizeof(ew_build_opts), 0, 0, 0, 0, 0, 0, EW_DTYPE_NONE, 0, 0, 0, 0, { 0, 0 }, 0, 0, 0      \
     }
 
 /* Writes the engine to `path` (atomic). The graph is consumed in the sense that passes change it;

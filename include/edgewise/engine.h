@@ -28,7 +28,8 @@ typedef struct ew_engine_opts {
     uint32_t n_threads; /* threads a context of this engine runs on; 0: one per core, or
                            per core of the faster kinds on a mixed processor */
     const ew_logger *logger;
-    const char *device; /* "cpu", "cuda", "cuda:1"; NULL: what the engine was built for */
+    const char *device; /* "cpu", "cuda", "cuda:1"; NULL: what the engine was built for; "none": it
+                           is only looked at, and gives no context */
 } ew_engine_opts;
 #define EW_ENGINE_OPTS_INIT                                                                        \
     {                                                                                              \
@@ -76,6 +77,9 @@ EW_API ew_status ew_engine_get_tensor(const ew_engine *e, uint32_t i, uint32_t p
  * is out of range. */
 EW_API ew_status ew_engine_embed(const ew_engine *e, int32_t id, float *out);
 
+/* Rows of that table; 0: none. */
+EW_API uint32_t ew_engine_embed_rows(const ew_engine *e);
+
 /* Bytes of weights that one step of one row reads: every constant that a node uses, once; of
  * experts only the top k. What a decode step's speed is measured against. */
 EW_API uint64_t ew_engine_step_bytes(const ew_engine *e);
@@ -115,6 +119,17 @@ EW_API ew_status ew_context_set_address(ew_context *c, const char *name, void *a
  * out. Elsewhere than on a CPU what ew_context_set_address names is the host's: inputs are copied
  * to the device before every run, outputs back after it. */
 EW_API ew_status ew_context_set_device_address(ew_context *c, const char *name, void *address);
+/* An f32 input is rows of the embedding table, times `scale`: one a token id of the input's leading
+ * dims (borrowed until the next run with others; the caller checks them: another id gives NaN).
+ * Looked up where the engine runs. UNSUPPORTED: not on this device, or not in this table's format;
+ * then ew_engine_embed serves. NULL: back to an address. */
+EW_API ew_status ew_context_set_tokens(ew_context *c, const char *name, const int32_t *ids,
+                                       float scale);
+/* After every run, tokens[i] is where row i of an f32 output (its last axis) has its largest value,
+ * the lowest index on a tie, -1 when a value is NaN or none is finite; found where the engine runs.
+ * An output without an address is then never copied to the host. UNSUPPORTED: not on this device.
+ * NULL: no longer. */
+EW_API ew_status ew_context_set_argmax(ew_context *c, const char *name, int32_t *tokens);
 /* Shape of an output for the shapes set now (or after the run when it depends on data). */
 EW_API ew_status ew_context_get_shape(ew_context *c, const char *name, int64_t dims[8],
                                       uint32_t *n_dims);

@@ -21,11 +21,12 @@ ew_status ew_build_meta(struct ew_build *b)
     const ew_build_opts *o = &b->opts;
     struct ew_plan *p = &b->plan;
     json_t *j =
-        json_pack("{s:s,s:s,s:s,s:s,s:s,s:s,s:i,s:{s:I,s:I,s:I,s:I,s:s,s:s}}", "name", p->name,
+        json_pack("{s:s,s:s,s:s,s:s,s:s,s:s,s:s,s:i,s:{s:I,s:I,s:I,s:I,s:s,s:s}}", "name", p->name,
                   "edgewise", EW_VERSION_STRING, "arch", ew_cpu_arch(), "cpu_level",
                   ew_cpu_level_text(p->cpu_need), "cpu_vendor", b->cpu.vendor, "cpu_model",
-                  b->cpu.model, "n_threads", (int)ew_pool_threads(b->pool), "options", "flags",
-                  (json_int_t)o->flags, "max_batch", (json_int_t)o->max_batch, "max_input_len",
+                  b->cpu.model, "device", p->device.name ? p->device.name : "cpu", "n_threads",
+                  (int)ew_pool_threads(b->pool), "options", "flags", (json_int_t)o->flags,
+                  "max_batch", (json_int_t)o->max_batch, "max_input_len",
                   (json_int_t)o->max_input_len, "max_kv_len", (json_int_t)o->max_kv_len, "kv_dtype",
                   ew_dtype_text(o->kv_dtype), "cpu_level", o->cpu_level ? o->cpu_level : "native");
     char *text = ew_plan_json_text(j, JSON_COMPACT | JSON_SORT_KEYS, EW_MEM_BUILD);
@@ -54,6 +55,7 @@ static ew_status start(struct ew_build *b, struct ew_graph *g, const ew_build_op
     if (!ew_cpu_level_mask(b->opts.cpu_level ? b->opts.cpu_level : "native", &mask))
         return ew_fail(err, EW_STATUS_INVALID_ARG, "CPU level '%s' is unknown", b->opts.cpu_level);
     b->cpu_flags = b->cpu.flags & mask;
+    EW_TRY(ew_build_device_open(b));
     return ew_pool_create(b->opts.n_threads, &b->pool, err);
 }
 
@@ -71,9 +73,19 @@ static void warn_no_kv_scales(const struct ew_build *b)
     }
 }
 
+static bool has_f32_cache(const struct ew_graph *g)
+{
+    for (const struct ew_node *n = g->head; n; n = n->next)
+        if (n->op == EW_OP_KV_ATTENTION && n->in[3]->type.dtype == EW_DTYPE_F32)
+            return true;
+    return false;
+}
+
 static ew_status prepare(struct ew_build *b)
 {
     EW_TRY(ew_build_step(b, "optimise graph", 0, 1));
+    if (b->cuda && b->opts.kv_dtype == EW_DTYPE_NONE && has_f32_cache(b->graph))
+        b->opts.kv_dtype = EW_DTYPE_F16;
     if (b->opts.kv_dtype != EW_DTYPE_NONE)
         EW_TRY(ew_pass_set_kv_dtype(b->graph, b->opts.kv_dtype, b->err));
     warn_no_kv_scales(b);
@@ -87,6 +99,8 @@ static ew_status prepare(struct ew_build *b)
     EW_TRY(ew_build_step(b, "plan memory", 0, 1));
     EW_TRY(ew_build_memory_plan(b));
     EW_TRY(ew_build_place_weights(b));
+    if (b->cuda)
+        EW_TRY(ew_build_device_kernels(b));
     return ew_build_meta(b);
 }
 
@@ -108,6 +122,7 @@ static ew_status write_out(struct ew_build *b, const struct ew_plan_sink *sink)
 static void finish(struct ew_build *b)
 {
     ew_pool_destroy(b->pool);
+    ew_build_device_close(b);
     ew_mem_free(b->consts);
     ew_plan_deinit(&b->plan);
 }

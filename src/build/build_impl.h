@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "edgewise/build.h"
+#include "base/hash.h"
 #include "base/pool.h"
 #include "cpu/cpu.h"
 #include "graph/ir.h"
@@ -30,6 +31,7 @@ struct ew_build {
     struct ew_cpu_info cpu;
     uint32_t cpu_flags; /* what the level allows of what there is */
     struct ew_pool *pool;
+    struct ew_cuda *cuda; /* the GPU that is built for; NULL: the CPU */
     ew_error *err;
 };
 
@@ -54,6 +56,56 @@ void ew_timing_cache_close(struct ew_timing_cache *tc);
 ew_status ew_time_linear(struct ew_build *b, struct ew_timing_cache *tc,
                          const struct ew_linear_kernel *kernel, const struct ew_plan_tactic *t,
                          uint64_t m, uint64_t *ns);
+
+/* ---- a GPU's part of a build ---- */
+struct ew_cuda;
+struct ew_cuda_launch;
+/* device.c: opens the GPU that the options name, if they name one. */
+ew_status ew_build_device_open(struct ew_build *b);
+void ew_build_device_close(struct ew_build *b);
+/* Refuses nodes that the backend does not run, times the kernels of every weight by rows, and
+ * compiles what the profiles' shapes need into plan.images. After the memory plan. */
+ew_status ew_build_device_kernels(struct ew_build *b);
+
+/* device_specs.c: distinct kernels, in the order they came. */
+struct ew_build_specs {
+    struct ew_build_spec {
+        const char *source;
+        char *defines;
+        const char *entry; /* the first one, for messages */
+        void *code;
+        size_t bytes;
+    } * at;
+    size_t n, cap;
+    struct ew_map map;
+    bool no_memory;
+};
+void ew_build_specs_init(struct ew_build_specs *s);
+void ew_build_specs_deinit(struct ew_build_specs *s);
+/* As struct ew_cuda's `see`: ctx is the specs. */
+void ew_build_specs_see(void *ctx, const struct ew_cuda_launch *l);
+/* Copies code that `from` has for specs of s without any. */
+void ew_build_specs_take(struct ew_build_specs *s, const struct ew_build_specs *from);
+/* Compiles those without code, on all threads of the build. */
+ew_status ew_build_specs_compile(struct ew_build *b, struct ew_build_specs *s);
+
+/* device_dry.c: emits every node at one profile's opt shapes, or at all shapes that tell kernels
+ * apart; raises plan.device's scratch_bytes and counter_bytes to what was needed. */
+ew_status ew_build_dry_opt(struct ew_build *b, struct ew_build_specs *s);
+ew_status ew_build_dry_all(struct ew_build *b, struct ew_build_specs *s);
+
+/* device_time.c: the switches of every tactic. `timed`: by measurement; `s` gets what was compiled
+ * for it, and the build's table of kernels borrows that code. */
+ew_status ew_build_switches(struct ew_build *b, struct ew_timing_cache *tc, bool timed,
+                            struct ew_build_specs *s);
+
+/* device_step.c: whether a decode step of one row runs as one kernel (plan.device.one_kernel).
+ * The device's table has what it needs. */
+ew_status ew_build_time_step(struct ew_build *b);
+
+/* tactics_time.c: what the cache knows. False: nothing. */
+bool ew_timing_cache_get(const struct ew_timing_cache *tc, const char *key, uint64_t *ns);
+bool ew_timing_cache_put(struct ew_timing_cache *tc, const char *key, uint64_t ns);
 
 /* memory.c, for the test: places n blocks with lifetimes [first, last] so that no two live ones
  * overlap. Returns the size of the block. Offsets are multiples of EW_PLAN_ALIGN. */

@@ -2,6 +2,9 @@
  * table alone: a kernel of another kind (quantised, AMX) competes by being in it. */
 #include "build/build_impl.h"
 
+#include "backend/cuda/cuda.h"
+#include "kernels/cuda/linear.h"
+
 /* Rows at the opt shape of each profile: what tactics are timed at. */
 static ew_status rows_at_opt(struct ew_build *b, uint64_t *m_of /* [n_profiles][n_nodes] */)
 {
@@ -95,6 +98,8 @@ static ew_status collect(struct ew_build *b, const uint64_t *m_of)
 static bool usable(const struct ew_build *b, const struct ew_linear_kernel *k,
                    const struct ew_plan_tactic *t)
 {
+    if (b->cuda && !ew_cuda_linear_covers(&b->cuda->chip, k, t))
+        return false;
     return (k->cpu_need & ~b->cpu_flags) == 0 &&
            ew_linear_kernel_runs(k, t->dtype, &t->format, (size_t)t->k, t->x_quant);
 }
@@ -103,7 +108,8 @@ static ew_status candidates(struct ew_build *b, struct ew_plan_tactic *t)
 {
     struct ew_plan *p = &b->plan;
     size_t n;
-    const struct ew_linear_kernel *const *all = ew_linear_kernels(&n);
+    const struct ew_linear_kernel *const *all =
+        b->cuda ? ew_cuda_linear_layouts(&n) : ew_linear_kernels(&n);
     bool fast = false;
 
     t->candidates = ew_arena_new(&p->arena, struct ew_plan_candidate, n + 1u);
@@ -133,6 +139,12 @@ static ew_status candidates(struct ew_build *b, struct ew_plan_tactic *t)
     char format[64];
 
     ew_quant_format_text(&t->format, format, sizeof(format));
+    if (b->cuda)
+        return ew_fail(b->err, EW_STATUS_UNSUPPORTED,
+                       "Linear [%llu,%llu] of %s%s: no CUDA kernel runs it on sm_%u",
+                       (unsigned long long)t->n, (unsigned long long)t->k,
+                       ew_quant_is(&t->format) ? format : ew_dtype_text(t->dtype),
+                       t->x_quant ? " with rounded activations" : "", b->cuda->chip.sm);
     return ew_fail(b->err, EW_STATUS_UNSUPPORTED,
                    "Linear [%llu,%llu] of %s: no kernel of CPU level %s runs it",
                    (unsigned long long)t->n, (unsigned long long)t->k,
@@ -182,10 +194,12 @@ static ew_status fix_kernels(struct ew_build *b)
     size_t n;
     const struct ew_attn_kernel *const *attn = ew_attn_kernels(&n);
 
+    const uint32_t flags = b->cuda ? 0 : b->cpu_flags; /* a GPU's engine runs on any CPU */
+
     for (size_t i = 0; i < n; i++)
-        if ((attn[i]->cpu_need & ~b->cpu_flags) == 0)
+        if ((attn[i]->cpu_need & ~flags) == 0)
             p->attention = attn[i];
-    p->rowops = ew_rowops_best(b->cpu_flags);
+    p->rowops = ew_rowops_best(flags);
     if (!p->attention)
         return ew_fail(b->err, EW_STATUS_UNSUPPORTED, "no attention kernel for CPU level %s",
                        ew_cpu_level_text(b->cpu_flags));
@@ -220,7 +234,8 @@ ew_status ew_build_tactics(struct ew_build *b)
 
     if (!m_of)
         return ew_fail(b->err, EW_STATUS_NO_MEMORY, "tactics");
-    if (b->opts.tactic && !ew_linear_kernel_find(b->opts.tactic)) {
+    if (b->opts.tactic && !(b->cuda ? ew_cuda_linear_kernel_find(b->opts.tactic) != NULL
+                                    : ew_linear_kernel_find(b->opts.tactic) != NULL)) {
         ew_mem_free(m_of);
         return ew_fail(b->err, EW_STATUS_INVALID_ARG, "tactic '%s' is not a kernel of this build",
                        b->opts.tactic);
@@ -231,7 +246,7 @@ ew_status ew_build_tactics(struct ew_build *b)
     ew_mem_free(m_of);
     for (uint32_t i = 0; i < p->n_tactics && !st; i++)
         st = candidates(b, &p->tactics[i]);
-    if (!st && !(b->opts.flags & EW_BUILD_NO_TIMING)) {
+    if (!st && !b->cuda && !(b->opts.flags & EW_BUILD_NO_TIMING)) {
         st = ew_timing_cache_open(b->opts.timing_cache, b->opts.logger, &tc, b->err);
         if (!st)
             st = time_all(b, tc);

@@ -65,6 +65,21 @@ void ew_timing_cache_close(struct ew_timing_cache *tc)
     ew_mem_free(tc);
 }
 
+bool ew_timing_cache_get(const struct ew_timing_cache *tc, const char *key, uint64_t *ns)
+{
+    const json_t *hit = json_object_get(tc->entries, key);
+
+    if (!json_is_integer(hit) || json_integer_value(hit) <= 0)
+        return false;
+    *ns = (uint64_t)json_integer_value(hit);
+    return true;
+}
+
+bool ew_timing_cache_put(struct ew_timing_cache *tc, const char *key, uint64_t ns)
+{
+    return json_object_set_new(tc->entries, key, json_integer((json_int_t)ns)) == 0;
+}
+
 struct bench {
     const struct ew_linear_kernel *kernel;
     struct ew_linear_args a;
@@ -216,19 +231,15 @@ ew_status ew_time_linear(struct ew_build *b, struct ew_timing_cache *tc,
 {
     char key[256];
     char format[64];
-    const json_t *hit;
 
     ew_quant_format_text(&t->format, format, sizeof(format));
     snprintf(key, sizeof(key), "%s|%u threads|%s|%s|%llux%llu%s|m%llu", b->cpu.model,
              ew_pool_threads(b->pool), kernel->name, format, (unsigned long long)t->n,
              (unsigned long long)t->k, t->glu ? " glu" : "", (unsigned long long)m);
-    hit = json_object_get(tc->entries, key);
-    if (json_is_integer(hit) && json_integer_value(hit) > 0) {
-        *ns = (uint64_t)json_integer_value(hit);
+    if (ew_timing_cache_get(tc, key, ns))
         return EW_STATUS_OK;
-    }
     EW_TRY(measure(b, kernel, t, m, ns));
-    if (json_object_set_new(tc->entries, key, json_integer((json_int_t)*ns)))
+    if (!ew_timing_cache_put(tc, key, *ns))
         return ew_fail(b->err, EW_STATUS_NO_MEMORY, "timing cache");
     return EW_STATUS_OK;
 }

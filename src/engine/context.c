@@ -15,7 +15,7 @@ static ew_status alloc_tables(struct ew_context *c, ew_error *err)
     c->held = ew_mem_calloc(EW_MEM_CONTEXT, p->n_outputs + 1u, sizeof(*c->held));
     c->in_type = ew_mem_calloc(EW_MEM_CONTEXT, p->n_inputs + 1u, sizeof(*c->in_type));
     c->slots =
-        ew_mem_calloc(EW_MEM_CONTEXT, (size_t)p->n_nodes + p->n_outputs + 1u, sizeof(*c->slots));
+        ew_mem_calloc(EW_MEM_CONTEXT, (size_t)p->n_nodes + p->n_outputs + 2u, sizeof(*c->slots));
     c->key = ew_mem_calloc(EW_MEM_CONTEXT, c->key_bytes, 1);
     c->block_bytes = e->block_bytes;
     if (e->device)
@@ -37,6 +37,10 @@ ew_status ew_context_create(ew_engine *e, const ew_context_opts *opts, ew_contex
     *out = NULL;
     if (!c)
         return ew_fail(err, EW_STATUS_NO_MEMORY, "context object");
+    if (e->only_looked_at) {
+        ew_mem_free(c);
+        return ew_fail(err, EW_STATUS_INVALID_ARG, "engine was opened for device 'none'");
+    }
     c->engine = e;
     c->flags = opts ? opts->flags : 0;
     st = alloc_tables(c, err);
@@ -191,8 +195,10 @@ static ew_status set_address(ew_context *c, const char *name, void *address, boo
                     name);
     }
     c->clean = c->clean && b->address == address && b->on_device == on_device;
+    c->clean = c->clean && !b->ids;
     b->address = address;
     b->on_device = on_device;
+    b->ids = NULL;
     return EW_STATUS_OK;
 }
 
@@ -204,6 +210,43 @@ ew_status ew_context_set_address(ew_context *c, const char *name, void *address)
 ew_status ew_context_set_device_address(ew_context *c, const char *name, void *address)
 {
     return set_address(c, name, address, true);
+}
+
+ew_status ew_context_set_tokens(ew_context *c, const char *name, const int32_t *ids, float scale)
+{
+    const struct ew_plan *p = &c->engine->plan;
+    struct ew_binding *b;
+    uint32_t i;
+
+    EW_TRY(find(c, name, &i));
+    if (i >= p->n_inputs || p->tensors[p->inputs[i]].dtype != EW_DTYPE_F32 ||
+        p->embedding == EW_PLAN_NONE)
+        return ew_fail(&c->err, EW_STATUS_INVALID_ARG,
+                       "'%s' is no f32 input, or the engine has no embedding table", name);
+    if (!c->dev || !c->engine->backend->emit_embed)
+        return ew_fail(&c->err, EW_STATUS_UNSUPPORTED, "a CPU's embeddings are the caller's");
+    b = &c->in[i];
+    if (b->ids && b->scale != scale) /* captured lists hold the scale */
+        ew_context_forget(c, NULL);
+    c->clean = c->clean && b->ids == ids;
+    b->ids = ids;
+    b->scale = scale;
+    return EW_STATUS_OK;
+}
+
+ew_status ew_context_set_argmax(ew_context *c, const char *name, int32_t *tokens)
+{
+    const struct ew_plan *p = &c->engine->plan;
+    uint32_t i;
+
+    EW_TRY(find(c, name, &i));
+    if (i < p->n_inputs)
+        return ew_fail(&c->err, EW_STATUS_INVALID_ARG, "'%s' is an input", name);
+    if (!c->dev || !c->engine->backend->emit_argmax)
+        return ew_fail(&c->err, EW_STATUS_UNSUPPORTED, "a CPU's arg max is the caller's");
+    c->clean = c->clean && c->out[i - p->n_inputs].tokens == tokens;
+    c->out[i - p->n_inputs].tokens = tokens;
+    return EW_STATUS_OK;
 }
 
 /* Everything set, inside the profile, aliases kept. Fills in_type. */
@@ -227,7 +270,7 @@ static ew_status check_bindings(struct ew_context *c, bool addresses)
         c->in_type[i] = ew_type_make(t->dtype, t->n_dims, c->in[i].dim);
         if (!ew_type_count(&c->in_type[i], &n))
             return ew_fail(&c->err, EW_STATUS_LIMIT, "input '%s' is too large", t->name);
-        if (addresses && n && !c->in[i].address)
+        if (addresses && n && !c->in[i].address && !c->in[i].ids)
             return ew_fail(&c->err, EW_STATUS_INVALID_ARG, "input '%s': no address is set",
                            t->name);
     }
@@ -255,15 +298,16 @@ static void make_key(struct ew_context *c)
     for (uint32_t i = 0; i < p->n_inputs; i++) {
         memcpy(at, c->in[i].dim, sizeof(c->in[i].dim));
         at += sizeof(c->in[i].dim);
-        address = ew_context_in_address(c, i);
-        memcpy(at, &address, sizeof(void *));
+        word = (uint64_t)(uintptr_t)ew_context_in_address(c, i) | (c->in[i].ids != NULL);
+        memcpy(at, &word, 8); /* addresses are even */
         at += 8;
     }
     for (uint32_t o = 0; o < p->n_outputs; o++) {
         address = c->out[o].address && (!c->dev || c->out[o].on_device) ? c->out[o].address
                   : c->dev ? ew_context_device_held_now(c, o)
                            : c->held[o].data;
-        memcpy(at, &address, sizeof(void *));
+        word = (uint64_t)(uintptr_t)address | (c->out[o].tokens != NULL);
+        memcpy(at, &word, 8);
         at += 8;
     }
 }
@@ -373,6 +417,14 @@ ew_status ew_context_scratch(struct ew_context *c, size_t shared, size_t per_thr
     return EW_STATUS_OK;
 }
 
+/* The last slot is of what comes before the nodes. */
+static const char *slot_name(const struct ew_plan *p, uint32_t slot)
+{
+    return slot < p->n_nodes                  ? p->nodes[slot].name
+           : slot < p->n_nodes + p->n_outputs ? p->outputs[slot - p->n_nodes].name
+                                              : "embedding";
+}
+
 void ew_context_note_step(struct ew_context *c, const struct ew_step *s, uint64_t begin,
                           uint64_t end)
 {
@@ -388,9 +440,7 @@ void ew_context_note_step(struct ew_context *c, const struct ew_step *s, uint64_
     st->bytes = s->bytes;
     st->flops = s->flops;
     if (ew_trace_is_on())
-        ew_trace_add(s->slot < p->n_nodes ? p->nodes[s->slot].name
-                                          : p->outputs[s->slot - p->n_nodes].name,
-                     s->tactic, begin, end);
+        ew_trace_add(slot_name(p, s->slot), s->tactic, begin, end);
 }
 
 ew_status ew_context_step_times(struct ew_context *c, size_t n)
@@ -532,7 +582,7 @@ ew_status ew_context_get_step(const ew_context *c, uint32_t i, ew_step_profile *
 {
     const struct ew_plan *p = &c->engine->plan;
 
-    for (uint32_t s = 0; s < p->n_nodes + p->n_outputs; s++) {
+    for (uint32_t s = 0; s < p->n_nodes + p->n_outputs + 1; s++) {
         const struct ew_slot_stat *st = &c->slots[s];
 
         if (!st->n_runs || i-- > 0)
@@ -544,7 +594,7 @@ ew_status ew_context_get_step(const ew_context *c, uint32_t i, ew_step_profile *
                                   .max_ns = st->max_ns,
                                   .bytes = st->bytes,
                                   .flops = st->flops };
-        out->name = s < p->n_nodes ? p->nodes[s].name : p->outputs[s - p->n_nodes].name;
+        out->name = slot_name(p, s);
         out->op = s < p->n_nodes ? ew_op_get(p->nodes[s].op)->name : "Copy";
         return EW_STATUS_OK;
     }

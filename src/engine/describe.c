@@ -64,6 +64,21 @@ static json_t *candidate_json(const struct ew_plan *p, const struct ew_plan_cand
     return json_pack("{s:s,s:o}", "kernel", c->kernel, "ns", ns);
 }
 
+/* Which kernel of the layout multiplies how many rows. */
+static json_t *switches_json(const struct ew_plan_tactic *t)
+{
+    json_t *a = json_array();
+
+    for (uint32_t i = 0; i < t->n_switches; i++) {
+        const struct ew_plan_switch *s = &t->switches[i];
+        const uint64_t from = i ? t->switches[i - 1].max_m + 1 : 1;
+
+        json_array_append_new(a, json_pack("{s:s,s:I,s:I}", "kernel", s->kernel, "from_rows",
+                                           (json_int_t)from, "ns", (json_int_t)s->ns));
+    }
+    return a;
+}
+
 static json_t *linear_json(const struct ew_plan *p)
 {
     json_t *a = json_array();
@@ -85,6 +100,8 @@ static json_t *linear_json(const struct ew_plan *p)
                       (json_int_t)t->n, "k", (json_int_t)t->k, "glu", (int)t->glu, "uses",
                       (json_int_t)t->n_uses, "m", m, "chosen",
                       candidate_json(p, &t->candidates[t->chosen]), "runners_up", others);
+        if (t->n_switches)
+            json_object_set_new(o, "by_rows", switches_json(t));
         json_array_append_new(a, o);
     }
     return a;
@@ -158,6 +175,12 @@ ew_status ew_engine_describe(const ew_engine *e, char **out, ew_error *err)
         json_object_set_new(j, "weights_bytes", json_integer((json_int_t)p->weights_bytes));
         json_object_set_new(j, "weights", weights_json(p));
         json_object_set_new(j, "dynamic", json_boolean(e->is_dynamic));
+        if (p->device.name)
+            json_object_set_new(j, "decode_step",
+                                json_pack("{s:s,s:I,s:I}", "as",
+                                          p->device.one_kernel ? "one kernel" : "graph", "graph_ns",
+                                          (json_int_t)p->device.graph_ns, "one_kernel_ns",
+                                          (json_int_t)p->device.one_kernel_ns));
     }
     text = ew_plan_json_text(j, JSON_INDENT(2), EW_MEM_MISC);
     json_decref(j);

@@ -11,6 +11,14 @@ struct buffer {
     size_t cap;
 };
 
+struct place {     /* of an input with a host address, or of one that is looked up */
+    void *address; /* on the device, now */
+    size_t bytes, n_ids;
+    size_t small_at; /* in the small block: of a small one, and of ids */
+    bool small;
+    struct buffer own; /* of a large one, and of rows that are looked up */
+};
+
 struct ew_on_device {
     struct ew_device *device;
     struct ew_stream *stream;
@@ -18,19 +26,19 @@ struct ew_on_device {
     size_t counters_bytes;
     struct buffer small, small_host; /* inputs side by side: on the device, and pinned */
     size_t small_used;
-    struct place {
-        void *address; /* on the device, now */
-        size_t bytes;
-        size_t small_at; /* in the small block, where `small` */
-        bool small;
-        struct buffer own; /* of a large one */
-    } * in;
+    struct place *in;
     struct buffer *held, *host_out; /* outputs: on the device, and read back */
+    struct buffer *tokens;          /* arg max of outputs, on the device */
 };
 
 struct ew_stream *ew_context_stream(const struct ew_context *c)
 {
     return c->dev->stream;
+}
+
+static size_t at_least_one(size_t bytes)
+{
+    return bytes ? bytes : 1;
 }
 
 static const ew_memory *memory_of(const struct ew_on_device *d)
@@ -89,6 +97,18 @@ static bool is_updated(const struct ew_plan *p, uint32_t i)
     return false;
 }
 
+/* Of token ids in place of the rows of an embedding. */
+static size_t ids_room(const struct ew_plan *p, uint32_t i, size_t most)
+{
+    const struct ew_plan_tensor *t = &p->tensors[p->inputs[i]];
+    const int64_t width = t->n_dims > 0 ? t->dim[t->n_dims - 1] : 0;
+
+    if (p->embedding == EW_PLAN_NONE || t->dtype != EW_DTYPE_F32 || width < 1 ||
+        width != p->tensors[p->embedding].dim[1])
+        return 0;
+    return ew_align_up(most / (size_t)width, ALIGN);
+}
+
 static ew_status open_small(struct ew_context *c, ew_error *err)
 {
     const struct ew_plan *p = &c->engine->plan;
@@ -100,6 +120,7 @@ static ew_status open_small(struct ew_context *c, ew_error *err)
 
         if (!is_updated(p, i))
             bytes += ew_align_up(most < SMALL_BYTES ? most : SMALL_BYTES, ALIGN);
+        bytes += ids_room(p, i, most);
     }
     return grow(d, &d->small, bytes, "inputs", false, err) &&
                    grow(d, &d->small_host, bytes, "inputs", true, err)
@@ -121,17 +142,17 @@ ew_status ew_context_device_open(struct ew_context *c, ew_error *err)
     d->in = ew_mem_calloc(EW_MEM_CONTEXT, p->n_inputs + 1u, sizeof(*d->in));
     d->held = ew_mem_calloc(EW_MEM_CONTEXT, p->n_outputs + 1u, sizeof(*d->held));
     d->host_out = ew_mem_calloc(EW_MEM_CONTEXT, p->n_outputs + 1u, sizeof(*d->host_out));
-    if (!d->in || !d->held || !d->host_out)
+    d->tokens = ew_mem_calloc(EW_MEM_CONTEXT, p->n_outputs + 1u, sizeof(*d->tokens));
+    if (!d->in || !d->held || !d->host_out || !d->tokens)
         return ew_fail(err, EW_STATUS_NO_MEMORY, "context");
     EW_TRY(d->device->ops->open_stream(d->device, &d->stream, err));
-    EW_TRY(m->alloc(m->ctx, c->block_bytes ? c->block_bytes : 1, "activations", &d->block, err));
+    EW_TRY(m->alloc(m->ctx, at_least_one(c->block_bytes), "activations", &d->block, err));
     EW_TRY(open_small(c, err));
     c->block = d->block;
     c->shared_bytes = (size_t)p->device.scratch_bytes;
     d->counters_bytes = (size_t)p->device.counter_bytes;
-    EW_TRY(m->alloc(m->ctx, c->shared_bytes ? c->shared_bytes : 1, "scratch", &d->scratch, err));
-    return m->alloc(m->ctx, d->counters_bytes ? d->counters_bytes : 1, "counters", &d->counters,
-                    err);
+    EW_TRY(m->alloc(m->ctx, at_least_one(c->shared_bytes), "scratch", &d->scratch, err));
+    return m->alloc(m->ctx, at_least_one(d->counters_bytes), "counters", &d->counters, err);
 }
 
 void ew_context_device_close(struct ew_context *c)
@@ -149,20 +170,20 @@ void ew_context_device_close(struct ew_context *c)
             drop(d, &d->held[o], false);
         if (d->host_out)
             drop(d, &d->host_out[o], true);
+        if (d->tokens)
+            drop(d, &d->tokens[o], false);
     }
     drop(d, &d->small, false);
     drop(d, &d->small_host, true);
-    if (d->block)
-        m->release(m->ctx, d->block, c->block_bytes);
-    if (d->scratch)
-        m->release(m->ctx, d->scratch, c->shared_bytes);
-    if (d->counters)
-        m->release(m->ctx, d->counters, d->counters_bytes);
+    m->release(m->ctx, d->block, at_least_one(c->block_bytes));
+    m->release(m->ctx, d->scratch, at_least_one(c->shared_bytes));
+    m->release(m->ctx, d->counters, at_least_one(d->counters_bytes));
     if (d->stream)
         d->device->ops->close_stream(d->stream);
     ew_mem_free(d->in);
     ew_mem_free(d->held);
     ew_mem_free(d->host_out);
+    ew_mem_free(d->tokens);
     ew_mem_free(d);
     c->dev = NULL;
     c->block = NULL; /* was the device's */
@@ -170,7 +191,8 @@ void ew_context_device_close(struct ew_context *c)
 
 void *ew_context_in_address(const struct ew_context *c, uint32_t i)
 {
-    return c->dev && !c->in[i].on_device ? c->dev->in[i].address : c->in[i].address;
+    return c->dev && (!c->in[i].on_device || c->in[i].ids) ? c->dev->in[i].address
+                                                           : c->in[i].address;
 }
 
 ew_status ew_context_device_place(struct ew_context *c)
@@ -187,9 +209,21 @@ ew_status ew_context_device_place(struct ew_context *c)
         if (!ew_type_bytes(&c->in_type[i], &at->bytes))
             return ew_fail(&c->err, EW_STATUS_LIMIT, "input '%s' is too large",
                            p->tensors[p->inputs[i]].name);
-        if (c->in[i].on_device || !at->bytes)
+        at->n_ids = 0;
+        if ((c->in[i].on_device && !c->in[i].ids) || !at->bytes)
             continue;
-        if (at->bytes <= SMALL_BYTES && !is_updated(p, i)) {
+        if (c->in[i].ids) {
+            const int64_t width = c->in_type[i].dim[c->in_type[i].n_dims - 1];
+
+            at->n_ids = at->bytes / sizeof(float) / (size_t)width;
+            at->small_at = d->small_used;
+            d->small_used += ew_align_up(at->n_ids * sizeof(int32_t), ALIGN);
+            if (width != p->tensors[p->embedding].dim[1] || d->small_used > d->small.cap)
+                return ew_fail(&c->err, EW_STATUS_INVALID_ARG,
+                               "input '%s' has %lld columns, the embedding %lld",
+                               p->tensors[p->inputs[i]].name, (long long)width,
+                               (long long)p->tensors[p->embedding].dim[1]);
+        } else if (at->bytes <= SMALL_BYTES && !is_updated(p, i)) {
             at->small = true;
             at->small_at = d->small_used;
             at->address = (uint8_t *)d->small.data + d->small_used;
@@ -257,16 +291,90 @@ static ew_status copy_in(struct ew_context *c)
     const struct ew_plan *p = &c->engine->plan;
     const struct ew_on_device *d = c->dev;
 
-    for (uint32_t i = 0; i < p->n_inputs; i++)
-        if (d->in[i].small)
-            memcpy((uint8_t *)d->small_host.data + d->in[i].small_at, c->in[i].address,
-                   d->in[i].bytes);
+    for (uint32_t i = 0; i < p->n_inputs; i++) {
+        uint8_t *const to = (uint8_t *)d->small_host.data + d->in[i].small_at;
+
+        if (c->in[i].ids)
+            memcpy(to, c->in[i].ids, d->in[i].n_ids * sizeof(int32_t));
+        else if (d->in[i].small)
+            memcpy(to, c->in[i].address, d->in[i].bytes);
+    }
     EW_TRY(d->device->ops->upload(d->stream, d->small.data, d->small_host.data, d->small_used,
                                   &c->err));
     for (uint32_t i = 0; i < p->n_inputs; i++)
-        if (!c->in[i].on_device && !d->in[i].small)
+        if (!c->in[i].on_device && !c->in[i].ids && !d->in[i].small)
             EW_TRY(d->device->ops->upload(d->stream, d->in[i].address, c->in[i].address,
                                           d->in[i].bytes, &c->err));
+    return EW_STATUS_OK;
+}
+
+/* Rows of a tensor's last axis; false: none, or too many. */
+static bool row_count(const struct ew_launch *l, uint32_t tensor, size_t *rows)
+{
+    const struct ew_type *t = &l->shapes.type[tensor];
+    size_t count;
+
+    if (t->n_dims < 1 || t->dim[t->n_dims - 1] < 1 || !ew_type_count(t, &count))
+        return false;
+    *rows = count / (size_t)t->dim[t->n_dims - 1];
+    return *rows > 0;
+}
+
+ew_status ew_context_device_before(struct ew_context *c, struct ew_launch *l)
+{
+    const struct ew_plan *p = &c->engine->plan;
+    const struct ew_on_device *d = c->dev;
+    struct ew_emit e = { .plan = p, .slot = p->n_nodes + p->n_outputs };
+
+    ew_context_device_emit(c, &e);
+    for (uint32_t i = 0; i < p->n_inputs; i++) {
+        const struct ew_plan_tensor *table = &p->tensors[p->embedding];
+
+        if (c->in[i].ids)
+            EW_TRY(
+                c->engine->backend->emit_embed(&l->list, &e, d->in[i].address, table,
+                                               (const uint8_t *)d->device->weights + table->off,
+                                               (const uint8_t *)d->small.data + d->in[i].small_at,
+                                               d->in[i].n_ids, c->in[i].scale, &c->err));
+    }
+    return EW_STATUS_OK;
+}
+
+ew_status ew_context_device_end(struct ew_context *c, struct ew_launch *l, size_t first)
+{
+    struct ew_emit e = { .plan = &c->engine->plan };
+
+    ew_context_device_emit(c, &e);
+    return c->engine->backend->emit_end(&l->list, &e, first, &c->err);
+}
+
+ew_status ew_context_device_after(struct ew_context *c, struct ew_launch *l)
+{
+    const struct ew_plan *p = &c->engine->plan;
+    struct ew_on_device *d = c->dev;
+
+    for (uint32_t o = 0; o < p->n_outputs; o++) {
+        const struct ew_type *t = &l->shapes.type[p->outputs[o].tensor];
+        struct ew_emit e = { .plan = p, .slot = p->n_nodes + o };
+        size_t rows;
+
+        if (!c->out[o].tokens || !row_count(l, p->outputs[o].tensor, &rows))
+            continue;
+        if (t->dtype != EW_DTYPE_F32)
+            return ew_fail(&c->err, EW_STATUS_UNSUPPORTED, "arg max of output '%s': it is %s",
+                           p->outputs[o].name, ew_dtype_text(t->dtype));
+        if (rows * sizeof(int32_t) > d->tokens[o].cap) {
+            /* lists made before hold the old address */
+            EW_TRY(d->device->ops->wait(d->stream, &c->err));
+            ew_context_forget(c, NULL);
+            if (!grow(d, &d->tokens[o], rows * sizeof(int32_t), "tokens", false, &c->err))
+                return EW_STATUS_NO_MEMORY;
+        }
+        ew_context_device_emit(c, &e);
+        EW_TRY(c->engine->backend->emit_argmax(&l->list, &e, ew_context_out_address(c, o, 0), rows,
+                                               (size_t)t->dim[t->n_dims - 1], d->tokens[o].data,
+                                               &c->err));
+    }
     return EW_STATUS_OK;
 }
 
@@ -289,8 +397,11 @@ static ew_status copy_out(struct ew_context *c, const struct ew_launch *l)
         const uint32_t i = alias_input(p, o);
         const bool updates = i < p->n_inputs && !c->in[i].on_device;
         void *const to = updates ? c->in[i].address : c->out[o].address;
-        size_t bytes;
+        size_t bytes, rows;
 
+        if (c->out[o].tokens && row_count(l, p->outputs[o].tensor, &rows))
+            EW_TRY(d->device->ops->download(d->stream, c->out[o].tokens, d->tokens[o].data,
+                                            rows * sizeof(int32_t), &c->err));
         if (!to || (!updates && (c->out[o].on_device || i < p->n_inputs)) ||
             !ew_type_bytes(&l->shapes.type[p->outputs[o].tensor], &bytes))
             continue;
@@ -316,6 +427,7 @@ ew_status ew_context_device_run(struct ew_context *c, struct ew_launch *l)
     const struct ew_on_device *d = c->dev;
     const struct ew_device_ops *ops = d->device->ops;
 
+    EW_TRY(ew_launch_check_lengths(c, l));
     EW_TRY(copy_in(c));
     if ((c->flags & EW_CONTEXT_PROFILE) || ew_trace_is_on()) {
         EW_TRY(issue_timed(c, l));

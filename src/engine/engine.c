@@ -127,6 +127,11 @@ static ew_status open_device(struct ew_engine *e, ew_error *err)
 {
     const char *name = e->device_name;
     int index = 0;
+
+    if (name && strcmp(name, "none") == 0) {
+        e->only_looked_at = true;
+        return EW_STATUS_OK;
+    }
     const bool is_cuda = name && ew_cuda_device_parse(name, &index);
 
     if (name && !is_cuda && strcmp(name, "cpu") != 0)
@@ -337,6 +342,12 @@ uint64_t ew_engine_step_macs(const ew_engine *e)
             sum += input_macs(p, node, 2) + input_macs(p, node, 3);
     }
     return sum;
+}
+
+uint32_t ew_engine_embed_rows(const ew_engine *e)
+{
+    return e->plan.embedding == EW_PLAN_NONE ? 0
+                                             : (uint32_t)e->plan.tensors[e->plan.embedding].dim[0];
 }
 
 ew_status ew_engine_embed(const ew_engine *e, int32_t id, float *out)

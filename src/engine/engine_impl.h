@@ -35,7 +35,8 @@ struct ew_engine {
     struct ew_tensor_info *info;       /* [n_profiles][n_inputs + n_outputs] */
     size_t shared_bytes, thread_bytes; /* scratch that the profiles' max shapes need */
     size_t block_bytes;
-    bool is_dynamic; /* some profile cannot be resolved without data */
+    bool only_looked_at; /* no device was opened */
+    bool is_dynamic;     /* some profile cannot be resolved without data */
 };
 
 struct ew_binding {
@@ -43,7 +44,10 @@ struct ew_binding {
     bool has_shape;  /* inputs: every dim is set */
     bool by_profile; /* by the profile, which allows one shape, not by the caller */
     void *address;
-    bool on_device; /* address is of the engine's memory; elsewhere it is the host's */
+    bool on_device;     /* address is of the engine's memory; elsewhere it is the host's */
+    const int32_t *ids; /* input: rows of the embedding instead of an address */
+    float scale;
+    int32_t *tokens; /* output: where the arg max of its rows goes */
 };
 
 struct ew_launch {
@@ -55,6 +59,8 @@ struct ew_launch {
     struct ew_shapes shapes;
     struct ew_view *view; /* [n_tensors] */
     struct ew_step_list list;
+    struct ew_length_check *checks; /* a device's: of attention, in every run */
+    size_t n_checks;
     struct ew_recording *recording; /* a device's; NULL until the first replay */
 };
 
@@ -138,9 +144,17 @@ void *ew_context_device_held(struct ew_context *c, uint32_t o, size_t bytes);
 void *ew_context_device_held_now(const struct ew_context *c, uint32_t o); /* NULL: none yet */
 /* Scratch and counters as large as the list needs. *grown: addresses changed, the list is to be
  * emitted again. */
+/* Steps before and after the nodes: lookups, arg max. */
+ew_status ew_context_device_before(struct ew_context *c, struct ew_launch *l);
+ew_status ew_context_device_end(struct ew_context *c, struct ew_launch *l, size_t first);
+ew_status ew_context_device_after(struct ew_context *c, struct ew_launch *l);
 ew_status ew_context_device_scratch(struct ew_context *c, const struct ew_step_list *list,
                                     bool *grown);
 void ew_context_device_emit(const struct ew_context *c, struct ew_emit *e);
+/* device_lengths.c: remembers what of an attention node is to be checked, and checks it. */
+ew_status ew_launch_note_lengths(struct ew_context *c, struct ew_launch *l,
+                                 const struct ew_emit *e);
+ew_status ew_launch_check_lengths(struct ew_context *c, const struct ew_launch *l);
 /* Copies in, runs, copies out, waits. */
 ew_status ew_context_device_run(struct ew_context *c, struct ew_launch *l);
 /* Output o of the last run in the host's memory. */

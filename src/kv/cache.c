@@ -1,15 +1,15 @@
 /* kv/cache.c - pages, lengths and moves of the linear KV cache. What is in it, attention knows. */
 #include "kv/cache.h"
 
-#include <string.h>
-
 #include "base/mem.h"
+#include "base/memory.h"
 #include "base/size.h"
-#include "os/os.h"
 
 static ew_status layer_init(struct ew_kv *kv, struct ew_kv_layer *l, ew_error *err)
 {
     size_t bytes;
+    void *data = NULL;
+    ew_status st;
 
     if (l->kv_heads == 0 || l->head_dim == 0)
         return ew_fail(err, EW_STATUS_INVALID_ARG, "KV cache: a layer has %u heads of %u",
@@ -21,17 +21,24 @@ static ew_status layer_init(struct ew_kv *kv, struct ew_kv_layer *l, ew_error *e
     if (!ew_size_mul(bytes, kv->max_batch, &bytes) ||
         !ew_size_add(kv->total_bytes, bytes, &kv->total_bytes))
         return ew_fail(err, EW_STATUS_NO_MEMORY, "KV cache: a layer overflows");
-    l->data = ew_os_pages_alloc(bytes, true);
-    if (!l->data)
-        return ew_fail(err, EW_STATUS_NO_MEMORY,
-                       "KV cache: %zu bytes for a layer of %u rows of %u tokens", bytes,
-                       kv->max_batch, kv->cap);
-    return EW_STATUS_OK;
+    st = kv->memory->alloc(kv->memory->ctx, bytes, "a layer of the KV cache", &data, err);
+    l->data = data;
+    if (st)
+        ew_error_within(err, "KV cache of %u rows of %u tokens", kv->max_batch, kv->cap);
+    return st;
 }
 
 ew_status ew_kv_create(uint32_t n_layers, const uint32_t *heads, const uint32_t *dims,
                        uint32_t max_batch, uint32_t cap, ew_dtype dtype, struct ew_kv **out,
                        ew_error *err)
+{
+    return ew_kv_create_in(ew_memory_of_host(), n_layers, heads, dims, max_batch, cap, dtype, out,
+                           err);
+}
+
+ew_status ew_kv_create_in(const ew_memory *memory, uint32_t n_layers, const uint32_t *heads,
+                          const uint32_t *dims, uint32_t max_batch, uint32_t cap, ew_dtype dtype,
+                          struct ew_kv **out, ew_error *err)
 {
     struct ew_kv *kv;
     ew_status st = EW_STATUS_OK;
@@ -46,6 +53,7 @@ ew_status ew_kv_create(uint32_t n_layers, const uint32_t *heads, const uint32_t 
     kv = ew_mem_calloc(EW_MEM_KV, 1, sizeof(*kv));
     if (!kv)
         return ew_fail(err, EW_STATUS_NO_MEMORY, "KV cache");
+    kv->memory = memory;
     kv->max_batch = max_batch;
     kv->cap = cap;
     kv->dtype = dtype;
@@ -74,7 +82,8 @@ void ew_kv_destroy(struct ew_kv *kv)
         return;
     for (uint32_t i = 0; kv->layers && i < kv->n_layers; i++)
         if (kv->layers[i].data)
-            ew_os_pages_free(kv->layers[i].data, kv->layers[i].row_bytes * kv->max_batch);
+            kv->memory->release(kv->memory->ctx, kv->layers[i].data,
+                                kv->layers[i].row_bytes * kv->max_batch);
     ew_mem_free(kv->layers);
     ew_mem_free(kv->lengths);
     ew_mem_free(kv);
@@ -105,18 +114,19 @@ ew_status ew_kv_rewind(struct ew_kv *kv, uint32_t row, uint32_t len, ew_error *e
 }
 
 /* The first len tokens of every head of one row. src and dst are different rows. */
-static void row_copy(const struct ew_kv *kv, uint32_t src, uint32_t dst, uint32_t len)
+static ew_status row_copy(const struct ew_kv *kv, uint32_t src, uint32_t dst, uint32_t len,
+                          ew_error *err)
 {
     for (uint32_t i = 0; i < kv->n_layers; i++) {
         const struct ew_kv_layer *l = &kv->layers[i];
         const size_t token_bytes = l->head_dim * kv->elem_bytes;
         const size_t head_bytes = token_bytes * kv->cap;
-        const char *from = ew_kv_row(kv, i, src);
-        char *to = ew_kv_row(kv, i, dst);
 
-        for (size_t h = 0; h < 2 * (size_t)l->kv_heads; h++)
-            memcpy(to + h * head_bytes, from + h * head_bytes, token_bytes * len);
+        EW_TRY(kv->memory->copy(kv->memory->ctx, EW_COPY_DEVICE, ew_kv_row(kv, i, dst), head_bytes,
+                                ew_kv_row(kv, i, src), head_bytes, token_bytes * len,
+                                2 * (size_t)l->kv_heads, err));
     }
+    return EW_STATUS_OK;
 }
 
 static ew_status map_check(const struct ew_kv *kv, const int32_t *map, uint32_t n, ew_error *err)
@@ -150,7 +160,7 @@ ew_status ew_kv_compact(struct ew_kv *kv, const int32_t *map, uint32_t n, ew_err
         kv->lengths[i] = 0;
         if (map[i] < 0)
             continue;
-        row_copy(kv, i, (uint32_t)map[i], (uint32_t)len);
+        EW_TRY(row_copy(kv, i, (uint32_t)map[i], (uint32_t)len, err));
         kv->lengths[map[i]] = len;
     }
     return EW_STATUS_OK;
@@ -178,14 +188,14 @@ ew_status ew_kv_commit_tree(struct ew_kv *kv, uint32_t row, const int32_t *accep
         const struct ew_kv_layer *l = &kv->layers[j];
         const size_t token_bytes = l->head_dim * kv->elem_bytes;
 
-        for (size_t h = 0; h < 2 * (size_t)l->kv_heads; h++) {
-            char *at = (char *)ew_kv_row(kv, j, row) + token_bytes * (h * kv->cap + base);
+        char *at = (char *)ew_kv_row(kv, j, row) + token_bytes * base;
 
-            for (uint32_t i = 0; i < n; i++) /* ascending: source i is never below target i */
-                if ((uint32_t)accepted[i] != i)
-                    memcpy(at + i * token_bytes, at + (size_t)accepted[i] * token_bytes,
-                           token_bytes);
-        }
+        for (uint32_t i = 0; i < n; i++) /* ascending: source i is never below target i */
+            if ((uint32_t)accepted[i] != i)
+                EW_TRY(kv->memory->copy(
+                    kv->memory->ctx, EW_COPY_DEVICE, at + i * token_bytes, token_bytes * kv->cap,
+                    at + (size_t)accepted[i] * token_bytes, token_bytes * kv->cap, token_bytes,
+                    2 * (size_t)l->kv_heads, err));
     }
     kv->lengths[row] += (int32_t)n;
     return EW_STATUS_OK;
@@ -200,35 +210,38 @@ size_t ew_kv_tokens_bytes(const struct ew_kv *kv, uint32_t len)
     return bytes;
 }
 
-void ew_kv_save(const struct ew_kv *kv, uint32_t row, uint32_t len, void *block)
+ew_status ew_kv_save(const struct ew_kv *kv, uint32_t row, uint32_t len, void *block)
 {
     char *to = block;
 
     for (uint32_t i = 0; i < kv->n_layers; i++) {
         const struct ew_kv_layer *l = &kv->layers[i];
         const size_t token_bytes = l->head_dim * kv->elem_bytes;
-        const char *from = ew_kv_row(kv, i, row);
+        const size_t n_heads = 2 * (size_t)l->kv_heads;
 
-        for (size_t h = 0; h < 2 * (size_t)l->kv_heads; h++) {
-            memcpy(to, from + h * token_bytes * kv->cap, token_bytes * len);
-            to += token_bytes * len;
-        }
+        EW_TRY(kv->memory->copy(kv->memory->ctx, EW_COPY_DOWNLOAD, to, token_bytes * len,
+                                ew_kv_row(kv, i, row), token_bytes * kv->cap, token_bytes * len,
+                                n_heads, NULL));
+        to += token_bytes * len * n_heads;
     }
+    return EW_STATUS_OK;
 }
 
-void ew_kv_load(struct ew_kv *kv, uint32_t row, const void *block, uint32_t saved_len, uint32_t len)
+ew_status ew_kv_load(struct ew_kv *kv, uint32_t row, const void *block, uint32_t saved_len,
+                     uint32_t len)
 {
     const char *from = block;
 
     for (uint32_t i = 0; i < kv->n_layers; i++) {
         const struct ew_kv_layer *l = &kv->layers[i];
         const size_t token_bytes = l->head_dim * kv->elem_bytes;
-        char *to = ew_kv_row(kv, i, row);
+        const size_t n_heads = 2 * (size_t)l->kv_heads;
 
-        for (size_t h = 0; h < 2 * (size_t)l->kv_heads; h++) {
-            memcpy(to + h * token_bytes * kv->cap, from, token_bytes * len);
-            from += token_bytes * saved_len;
-        }
+        EW_TRY(kv->memory->copy(kv->memory->ctx, EW_COPY_UPLOAD, ew_kv_row(kv, i, row),
+                                token_bytes * kv->cap, from, token_bytes * saved_len,
+                                token_bytes * len, n_heads, NULL));
+        from += token_bytes * saved_len * n_heads;
     }
     kv->lengths[row] = (int32_t)len;
+    return EW_STATUS_OK;
 }

@@ -15,10 +15,11 @@
 #include <stdint.h>
 
 #include "base/error.h"
+#include "edgewise/memory.h"
 
 struct ew_kv_layer {
     uint32_t kv_heads, head_dim;
-    char *data;       /* [max_batch][2][kv_heads][cap][head_dim] */
+    char *data;       /* of the cache's memory: [max_batch][2][kv_heads][cap][head_dim] */
     size_t row_bytes; /* of one batch row */
 };
 
@@ -28,7 +29,8 @@ struct ew_kv {
     size_t elem_bytes;
     size_t total_bytes;
     struct ew_kv_layer *layers;
-    int32_t *lengths; /* [max_batch] tokens held; readable as kvcache_start_index */
+    int32_t *lengths;        /* [max_batch] tokens held; readable as kvcache_start_index */
+    const ew_memory *memory; /* where the layers are */
 };
 
 /* heads and dims: [n_layers]; dims are elements of a stored row, an i8 one's scale included.
@@ -36,6 +38,10 @@ struct ew_kv {
 ew_status ew_kv_create(uint32_t n_layers, const uint32_t *heads, const uint32_t *dims,
                        uint32_t max_batch, uint32_t cap, ew_dtype dtype, struct ew_kv **out,
                        ew_error *err);
+/* The same in the memory of a device, which must outlive the cache. */
+ew_status ew_kv_create_in(const ew_memory *memory, uint32_t n_layers, const uint32_t *heads,
+                          const uint32_t *dims, uint32_t max_batch, uint32_t cap, ew_dtype dtype,
+                          struct ew_kv **out, ew_error *err);
 void ew_kv_destroy(struct ew_kv *kv); /* NULL is fine */
 
 /* Where row `row` of a layer starts: binding it makes `row` the first row of a step. */
@@ -58,11 +64,11 @@ ew_status ew_kv_commit_tree(struct ew_kv *kv, uint32_t row, const int32_t *accep
 
 /* Bytes that `len` tokens of one row take in all layers. */
 size_t ew_kv_tokens_bytes(const struct ew_kv *kv, uint32_t len);
-/* The first len tokens of a row into / out of a block of ew_kv_tokens_bytes(saved_len) bytes. load
- * takes the first len <= saved_len tokens and sets the row's length. The caller checked the ranges.
- */
-void ew_kv_save(const struct ew_kv *kv, uint32_t row, uint32_t len, void *block);
-void ew_kv_load(struct ew_kv *kv, uint32_t row, const void *block, uint32_t saved_len,
-                uint32_t len);
+/* The first len tokens of a row into / out of a block of the host's, of
+ * ew_kv_tokens_bytes(saved_len) bytes. load takes the first len <= saved_len tokens and sets the
+ * row's length. The caller checked the ranges: only a device can fail. */
+ew_status ew_kv_save(const struct ew_kv *kv, uint32_t row, uint32_t len, void *block);
+ew_status ew_kv_load(struct ew_kv *kv, uint32_t row, const void *block, uint32_t saved_len,
+                     uint32_t len);
 
 #endif

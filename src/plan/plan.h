@@ -81,6 +81,7 @@ struct ew_plan_candidate {
 struct ew_plan_switch {
     const char *kernel;
     uint64_t max_m; /* UINT64_MAX: any more */
+    uint64_t ns;    /* of one run at the fewest rows it is for; 0: not timed */
 };
 
 /* What an engine was built for, where that is not the CPU. */
@@ -89,6 +90,8 @@ struct ew_plan_device {
     uint32_t sm, n_sm, shared_per_block;
     uint64_t l2_bytes;
     uint64_t scratch_bytes, counter_bytes; /* working memory of a context at the profiles' shapes */
+    bool one_kernel; /* steps of one token run as one persistent kernel, where they can */
+    uint64_t graph_ns, one_kernel_ns; /* what decided that; 0: not timed */
 };
 
 struct ew_plan_image { /* a compiled kernel of a device */

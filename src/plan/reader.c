@@ -303,11 +303,12 @@ static uint64_t *read_per_profile(struct reader *rd, struct ew_rd *r)
 
 static bool read_switches(struct reader *rd, struct ew_rd *r, struct ew_plan_tactic *t)
 {
-    t->n_switches = ew_rd_count(r, 12);
+    t->n_switches = ew_rd_count(r, 20);
     t->switches = ew_arena_new(&rd->p->arena, struct ew_plan_switch, t->n_switches + 1u);
     for (uint32_t k = 0; t->switches && k < t->n_switches; k++) {
         t->switches[k].kernel = ew_rd_str(r, &rd->p->arena);
         t->switches[k].max_m = ew_rd_u64(r);
+        t->switches[k].ns = ew_rd_u64(r);
         if (r->bad || (k && t->switches[k].max_m <= t->switches[k - 1].max_m))
             return false;
     }
@@ -355,6 +356,9 @@ static ew_status read_device(struct reader *rd, ew_error *err)
         d->l2_bytes = ew_rd_u64(&r);
         d->scratch_bytes = ew_rd_u64(&r);
         d->counter_bytes = ew_rd_u64(&r);
+        d->one_kernel = ew_rd_u8(&r) != 0;
+        d->graph_ns = ew_rd_u64(&r);
+        d->one_kernel_ns = ew_rd_u64(&r);
         if (r.bad || d->scratch_bytes > SIZE_MAX / 2 || d->counter_bytes > SIZE_MAX / 2)
             return bad(err, "device", 0);
         EW_TRY(read_images(rd, &r, at, err));

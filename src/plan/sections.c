@@ -127,6 +127,7 @@ void ew_plan_write_tactics(const struct ew_plan *p, struct ew_buf *b)
         for (uint32_t k = 0; k < t->n_switches; k++) {
             ew_wr_str(b, t->switches[k].kernel);
             ew_wr_u64(b, t->switches[k].max_m);
+            ew_wr_u64(b, t->switches[k].ns);
         }
     }
 }
@@ -146,6 +147,9 @@ void ew_plan_write_kernels(const struct ew_plan *p, struct ew_buf *b)
     ew_wr_u64(b, p->device.l2_bytes);
     ew_wr_u64(b, p->device.scratch_bytes);
     ew_wr_u64(b, p->device.counter_bytes);
+    ew_wr_u8(b, p->device.one_kernel);
+    ew_wr_u64(b, p->device.graph_ns);
+    ew_wr_u64(b, p->device.one_kernel_ns);
     ew_wr_u32(b, p->n_images);
     for (uint32_t i = 0; i < p->n_images; i++) {
         ew_wr_str(b, p->images[i].source);

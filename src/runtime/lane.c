@@ -22,6 +22,17 @@ static ew_status bind(struct ew_lane *lane, const char *name, const int64_t *dim
     return st ? context_failed(lane, st, name, err) : EW_STATUS_OK;
 }
 
+/* The same for what is in the engine's memory. */
+static ew_status bind_there(struct ew_lane *lane, const char *name, const int64_t *dims,
+                            uint32_t n_dims, void *data, ew_error *err)
+{
+    ew_status st = ew_context_set_shape(lane->ctx, name, dims, n_dims);
+
+    if (!st)
+        st = ew_context_set_device_address(lane->ctx, name, data);
+    return st ? context_failed(lane, st, name, err) : EW_STATUS_OK;
+}
+
 static ew_status bind_output(struct ew_lane *lane, const struct ew_lane_tensor *t, ew_error *err)
 {
     const ew_status st = ew_context_set_address(lane->ctx, t->name, t->data);
@@ -38,9 +49,9 @@ static ew_status bind_cache(struct ew_lane *lane, uint32_t row0, int64_t b, ew_e
         ew_status st;
 
         ew_lane_indexed_name(name, "past_key_values_", i);
-        EW_TRY(bind(lane, name, dims, 5, ew_kv_row(lane->kv, i, row0), err));
+        EW_TRY(bind_there(lane, name, dims, 5, ew_kv_row(lane->kv, i, row0), err));
         ew_lane_indexed_name(name, "present_key_values_", i);
-        st = ew_context_set_address(lane->ctx, name, ew_kv_row(lane->kv, i, row0));
+        st = ew_context_set_device_address(lane->ctx, name, ew_kv_row(lane->kv, i, row0));
         if (st)
             return context_failed(lane, st, name, err);
     }
@@ -55,9 +66,31 @@ static ew_status bind_rope(struct ew_lane *lane, uint32_t regime, ew_error *err)
         float *table;
 
         EW_TRY(ew_rope_tables_get(lane->rope, i, regime, &table, err));
-        EW_TRY(bind(lane, r->name, dims, 3, table, err));
+        EW_TRY(bind_there(lane, r->name, dims, 3, table, err));
     }
     return EW_STATUS_OK;
+}
+
+/* Rows of embeddings, or ids that the device makes them of. */
+static ew_status bind_embeds(struct ew_lane *lane, const int64_t *dims, ew_error *err)
+{
+    ew_status st;
+
+    if (!lane->embeds_there)
+        return bind(lane, lane->embeds.name, dims, 3, lane->embeds.data, err);
+    st = ew_context_set_shape(lane->ctx, lane->embeds.name, dims, 3);
+    if (!st)
+        st = ew_context_set_tokens(lane->ctx, lane->embeds.name, lane->ids,
+                                   lane->config->embedding_scale);
+    return st ? context_failed(lane, st, lane->embeds.name, err) : EW_STATUS_OK;
+}
+
+static ew_status bind_logits(struct ew_lane *lane, bool wanted, ew_error *err)
+{
+    const ew_status st =
+        ew_context_set_address(lane->ctx, lane->logits.name, wanted ? lane->logits.data : NULL);
+
+    return st ? context_failed(lane, st, lane->logits.name, err) : EW_STATUS_OK;
 }
 
 static ew_status bind_all(struct ew_lane *lane, const struct ew_lane_shape *to, ew_error *err)
@@ -70,11 +103,11 @@ static ew_status bind_all(struct ew_lane *lane, const struct ew_lane_shape *to, 
     st = ew_context_set_profile(lane->ctx, to->s == 1 ? lane->generation_profile : 0);
     if (st)
         return context_failed(lane, st, "profile", err);
-    EW_TRY(bind(lane, lane->embeds.name, tokens, 3, lane->embeds.data, err));
+    EW_TRY(bind_embeds(lane, tokens, err));
     EW_TRY(bind(lane, lane->context_lengths.name, rows, 1, lane->context_lengths.data, err));
     EW_TRY(bind(lane, lane->start_index.name, rows, 1, lane->start_index.data, err));
     EW_TRY(bind(lane, lane->last_ids.name, select, 2, lane->last_ids.data, err));
-    EW_TRY(bind_output(lane, &lane->logits, err));
+    EW_TRY(bind_logits(lane, to->logits, err));
     EW_TRY(bind_cache(lane, to->row0, b, err));
     EW_TRY(bind_rope(lane, to->regime, err));
     for (uint32_t i = 0; i < lane->n_zeros; i++) {
@@ -121,6 +154,23 @@ static ew_status check_step(const struct ew_lane *lane, const struct ew_lane_ste
     return EW_STATUS_OK;
 }
 
+/* Padding is some token: nothing of it is seen. */
+static ew_status fill_ids(struct ew_lane *lane, const struct ew_lane_step *step, uint32_t i,
+                          uint32_t s, ew_error *err)
+{
+    int32_t *to = lane->ids + (size_t)i * s;
+
+    for (uint32_t t = 0; t < step->n[i]; t++) {
+        if (step->ids[i][t] < 0 || (uint32_t)step->ids[i][t] >= lane->n_embed)
+            return ew_fail(err, EW_STATUS_INVALID_ARG,
+                           "token %d is not in the embedding of %u rows", step->ids[i][t],
+                           lane->n_embed);
+        to[t] = step->ids[i][t];
+    }
+    memset(to + step->n[i], 0, (s - step->n[i]) * sizeof(*to));
+    return EW_STATUS_OK;
+}
+
 static ew_status fill_row(struct ew_lane *lane, const struct ew_lane_step *step, uint32_t i,
                           uint32_t s, ew_error *err)
 {
@@ -130,7 +180,9 @@ static ew_status fill_row(struct ew_lane *lane, const struct ew_lane_step *step,
     int64_t *select = (int64_t *)lane->last_ids.data + (size_t)i * step->n_select;
     const float scale = lane->config->embedding_scale;
 
-    for (uint32_t t = 0; t < n; t++, to += lane->hidden * elem) {
+    if (lane->embeds_there)
+        EW_TRY(fill_ids(lane, step, i, s, err));
+    for (uint32_t t = 0; t < n && !lane->embeds_there; t++, to += lane->hidden * elem) {
         const bool direct = lane->embeds.dtype == EW_DTYPE_F32;
         float *row = direct ? (float *)(void *)to : lane->embed_row;
         const ew_status st = ew_engine_embed(lane->engine, step->ids[i][t], row);
@@ -143,7 +195,8 @@ static ew_status fill_row(struct ew_lane *lane, const struct ew_lane_step *step,
         if (!direct)
             ew_convert_floats(to, lane->embeds.dtype, row, EW_DTYPE_F32, lane->hidden);
     }
-    memset(to, 0, (size_t)(s - n) * lane->hidden * elem);
+    if (!lane->embeds_there)
+        memset(to, 0, (size_t)(s - n) * lane->hidden * elem);
     ((int32_t *)lane->start_index.data)[i] = (int32_t)start;
     /* One token a row is decode mode, where the length counts the whole row. */
     ((int32_t *)lane->context_lengths.data)[i] = (int32_t)(s == 1 ? start + n : n);
@@ -157,9 +210,11 @@ static ew_status fill_row(struct ew_lane *lane, const struct ew_lane_step *step,
 
 ew_status ew_lane_run(struct ew_lane *lane, const struct ew_lane_step *step, ew_error *err)
 {
-    struct ew_lane_shape to = {
-        .row0 = step->row0, .n_rows = step->n_rows, .n_select = step->n_select, .set = true
-    };
+    struct ew_lane_shape to = { .row0 = step->row0,
+                                .n_rows = step->n_rows,
+                                .n_select = step->n_select,
+                                .set = true,
+                                .logits = !(step->no_logits && lane->picks_there) };
     ew_status st;
 
     EW_TRY(check_step(lane, step, &to.s, err));
@@ -172,7 +227,7 @@ ew_status ew_lane_run(struct ew_lane *lane, const struct ew_lane_step *step, ew_
     }
     if (!lane->last.set || lane->last.row0 != to.row0 || lane->last.n_rows != to.n_rows ||
         lane->last.s != to.s || lane->last.n_select != to.n_select ||
-        lane->last.regime != to.regime) {
+        lane->last.regime != to.regime || lane->last.logits != to.logits) {
         lane->last.set = false;
         EW_TRY(bind_all(lane, &to, err));
         lane->last = to;

@@ -23,14 +23,14 @@
 struct ew_lane_tensor {
     char name[EW_LANE_NAME_CAP];
     ew_dtype dtype;
-    void *data; /* pages; zeroed at start */
+    void *data; /* of the host, fast to copy; zeroed at start */
     size_t bytes;
     uint32_t width; /* of the last axis */
 };
 
 struct ew_lane_shape { /* what the context was told last */
     uint32_t row0, n_rows, s, n_select, regime;
-    bool set;
+    bool set, logits;
 };
 
 struct ew_lane {
@@ -51,6 +51,9 @@ struct ew_lane {
     bool has_hidden_states;
     struct ew_lane_tensor hidden_states; /* a drafter's taps: computed, not used yet */
     float *embed_row;                    /* [hidden] */
+    uint32_t n_embed;                    /* rows of the embedding */
+    bool embeds_there, picks_there; /* the device looks rows up, and finds the likeliest token */
+    int32_t *ids, *tokens;          /* [max_batch * max_input_len]; [rows of logits] */
     struct ew_lane_shape last;
     uint32_t *regimes; /* [max_batch] RoPE regime of each row; moves with compaction */
 };
@@ -60,6 +63,7 @@ struct ew_lane_step {
     const int32_t *const *ids; /* [n_rows] the new tokens of each row */
     const uint32_t *n;         /* [n_rows] how many, each >= 1 */
     uint32_t n_select;         /* 1..max_select */
+    bool no_logits; /* nobody will ask for ew_lane_logits: they may stay where they are */
 };
 
 /* max_batch 0: the engine's. flags: enum ew_context_flags. */
@@ -75,6 +79,12 @@ static inline const float *ew_lane_logits(const struct ew_lane *lane, uint32_t i
 {
     return (const float *)lane->logits.data +
            ((size_t)i * lane->last.n_select + j) * (size_t)lane->vocab;
+}
+
+/* The likeliest token of the same (ew_argmax); no logits are needed. Only where picks_there. */
+static inline int32_t ew_lane_token(const struct ew_lane *lane, uint32_t i, uint32_t j)
+{
+    return lane->tokens[(size_t)i * lane->last.n_select + j];
 }
 
 /* "<prefix><i>". */

@@ -6,7 +6,6 @@
 
 #include "base/mem.h"
 #include "base/size.h"
-#include "os/os.h"
 #include "runtime/lane.h"
 
 struct found { /* what the scan over the engine's tensors saw */
@@ -38,9 +37,10 @@ static bool name_index(const char *name, const char *prefix, uint32_t *i)
     return *end == '\0' && v < 100000;
 }
 
-static ew_status make_buffer(struct ew_lane_tensor *t, const ew_tensor_info *info, size_t n,
-                             uint32_t width, ew_error *err)
+static ew_status make_buffer(const struct ew_lane *lane, struct ew_lane_tensor *t,
+                             const ew_tensor_info *info, size_t n, uint32_t width, ew_error *err)
 {
+    const ew_memory *m = ew_engine_memory(lane->engine);
     size_t bytes;
 
     (void)snprintf(t->name, sizeof(t->name), "%s", info->name);
@@ -52,10 +52,7 @@ static ew_status make_buffer(struct ew_lane_tensor *t, const ew_tensor_info *inf
         !ew_size_mul(bytes, ew_dtype_bits(info->dtype) / 8, &bytes) || bytes == 0)
         return ew_fail(err, EW_STATUS_UNSUPPORTED, "engine tensor '%s': %zu x %u of %s", info->name,
                        n, width, ew_dtype_text(info->dtype));
-    t->data = ew_os_pages_alloc(bytes, true);
-    if (!t->data)
-        return ew_fail(err, EW_STATUS_NO_MEMORY, "no memory for '%s': %zu bytes", info->name,
-                       bytes);
+    EW_TRY(m->alloc_host(m->ctx, bytes, info->name, &t->data, err));
     t->bytes = bytes;
     return EW_STATUS_OK;
 }
@@ -171,31 +168,31 @@ static ew_status take_input(struct ew_lane *lane, struct found *f, const ew_tens
         return EW_STATUS_OK;
     if (strcmp(t->name, "inputs_embeds") == 0) {
         f->embeds = true;
-        return make_buffer(&lane->embeds, t, tokens, lane->hidden, err);
+        return make_buffer(lane, &lane->embeds, t, tokens, lane->hidden, err);
     }
     if (strcmp(t->name, "context_lengths") == 0) {
         f->lengths = true;
         EW_TRY(expect(t, 1, EW_DTYPE_I32, err));
-        return make_buffer(&lane->context_lengths, t, rows, 1, err);
+        return make_buffer(lane, &lane->context_lengths, t, rows, 1, err);
     }
     if (strcmp(t->name, "kvcache_start_index") == 0) {
         f->start = true;
         EW_TRY(expect(t, 1, EW_DTYPE_I32, err));
-        return make_buffer(&lane->start_index, t, rows, 1, err);
+        return make_buffer(lane, &lane->start_index, t, rows, 1, err);
     }
     if (strcmp(t->name, "last_token_ids") == 0) {
         f->last = true;
-        return make_buffer(&lane->last_ids, t, rows, lane->max_select, err);
+        return make_buffer(lane, &lane->last_ids, t, rows, lane->max_select, err);
     }
     if (strcmp(t->name, "attention_mask") == 0) {
         f->mask = true;
         EW_TRY(expect(t, 3, EW_DTYPE_I32, err));
-        return make_buffer(&lane->tree_mask, t, rows, 1, err);
+        return make_buffer(lane, &lane->tree_mask, t, rows, 1, err);
     }
     if (strcmp(t->name, "attention_pos_id") == 0) {
         f->pos = true;
         EW_TRY(expect(t, 2, EW_DTYPE_I32, err));
-        return make_buffer(&lane->tree_pos, t, rows, 1, err);
+        return make_buffer(lane, &lane->tree_pos, t, rows, 1, err);
     }
     if (name_index(t->name, "deepstack_embeds_", &i)) {
         struct ew_lane_tensor *z =
@@ -207,7 +204,7 @@ static ew_status take_input(struct ew_lane *lane, struct found *f, const ew_tens
         lane->zeros = z;
         z = &lane->zeros[lane->n_zeros++];
         memset(z, 0, sizeof(*z));
-        return make_buffer(z, t, tokens, (uint32_t)t->max[2], err);
+        return make_buffer(lane, z, t, tokens, (uint32_t)t->max[2], err);
     }
     return ew_fail(err, EW_STATUS_UNSUPPORTED, "engine input '%s' is not known to the runtime",
                    t->name);
@@ -229,12 +226,12 @@ static ew_status take_output(struct ew_lane *lane, struct found *f, const ew_ten
         EW_TRY(expect(t, 3, EW_DTYPE_F32, err));
         f->logits = true;
         lane->vocab = (uint32_t)t->max[2];
-        return make_buffer(&lane->logits, t, n, lane->vocab, err);
+        return make_buffer(lane, &lane->logits, t, n, lane->vocab, err);
     }
     if (strcmp(t->name, "hidden_states") == 0) {
         EW_TRY(expect(t, 3, EW_DTYPE_NONE, err));
         lane->has_hidden_states = true;
-        return make_buffer(&lane->hidden_states, t, tokens, (uint32_t)t->max[2], err);
+        return make_buffer(lane, &lane->hidden_states, t, tokens, (uint32_t)t->max[2], err);
     }
     if (name_index(t->name, "hidden_", &i)) {
         struct ew_lane_tensor *h;
@@ -249,7 +246,7 @@ static ew_status take_output(struct ew_lane *lane, struct found *f, const ew_ten
         lane->hidden_out = h;
         memset(&h[i], 0, sizeof(*h));
         lane->n_hidden++;
-        return make_buffer(&h[i], t, tokens, lane->hidden, err);
+        return make_buffer(lane, &h[i], t, tokens, lane->hidden, err);
     }
     return ew_fail(err, EW_STATUS_UNSUPPORTED, "engine output '%s' is not known to the runtime",
                    t->name);
@@ -304,9 +301,42 @@ static ew_status scan(struct ew_lane *lane, struct found *f, ew_error *err)
     }
     EW_TRY(check_found(lane, f, err));
     EW_TRY(check_embedding(lane, err));
-    EW_TRY(ew_kv_create(f->n_kv, f->heads, f->dims, lane->max_batch, lane->cap, f->kv_dtype,
-                        &lane->kv, err));
-    return ew_rope_tables_create(lane->cap, f->rope, f->n_rope, lane->max_batch, &lane->rope, err);
+    EW_TRY(ew_kv_create_in(ew_engine_memory(lane->engine), f->n_kv, f->heads, f->dims,
+                           lane->max_batch, lane->cap, f->kv_dtype, &lane->kv, err));
+    EW_TRY(ew_rope_tables_create(lane->cap, f->rope, f->n_rope, lane->max_batch, &lane->rope, err));
+    ew_rope_tables_move_to(lane->rope, ew_engine_memory(lane->engine));
+    return EW_STATUS_OK;
+}
+
+static size_t ids_bytes(const struct ew_lane *lane)
+{
+    return (size_t)lane->max_batch * lane->max_input_len * sizeof(int32_t);
+}
+
+static size_t tokens_bytes(const struct ew_lane *lane)
+{
+    return (lane->max_select > lane->max_batch ? lane->max_select : lane->max_batch) *
+           sizeof(int32_t);
+}
+
+/* What a device does beside the graph, where this one does it. */
+static ew_status use_device(struct ew_lane *lane, ew_error *err)
+{
+    const ew_memory *m = ew_engine_memory(lane->engine);
+    void *ids = NULL, *tokens = NULL;
+
+    if (m->is_host)
+        return EW_STATUS_OK;
+    EW_TRY(m->alloc_host(m->ctx, ids_bytes(lane), "token ids", &ids, err));
+    lane->ids = ids;
+    EW_TRY(m->alloc_host(m->ctx, tokens_bytes(lane), "tokens", &tokens, err));
+    lane->tokens = tokens;
+    lane->n_embed = ew_engine_embed_rows(lane->engine);
+    lane->embeds_there = lane->embeds.dtype == EW_DTYPE_F32 &&
+                         !ew_context_set_tokens(lane->ctx, lane->embeds.name, lane->ids,
+                                                lane->config->embedding_scale);
+    lane->picks_there = !ew_context_set_argmax(lane->ctx, lane->logits.name, lane->tokens);
+    return EW_STATUS_OK;
 }
 
 ew_status ew_lane_create(ew_engine *engine, const struct ew_llm_config *config, uint32_t max_batch,
@@ -336,6 +366,8 @@ ew_status ew_lane_create(ew_engine *engine, const struct ew_llm_config *config, 
     }
     if (!st)
         st = ew_context_create(engine, &opts, &lane->ctx, err);
+    if (!st)
+        st = use_device(lane, err);
     ew_mem_free(f.heads);
     ew_mem_free(f.dims);
     if (st) {
@@ -346,10 +378,12 @@ ew_status ew_lane_create(ew_engine *engine, const struct ew_llm_config *config, 
     return EW_STATUS_OK;
 }
 
-static void drop_buffer(struct ew_lane_tensor *t)
+static void drop_buffer(const struct ew_lane *lane, struct ew_lane_tensor *t)
 {
+    const ew_memory *m = ew_engine_memory(lane->engine);
+
     if (t->data)
-        ew_os_pages_free(t->data, t->bytes);
+        m->release_host(m->ctx, t->data, t->bytes);
 }
 
 void ew_lane_destroy(struct ew_lane *lane)
@@ -360,17 +394,23 @@ void ew_lane_destroy(struct ew_lane *lane)
     ew_kv_destroy(lane->kv);
     ew_rope_tables_destroy(lane->rope);
     for (uint32_t i = 0; i < lane->n_zeros; i++)
-        drop_buffer(&lane->zeros[i]);
+        drop_buffer(lane, &lane->zeros[i]);
     for (uint32_t i = 0; i < lane->n_hidden; i++)
-        drop_buffer(&lane->hidden_out[i]);
-    drop_buffer(&lane->embeds);
-    drop_buffer(&lane->context_lengths);
-    drop_buffer(&lane->start_index);
-    drop_buffer(&lane->last_ids);
-    drop_buffer(&lane->logits);
-    drop_buffer(&lane->tree_mask);
-    drop_buffer(&lane->tree_pos);
-    drop_buffer(&lane->hidden_states);
+        drop_buffer(lane, &lane->hidden_out[i]);
+    drop_buffer(lane, &lane->embeds);
+    drop_buffer(lane, &lane->context_lengths);
+    drop_buffer(lane, &lane->start_index);
+    drop_buffer(lane, &lane->last_ids);
+    drop_buffer(lane, &lane->logits);
+    drop_buffer(lane, &lane->tree_mask);
+    drop_buffer(lane, &lane->tree_pos);
+    drop_buffer(lane, &lane->hidden_states);
+    if (lane->ids || lane->tokens) {
+        const ew_memory *m = ew_engine_memory(lane->engine);
+
+        m->release_host(m->ctx, lane->ids, ids_bytes(lane));
+        m->release_host(m->ctx, lane->tokens, tokens_bytes(lane));
+    }
     ew_mem_free(lane->zeros);
     ew_mem_free(lane->hidden_out);
     ew_mem_free(lane->embed_row);

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "backend/cuda/device.h"
 #include "base/buf.h"
 #include "base/error.h"
 #include "base/hash.h"
@@ -226,6 +227,16 @@ static void describe_profiles(const ew_build_opts *o, struct ew_buf *b)
     }
 }
 
+/* The GPU itself: another one in its place needs another engine. */
+static ew_status describe_device(const char *device, struct ew_buf *b, ew_error *err)
+{
+    char text[160];
+
+    EW_TRY(ew_cuda_device_describe(device, text, sizeof(text), err));
+    ew_buf_printf(b, "device %s\n", text);
+    return EW_STATUS_OK;
+}
+
 static ew_status cache_key(const char *model, const char *home, const ew_build_opts *o,
                            bool hidden_states, uint64_t *key, ew_error *err)
 {
@@ -243,6 +254,8 @@ static ew_status cache_key(const char *model, const char *home, const ew_build_o
                   o->flags, o->max_batch, o->max_input_len, o->max_kv_len, (int)o->kv_dtype,
                   (int)o->activations, o->n_threads, o->tactic ? o->tactic : "", hidden_states);
     describe_profiles(o, &b);
+    if (!st && o->device && strcmp(o->device, "cpu") != 0)
+        st = describe_device(o->device, &b, err);
     if (!st && b.failed)
         st = ew_fail(err, EW_STATUS_NO_MEMORY, "%s: cache key", model);
     *key = ew_hash64(b.data, b.len, 0);

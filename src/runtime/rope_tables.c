@@ -4,8 +4,8 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "base/memory.h"
 #include "base/size.h"
-#include "os/os.h"
 
 ew_status ew_rope_tables_create(uint32_t cap, const struct ew_rope_input *sets, uint32_t n_sets,
                                 uint32_t n_rows, struct ew_rope_tables **out, ew_error *err)
@@ -15,6 +15,7 @@ ew_status ew_rope_tables_create(uint32_t cap, const struct ew_rope_input *sets, 
     *out = NULL;
     if (!t)
         return ew_fail(err, EW_STATUS_NO_MEMORY, "rope tables");
+    t->memory = ew_memory_of_host();
     t->cap = cap;
     t->n_sets = n_sets;
     t->n_tables = n_sets * (n_rows + 2);
@@ -29,13 +30,24 @@ ew_status ew_rope_tables_create(uint32_t cap, const struct ew_rope_input *sets, 
     return EW_STATUS_OK;
 }
 
+void ew_rope_tables_move_to(struct ew_rope_tables *t, const ew_memory *memory)
+{
+    t->memory = memory;
+}
+
+static void drop(struct ew_rope_tables *t, struct ew_rope_table *at)
+{
+    if (at->data)
+        t->memory->release(t->memory->ctx, at->data, at->bytes);
+    memset(at, 0, sizeof(*at));
+}
+
 void ew_rope_tables_destroy(struct ew_rope_tables *t)
 {
     if (!t)
         return;
     for (uint32_t i = 0; t->tables && i < t->n_tables; i++)
-        if (t->tables[i].data)
-            ew_os_pages_free(t->tables[i].data, t->tables[i].bytes);
+        drop(t, &t->tables[i]);
     ew_mem_free(t->tables);
     ew_mem_free(t);
 }
@@ -82,6 +94,27 @@ static void fill(const struct ew_rope_tables *t, const struct ew_rope_input *set
     ew_rope_fill(&set->spec, regime, 0, n, out);
 }
 
+/* Filled in place, or by way of the host. */
+static ew_status make(struct ew_rope_tables *t, const struct ew_rope_input *in, uint32_t regime,
+                      struct ew_rope_table *at, ew_error *err)
+{
+    const ew_memory *m = t->memory;
+    void *data = NULL, *host = NULL;
+    ew_status st;
+
+    EW_TRY(m->alloc(m->ctx, at->bytes, "rope table", &data, err));
+    at->data = data;
+    if (m->is_host) {
+        fill(t, in, regime, at->data);
+        return EW_STATUS_OK;
+    }
+    EW_TRY(m->alloc_host(m->ctx, at->bytes, "rope table", &host, err));
+    fill(t, in, regime, host);
+    st = m->copy(m->ctx, EW_COPY_UPLOAD, data, at->bytes, host, at->bytes, at->bytes, 1, err);
+    m->release_host(m->ctx, host, at->bytes);
+    return st;
+}
+
 ew_status ew_rope_tables_get(struct ew_rope_tables *t, uint32_t set, uint32_t regime, float **table,
                              ew_error *err)
 {
@@ -102,18 +135,13 @@ ew_status ew_rope_tables_get(struct ew_rope_tables *t, uint32_t set, uint32_t re
         if (!oldest || at->used < oldest->used)
             oldest = at;
     }
-    if (oldest->data)
-        ew_os_pages_free(oldest->data, oldest->bytes);
-    memset(oldest, 0, sizeof(*oldest));
+    drop(t, oldest);
     if (!ew_size_mul((size_t)t->cap * in->rd, sizeof(float), &oldest->bytes))
         return ew_fail(err, EW_STATUS_NO_MEMORY, "rope table overflows");
-    oldest->data = ew_os_pages_alloc(oldest->bytes, false);
-    if (!oldest->data)
-        return ew_fail(err, EW_STATUS_NO_MEMORY, "rope table of %u positions", t->cap);
+    EW_TRY(make(t, in, regime, oldest, err));
     oldest->set = set;
     oldest->regime = regime;
     oldest->used = t->clock;
-    fill(t, in, regime, oldest->data);
     *table = oldest->data;
     return EW_STATUS_OK;
 }

@@ -12,6 +12,7 @@
 #define EW_RUNTIME_ROPE_TABLES_H
 
 #include "checkpoint/rope.h"
+#include "edgewise/memory.h"
 
 struct ew_rope_input {
     const char *name; /* of the engine's input; borrowed */
@@ -22,7 +23,7 @@ struct ew_rope_input {
 struct ew_rope_table {
     uint32_t set, regime;
     uint64_t used; /* clock of the last use; 0: free */
-    float *data;   /* [cap][rd] */
+    float *data;   /* [cap][rd], of the tables' memory */
     size_t bytes;
 };
 
@@ -31,11 +32,14 @@ struct ew_rope_tables {
     struct ew_rope_input sets[2];
     struct ew_rope_table *tables; /* [n_tables] */
     uint64_t clock;
+    const ew_memory *memory; /* where tables are: the host's, or as ew_rope_tables_move_to said */
 };
 
 /* n_rows: how many rows may have regimes of their own at a time. */
 ew_status ew_rope_tables_create(uint32_t cap, const struct ew_rope_input *sets, uint32_t n_sets,
                                 uint32_t n_rows, struct ew_rope_tables **out, ew_error *err);
+/* Tables made from now on are in this memory. Before the first is asked for. */
+void ew_rope_tables_move_to(struct ew_rope_tables *t, const ew_memory *memory);
 void ew_rope_tables_destroy(struct ew_rope_tables *t);
 
 /* Regime of a row whose prefill is, or will be, len tokens. */

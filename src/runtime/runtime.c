@@ -16,7 +16,7 @@
 static ew_status load_engine(struct ew_runtime *rt, const char *dir, const ew_runtime_opts *opts,
                              ew_error *err)
 {
-    const ew_engine_opts eo = { sizeof(eo), opts->n_threads, opts->logger };
+    const ew_engine_opts eo = { sizeof(eo), opts->n_threads, opts->logger, opts->device };
     char path[4096];
     const char *config;
     uint64_t bytes = 0;
@@ -226,7 +226,9 @@ static ew_status forward_chunk(struct ew_runtime *rt, uint32_t row, const int32_
                                float *logits, uint32_t n_wanted, ew_error *err)
 {
     const struct ew_lane *lane = rt->lane;
-    const struct ew_lane_step step = { row, 1, &ids, &n, n_wanted ? n_wanted : 1 };
+    const struct ew_lane_step step = {
+        row, 1, &ids, &n, n_wanted ? n_wanted : 1, .no_logits = !n_wanted
+    };
 
     const uint64_t t0 = ew_clock_ns();
 

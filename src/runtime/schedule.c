@@ -60,19 +60,12 @@ static void admit(struct ew_runtime *rt, const ew_request *req, uint32_t index, 
     rt->stats.reused_tokens += out->n_reused;
 }
 
-static void sample_row(struct ew_runtime *rt, uint32_t r, const float *logits)
+/* The row's next token, or why there is none. */
+static void push_token(struct ew_runtime *rt, uint32_t r, ew_status st, int32_t token)
 {
     struct ew_row *row = rt->rows[r];
-    const uint32_t i_out = row->n_ids - row->n_prompt;
-    const uint64_t t0 = ew_clock_ns();
-    struct ew_sample_logprob *lp =
-        row->logprobs ? row->logprobs + (size_t)i_out * (1 + row->params.n_logprobs) : NULL;
     ew_error err = { 0 };
-    int32_t token = -1;
-    ew_status st = ew_sampler_draw(&rt->sampler, logits, &row->params, &row->history, row->index,
-                                   row->n_ids, &token, lp);
 
-    rt->stats.sample_ns += ew_clock_ns() - t0;
     if (st)
         (void)ew_fail(&err, st, "logits after %u tokens are not numbers", row->n_ids);
     else if ((uint32_t)token >= rt->config.vocab)
@@ -84,6 +77,27 @@ static void sample_row(struct ew_runtime *rt, uint32_t r, const float *logits)
         fail_row(rt, r, st, &err);
     else if (!row->done && ew_rope_must_restart(rt->lane->rope, rt->lane->regimes[r], row->n_ids))
         restart_row(rt, r);
+}
+
+/* What the device picked: -1 where the logits are not numbers. */
+static void take_token(struct ew_runtime *rt, uint32_t r, int32_t token)
+{
+    push_token(rt, r, token < 0 ? EW_STATUS_DEVICE : EW_STATUS_OK, token);
+}
+
+static void sample_row(struct ew_runtime *rt, uint32_t r, const float *logits)
+{
+    struct ew_row *row = rt->rows[r];
+    const uint32_t i_out = row->n_ids - row->n_prompt;
+    const uint64_t t0 = ew_clock_ns();
+    struct ew_sample_logprob *lp =
+        row->logprobs ? row->logprobs + (size_t)i_out * (1 + row->params.n_logprobs) : NULL;
+    int32_t token = -1;
+    const ew_status st = ew_sampler_draw(&rt->sampler, logits, &row->params, &row->history,
+                                         row->index, row->n_ids, &token, lp);
+
+    rt->stats.sample_ns += ew_clock_ns() - t0;
+    push_token(rt, r, st, token);
 }
 
 /* When the cache has all of the row's tokens; a row that needs no second step is kept too. */
@@ -102,10 +116,26 @@ static void save_prefix(struct ew_runtime *rt, uint32_t r)
     row->n_save = 0;
 }
 
+/* Whether the likeliest token is all that a row wants of a step. */
+static bool is_plain_greedy(const struct ew_sample_params *p)
+{
+    return p->greedy && p->repetition == 1.0 && p->presence == 0.0 && p->frequency == 0.0 &&
+           !p->wants_logprobs && !p->n_bias;
+}
+
+static bool wants_logits(const struct ew_runtime *rt, uint32_t r0, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++)
+        if (pending(rt, r0 + i) <= rt->step_n[i] && !is_plain_greedy(&rt->rows[r0 + i]->params))
+            return true;
+    return false;
+}
+
 /* One step over rows [r0, r0+n); rows whose cache has caught up get a token. */
 static void run_group(struct ew_runtime *rt, uint32_t r0, uint32_t n, enum ew_stage_idx stage)
 {
-    const struct ew_lane_step step = { r0, n, rt->step_ids, rt->step_n, 1 };
+    const struct ew_lane_step step = { r0,         n, rt->step_ids,
+                                       rt->step_n, 1, .no_logits = !wants_logits(rt, r0, n) };
     const uint64_t t0 = ew_clock_ns();
     ew_error err = { 0 };
     const ew_status st = ew_lane_run(rt->lane, &step, &err);
@@ -120,7 +150,10 @@ static void run_group(struct ew_runtime *rt, uint32_t r0, uint32_t n, enum ew_st
         if (st || pending(rt, r0 + i) > 0)
             continue;
         save_prefix(rt, r0 + i);
-        sample_row(rt, r0 + i, ew_lane_logits(rt->lane, i, 0));
+        if (rt->lane->last.logits)
+            sample_row(rt, r0 + i, ew_lane_logits(rt->lane, i, 0));
+        else
+            take_token(rt, r0 + i, ew_lane_token(rt->lane, i, 0));
     }
     if (stage == EW_STAGE_PREFILL) {
         rt->stats.prefill_runs++;

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "base/hash.h"
+#include "base/memory.h"
 #include "edgewise/engine.h"
 
 enum { MOCK_B = 4, MOCK_S = 5, MOCK_CAP = 64, MOCK_V = 50, MOCK_H = 2, MOCK_RD = 4, MOCK_IO = 12 };
@@ -95,6 +96,18 @@ ew_status ew_engine_get_tensor(const ew_engine *e, uint32_t i, uint32_t profile,
     memcpy(out->max, mock_io[i].max, sizeof(mock_io[i].max));
     return EW_STATUS_OK;
 }
+uint32_t ew_engine_embed_rows(const ew_engine *e)
+{
+    (void)e;
+    return 0;
+}
+
+const ew_memory *ew_engine_memory(const ew_engine *e)
+{
+    (void)e;
+    return ew_memory_of_host();
+}
+
 uint64_t ew_engine_step_bytes(const ew_engine *e)
 {
     (void)e;
@@ -228,6 +241,28 @@ ew_status ew_context_run(ew_context *c)
     }
     return EW_STATUS_OK;
 }
+ew_status ew_context_set_tokens(ew_context *c, const char *name, const int32_t *ids, float scale)
+{
+    (void)c;
+    (void)name;
+    (void)ids;
+    (void)scale;
+    return EW_STATUS_UNSUPPORTED;
+}
+
+ew_status ew_context_set_argmax(ew_context *c, const char *name, int32_t *tokens)
+{
+    (void)c;
+    (void)name;
+    (void)tokens;
+    return EW_STATUS_UNSUPPORTED;
+}
+
+ew_status ew_context_set_device_address(ew_context *c, const char *name, void *address)
+{
+    return ew_context_set_address(c, name, address);
+}
+
 void ew_context_get_stats(const ew_context *c, ew_context_stats *out)
 {
     (void)c;

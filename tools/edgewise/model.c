@@ -17,12 +17,13 @@ struct model_opts model_opts;
 
 /* clang-format off */
 const struct opt build_opt_table[] = {
+    { "device", 0, OPT_TEXT, &model_opts.device, "DEVICE", "cpu (default), cuda, cuda:N; an engine that is there already runs on what it was built for" },
     { "threads", 't', OPT_U32, &model_opts.threads, "N", "threads (default: one per core; per core of the faster kinds on a mixed processor)" },
     { "cpu", 0, OPT_TEXT, &model_opts.cpu, "LEVEL", "use no more than: ref (plain C), " LEVELS ", native (default)" },
     { "max-batch", 0, OPT_U32, &model_opts.max_batch, "N", "requests decoded together (default 8)" },
     { "max-input-len", 0, OPT_U32, &model_opts.max_input_len, "N", "longest prefill step; longer prompts run in chunks (default 512)" },
     { "max-kv-len", 0, OPT_U32, &model_opts.max_kv_len, "N", "tokens a conversation may hold (default: 4096 or the model's limit)" },
-    { "kv", 0, OPT_TEXT, &model_opts.kv, "DTYPE", "KV cache: f32 (default, unless the checkpoint asks for another), f16, bf16, fp8, int8" },
+    { "kv", 0, OPT_TEXT, &model_opts.kv, "DTYPE", "KV cache: f32 (default on a CPU, unless the checkpoint asks for another), f16 (default on CUDA), bf16, fp8, int8" },
     { "activations", 0, OPT_TEXT, &model_opts.activations, "KIND", "x before quantised weights: exact (default), int8 (a scale a token: fast), declared (as the checkpoint says)" },
     { "tactic", 0, OPT_TEXT, &model_opts.tactic, "NAME", "force a kernel where it applies (names: inspect)" },
     { "timing-cache", 0, OPT_TEXT, &model_opts.timing_cache, "FILE", "reuse and keep measured tactic times" },
@@ -98,6 +99,7 @@ bool model_build_opts(ew_build_opts *out)
     out->flags |= model_opts.no_timing ? EW_BUILD_NO_TIMING : 0u;
     out->flags |= model_opts.no_fusion ? EW_BUILD_NO_FUSION : 0u;
     out->cpu_level = model_opts.cpu;
+    out->device = model_opts.device;
     out->n_threads = model_opts.threads;
     out->max_batch = model_opts.max_batch;
     out->max_input_len = model_opts.max_input_len;
@@ -174,6 +176,7 @@ int model_open(const char *model, uint32_t flags, bool hidden_states, ew_runtime
                  (model_opts.pin ? EW_CONTEXT_PIN : 0u);
     opts.trace_path = model_opts.trace;
     opts.logger = cli_logger();
+    opts.device = model_opts.device;
     if (ew_runtime_open(dir, &opts, out, &err))
         return cli_fail(&err);
     if (load_seconds)

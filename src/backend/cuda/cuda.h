@@ -20,6 +20,7 @@ struct ew_cuda { /* what a struct ew_device of this backend is */
     struct ew_cuda_modules *modules;
     struct ew_cuda_queue memory_queue; /* of copies that belong to no context */
     struct ew_mutex *memory_lock;
+    bool keeps_steps;                                       /* emit_end leaves lists as they are */
     void (*see)(void *ctx, const struct ew_cuda_launch *l); /* dry: every launch emitted */
     void *see_ctx;
     ew_cu_ptr weights;
@@ -37,6 +38,12 @@ struct ew_cuda_step { /* arguments of a struct ew_step */
     struct ew_cuda_launch launch;
     ew_cu_ptr to, from; /* COPY */
     size_t bytes;
+    const struct ew_cuda_decode_node *decode; /* the node for one token in one kernel; or NULL */
+    struct { /* of a norm whose result the next Linear alone reads: it may do the norm itself */
+        const float *x, *w, *y; /* y NULL: no such norm */
+        size_t rows, n;
+        float eps;
+    } norm;
 };
 
 /* A device that no plan has been loaded to. driver, nvrtc: paths or NULL. `compiles`: whether NVRTC
@@ -67,6 +74,10 @@ ew_status ew_cuda_emit_launches(struct ew_step_list *list, const struct ew_emit 
                                 const struct ew_cuda_launch *l, size_t n, const char *tactic,
                                 uint64_t bytes, uint64_t flops, ew_error *err);
 
+/* Copies bytes as a step of e's node. */
+ew_status ew_cuda_emit_copy(struct ew_step_list *list, const struct ew_emit *e, void *to,
+                            const void *from, size_t bytes, ew_error *err);
+
 /* Working memory of one node, piece by piece. */
 struct ew_cuda_work {
     const struct ew_emit *e;
@@ -84,9 +95,20 @@ ew_status ew_cuda_f32_in(struct ew_cuda_work *w, uint32_t k, const float **out, 
 ew_status ew_cuda_f32_out(struct ew_cuda_work *w, uint32_t k, float **out, ew_error *err);
 ew_status ew_cuda_f32_out_end(struct ew_cuda_work *w, uint32_t k, const float *from, ew_error *err);
 
+struct ew_cuda_decode_node;
+/* Tells emit_end what the list's last step is in a chain of nodes for one token. */
+ew_status ew_cuda_note_decode(struct ew_step_list *list, const struct ew_cuda_decode_node *node,
+                              ew_error *err);
+/* emit_decode.c */
+ew_status ew_cuda_emit_end(struct ew_step_list *list, const struct ew_emit *e, size_t first,
+                           ew_error *err);
+
 /* The tactic of a packed weight's problem, or NULL. */
 const struct ew_plan_tactic *ew_cuda_tactic_of(const struct ew_plan *p,
                                                const struct ew_plan_tensor *t);
+/* Whether some kernels of this layout run the problem for any number of rows on the chip. */
+bool ew_cuda_linear_covers(const struct ew_cuda_chip *chip, const struct ew_linear_kernel *layout,
+                           const struct ew_plan_tactic *t);
 struct ew_cuda_linear_kernel;
 /* The kernel that multiplies m rows by this weight: the tactic's switch that covers m, else the one
  * with the smallest row limit that runs. NULL: none runs it on this chip. */

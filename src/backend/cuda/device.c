@@ -1,6 +1,7 @@
 /* backend/cuda/device.c - opening a GPU and its memory. */
 #include "backend/cuda/device.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "base/error.h"
@@ -113,6 +114,30 @@ bool ew_cuda_device_parse(const char *text, int *index)
         *index = *index * 10 + (*at - '0');
     }
     return true;
+}
+
+ew_status ew_cuda_device_describe(const char *text, char *out, size_t cap, ew_error *err)
+{
+    struct ew_cuda_device *d;
+    ew_status st;
+    int index;
+
+    if (!ew_cuda_device_parse(text, &index))
+        return ew_fail(err, EW_STATUS_INVALID_ARG, "device '%s' is none of cpu, cuda, cuda:N",
+                       text);
+    d = ew_mem_calloc(EW_MEM_ENGINE, 1, sizeof(*d));
+    if (!d)
+        return ew_fail(err, EW_STATUS_NO_MEMORY, "CUDA device");
+    d->index = index;
+    st = ew_cuda_driver_open(&d->cu, NULL, err);
+    if (!st)
+        st = choose(d, err);
+    if (!st)
+        st = describe(d, err);
+    if (!st)
+        (void)snprintf(out, cap, "%s sm_%u x%u", d->name, d->chip.sm, d->chip.n_sm);
+    ew_cuda_device_close(d);
+    return st;
 }
 
 void ew_cuda_enter(const struct ew_cuda_device *d)

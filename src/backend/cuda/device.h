@@ -34,6 +34,10 @@ void ew_cuda_device_close(struct ew_cuda_device *d); /* NULL is fine */
 /* "cuda:0", "cuda" -> 0; false for anything else. */
 bool ew_cuda_device_parse(const char *text, int *index);
 
+/* What engines for this GPU are known by, without starting it: "NVIDIA H200 sm_90 x132". Errors as
+ * ew_cuda_device_open; INVALID_ARG: no such text. */
+ew_status ew_cuda_device_describe(const char *text, char *out, size_t cap, ew_error *err);
+
 /* Every call into the driver is between these. */
 void ew_cuda_enter(const struct ew_cuda_device *d);
 void ew_cuda_leave(const struct ew_cuda_device *d);

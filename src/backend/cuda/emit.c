@@ -5,6 +5,7 @@
 
 #include "base/size.h"
 #include "kernels/cuda/rows_cuda.h"
+#include "kernels/cuda/sample_cuda.h"
 
 #define WORK_ALIGN 256
 
@@ -35,7 +36,7 @@ static struct ew_cuda_step *add_step(struct ew_step_list *list, const struct ew_
     if (!s)
         return NULL;
     memset(c, 0, sizeof(*c));
-    c->name = e && e->node ? e->node->name : "output";
+    c->name = e->node ? e->node->name : "around the nodes";
     return c;
 }
 
@@ -175,19 +176,15 @@ static ew_status cuda_emit(struct ew_step_list *list, const struct ew_emit *e, e
     return st;
 }
 
-static ew_status cuda_emit_copy(struct ew_step_list *list, uint32_t slot, void *dst,
-                                const void *src, size_t bytes, ew_error *err)
+ew_status ew_cuda_emit_copy(struct ew_step_list *list, const struct ew_emit *e, void *dst,
+                            const void *src, size_t bytes, ew_error *err)
 {
-    const struct ew_emit e = { .slot = slot };
     struct ew_cuda_step *c;
     struct ew_step *s;
 
     if (!bytes || dst == src)
         return EW_STATUS_OK;
-    if (!src)
-        return ew_fail(err, EW_STATUS_UNSUPPORTED,
-                       "an output is computed on the host: the CUDA backend does not write it");
-    c = add_step(list, &e, &s);
+    c = add_step(list, e, &s);
     if (!c)
         return ew_fail(err, EW_STATUS_NO_MEMORY, "launch list");
     c->kind = EW_CUDA_STEP_COPY;
@@ -199,9 +196,70 @@ static ew_status cuda_emit_copy(struct ew_step_list *list, uint32_t slot, void *
     return EW_STATUS_OK;
 }
 
+static ew_status cuda_emit_copy(struct ew_step_list *list, uint32_t slot, void *dst,
+                                const void *src, size_t bytes, ew_error *err)
+{
+    const struct ew_emit e = { .slot = slot };
+
+    if (bytes && !src)
+        return ew_fail(err, EW_STATUS_UNSUPPORTED,
+                       "an output is computed on the host: the CUDA backend does not write it");
+    return ew_cuda_emit_copy(list, &e, dst, src, bytes, err);
+}
+
+/* Rows must lie one after the other: a plain table, or a plain layout whose rows need no padding.
+ */
+static bool is_table(const struct ew_plan_tensor *t)
+{
+    const unsigned bytes = ew_dtype_bits(t->dtype) / 8;
+
+    if (t->n_dims != 2 ||
+        (t->dtype != EW_DTYPE_F32 && t->dtype != EW_DTYPE_F16 && t->dtype != EW_DTYPE_BF16))
+        return false;
+    return !t->packed.kernel || (!ew_quant_is(&t->packed.format) && !t->packed.kernel->run &&
+                                 (size_t)t->dim[1] * bytes % 16 == 0);
+}
+
+static ew_status cuda_embed(struct ew_step_list *list, const struct ew_emit *e, void *to,
+                            const struct ew_plan_tensor *table, const void *data, const void *ids,
+                            size_t n_ids, float scale, ew_error *err)
+{
+    struct ew_cuda_embed p = {
+        .dst = to, .table = data, .dtype = table->dtype, .ids = ids, .n_ids = n_ids, .scale = scale
+    };
+    struct ew_cuda_launch l;
+
+    if (!is_table(table))
+        return ew_fail(err, EW_STATUS_UNSUPPORTED, "the CUDA backend does not look up rows of '%s'",
+                       table->name);
+    if (!n_ids)
+        return EW_STATUS_OK;
+    p.n_rows = (size_t)table->dim[0];
+    p.n = (size_t)table->dim[1];
+    EW_TRY(ew_cuda_embed_plan(&p, &l, err));
+    return ew_cuda_emit_launches(list, e, &l, 1, "embed", n_ids * p.n * 6, 0, err);
+}
+
+static ew_status cuda_argmax(struct ew_step_list *list, const struct ew_emit *e, const void *x,
+                             size_t rows, size_t n, void *tokens, ew_error *err)
+{
+    struct ew_cuda_work work = { e, list, 0 };
+    struct ew_cuda_argmax p = { .logits = x, .rows = rows, .n = n, .stride = n, .token = tokens };
+    struct ew_cuda_launch l;
+
+    if (!rows)
+        return EW_STATUS_OK;
+    p.work = ew_cuda_work_take(&work, ew_cuda_argmax_work_bytes(rows, n));
+    p.counters = ew_cuda_counters(list, e, rows * sizeof(uint32_t));
+    EW_TRY(ew_cuda_argmax_plan(&p, &l, err));
+    return ew_cuda_emit_launches(list, e, &l, 1, "arg max", 4ull * rows * n, rows * n, err);
+}
+
 const struct ew_backend *ew_backend_cuda(void)
 {
-    static const struct ew_backend cuda = { "cuda", cuda_emit, cuda_emit_copy, NULL };
+    static const struct ew_backend cuda = { "cuda",     cuda_emit,   cuda_emit_copy,
+                                            cuda_embed, cuda_argmax, ew_cuda_emit_end,
+                                            NULL };
 
     return &cuda;
 }

@@ -1,11 +1,11 @@
-/* backend/cuda/emit_attention.c - KvAttention and Moe as launches. Lengths are read on the device;
+/* backend/cuda/emit_attention.c - KvAttention as launches. Lengths are read on the device;
  * what the caller knows of them is checked before a run (engine/context.c). */
 #include <string.h>
 
 #include "backend/attn_args.h"
 #include "backend/cuda/cuda.h"
 #include "kernels/cuda/attention_cuda.h"
-#include "kernels/cuda/moe_cuda.h"
+#include "kernels/cuda/step.h"
 
 ew_status ew_cuda_emit_attention(struct ew_step_list *list, const struct ew_emit *e, ew_error *err)
 {
@@ -35,45 +35,12 @@ ew_status ew_cuda_emit_attention(struct ew_step_list *list, const struct ew_emit
     EW_TRY(ew_cuda_attn_plan(&p, &cuda->chip, launches, &n, err));
     EW_TRY(ew_cuda_emit_launches(list, e, launches, n, NULL, ew_attn_step_bytes(e, a),
                                  ew_attn_step_flops(a), err));
-    return ew_cuda_f32_out_end(&work, 0, y, err);
-}
+    if (a->b == 1 && a->mode == EW_ATTN_DECODE && n && e->out[0]->type.dtype == EW_DTYPE_F32) {
+        const struct ew_cuda_decode_node node = { .kind = EW_CUDA_DECODE_ATTENTION,
+                                                  .name = e->node->name,
+                                                  .attention = *a };
 
-ew_status ew_cuda_emit_moe(struct ew_step_list *list, const struct ew_emit *e, ew_error *err)
-{
-    const struct ew_attr_moe *at = &e->node->attrs.moe;
-    const struct ew_packed *up = e->packed[2], *down = e->packed[3];
-    const struct ew_cuda *cuda = ew_cuda_of(e);
-    struct ew_cuda_work work = { e, list, 0 };
-    struct ew_cuda_launch launches[EW_CUDA_MOE_LAUNCHES];
-    struct ew_cuda_moe p = { .act = at->act, .norm_topk = at->norm_topk != 0 };
-    size_t n = 0, count;
-    float *y;
-
-    if (!up || !down || !ew_type_count(&e->in[0]->type, &count))
-        return ew_fail(err, EW_STATUS_UNSUPPORTED, "experts are not packed");
-    if (ew_quant_is(&up->format) || ew_quant_is(&down->format) || at->x_quant != EW_XQ_NONE)
-        return ew_fail(err, EW_STATUS_UNSUPPORTED,
-                       "the CUDA backend runs experts of bf16, f16 and f32 alone");
-    p.h = (size_t)up->k;
-    p.inner = (size_t)down->k;
-    p.e = (size_t)up->n_experts;
-    p.k = (size_t)at->top_k;
-    p.rows = count / p.h;
-    if (!p.rows)
-        return EW_STATUS_OK;
-    EW_TRY(ew_cuda_f32_in(&work, 0, &p.x, err));
-    EW_TRY(ew_cuda_f32_in(&work, 1, &p.logits, err));
-    EW_TRY(ew_cuda_f32_out(&work, 0, &y, err));
-    p.y = y;
-    p.gate_up = e->in[2]->data;
-    p.down = e->in[3]->data;
-    p.gate_up_stride = up->expert_bytes;
-    p.down_stride = down->expert_bytes;
-    p.w_dtype = e->in[2]->type.dtype;
-    p.work = ew_cuda_work_take(&work, ew_cuda_moe_work_bytes(&p));
-    EW_TRY(ew_cuda_moe_plan(&p, &cuda->chip, launches, &n, err));
-    EW_TRY(ew_cuda_emit_launches(list, e, launches, n, "moe",
-                                 p.k * (up->expert_bytes + down->expert_bytes),
-                                 6ull * p.rows * p.k * p.h * p.inner, err));
+        EW_TRY(ew_cuda_note_decode(list, &node, err));
+    }
     return ew_cuda_f32_out_end(&work, 0, y, err);
 }

@@ -3,6 +3,7 @@
 
 #include "backend/cuda/cuda.h"
 #include "kernels/cuda/linear.h"
+#include "kernels/cuda/step.h"
 
 static uint64_t address(const void *p)
 {
@@ -29,6 +30,24 @@ static bool runs(const struct ew_cuda_linear_kernel *k, const struct ew_cuda_chi
     return k->layout == w->kernel &&
            ew_cuda_linear_kernel_runs(k, chip, dtype, &w->format, (size_t)m, (size_t)w->n,
                                       (size_t)w->k, w->glu, w->x_quant);
+}
+
+bool ew_cuda_linear_covers(const struct ew_cuda_chip *chip, const struct ew_linear_kernel *layout,
+                           const struct ew_plan_tactic *t)
+{
+    const struct ew_packed w = { .kernel = layout,
+                                 .format = t->format,
+                                 .x_quant = t->x_quant,
+                                 .n = t->n,
+                                 .k = t->k,
+                                 .glu = t->glu };
+    size_t n;
+    const struct ew_cuda_linear_kernel *const *all = ew_cuda_linear_kernels(&n);
+
+    for (size_t i = 0; i < n; i++)
+        if (all[i]->max_rows == SIZE_MAX && runs(all[i], chip, t->dtype, &w, 1u << 20))
+            return true;
+    return false;
 }
 
 /* Without a measurement: the kernel made for the fewest rows that still takes m; of two, the one
@@ -81,6 +100,39 @@ static ew_status operands(struct ew_cuda_work *w, struct ew_cuda_linear_problem 
     return EW_STATUS_OK;
 }
 
+static bool overlap(uint64_t a, size_t n_a, uint64_t b, size_t n_b)
+{
+    return a < b + n_b && b < a + n_a;
+}
+
+/* The norm before this Linear, when that is what the list's last step is for and the kernel can do
+ * it: a launch less. The norm's own input may be dead by now, and y in its place: then it stays. */
+static const struct ew_cuda_step *norm_before(const struct ew_step_list *list,
+                                              const struct ew_cuda_linear_kernel *k,
+                                              const struct ew_cuda_linear_problem *p)
+{
+    const struct ew_cuda_step *s = list->n > list->n_ran ? list->steps[list->n - 1].args : NULL;
+    const size_t n_y = p->m * (size_t)p->y_stride * sizeof(float);
+
+    if (!k->takes_norm || !s || !s->norm.y || address(s->norm.y) != p->x || s->norm.n != p->k ||
+        s->norm.rows != p->m ||
+        overlap(p->y, n_y, address(s->norm.x), p->m * p->k * sizeof(float)) ||
+        overlap(p->y, n_y, address(s->norm.w), p->k * sizeof(float)))
+        return NULL;
+    return s;
+}
+
+/* Addresses tell at run time alone whether a norm is taken in: an engine has kernels for both. */
+static void see_without_norm(const struct ew_cuda *cuda, const struct ew_cuda_linear_kernel *k,
+                             const struct ew_cuda_linear_problem *p)
+{
+    struct ew_cuda_launch l[EW_CUDA_LINEAR_LAUNCHES];
+    const size_t n = cuda->see ? k->plan(&cuda->chip, p, l) : 0;
+
+    for (size_t i = 0; i < n; i++)
+        cuda->see(cuda->see_ctx, &l[i]);
+}
+
 ew_status ew_cuda_emit_linear(struct ew_step_list *list, const struct ew_emit *e, ew_error *err)
 {
     const struct ew_attr_linear *at = &e->node->attrs.linear;
@@ -91,6 +143,7 @@ ew_status ew_cuda_emit_linear(struct ew_step_list *list, const struct ew_emit *e
     struct ew_cuda_work work = { e, list, 0 };
     struct ew_cuda_linear_problem p = { 0 };
     const struct ew_cuda_linear_kernel *k;
+    const struct ew_cuda_step *norm;
     size_t count, n, bytes;
     char format[64];
     float *y;
@@ -120,6 +173,14 @@ ew_status ew_cuda_emit_linear(struct ew_step_list *list, const struct ew_emit *e
     p.glu = w->glu;
     p.scale = at->scale;
     p.softcap = at->softcap;
+    norm = norm_before(list, k, &p);
+    if (norm) {
+        see_without_norm(cuda, k, &p);
+        p.x = address(norm->norm.x);
+        p.norm_weight = address(norm->norm.w);
+        p.norm_eps = norm->norm.eps;
+        list->n--;
+    }
     bytes = k->workspace_bytes ? k->workspace_bytes(&cuda->chip, &p) : 0;
     if (bytes)
         p.workspace = address(ew_cuda_work_take(&work, bytes));
@@ -127,5 +188,12 @@ ew_status ew_cuda_emit_linear(struct ew_step_list *list, const struct ew_emit *e
     EW_TRY(ew_cuda_emit_launches(list, e, launches, n, k->name,
                                  w->expert_bytes + 4ull * p.m * (p.k + p.y_stride),
                                  2ull * p.m * p.n * p.k, err));
+    if (p.m == 1 && n && e->out[0]->type.dtype == EW_DTYPE_F32) {
+        const struct ew_cuda_decode_node node = {
+            .kind = EW_CUDA_DECODE_LINEAR, .name = e->node->name, .layout = w->kernel, .problem = p
+        };
+
+        EW_TRY(ew_cuda_note_decode(list, &node, err));
+    }
     return ew_cuda_f32_out_end(&work, 0, y, err);
 }

@@ -175,8 +175,7 @@ static bool make_options(struct options *o, const struct ew_cuda_spec *spec, uin
     int used;
 
     o->n = 0;
-    used = snprintf(at, 128, "--gpu-architecture=sm_%u%s%c--std=c++17%c-DEW_SM=%u%c", sm,
-                    sm == 90 ? "a" : "", ' ', ' ', sm, ' ');
+    used = snprintf(at, 128, "--gpu-architecture=sm_%u%s --std=c++17 ", sm, sm == 90 ? "a" : "");
     (void)snprintf(at + used, sizeof(o->text) - (size_t)used, "%s", spec->defines);
     while (*at) {
         at += strspn(at, " ");

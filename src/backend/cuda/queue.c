@@ -211,23 +211,25 @@ ew_status ew_cuda_queue_captured(struct ew_cuda_queue *q, ew_cu_graph_exec *out,
 {
     const struct ew_cuda_driver *cu = &q->device->cu;
     ew_cu_graph graph = NULL;
+    ew_cu_graph_exec x = NULL;
     ew_cu_result r;
 
-    *out = NULL;
     q->capturing = false;
     ew_cuda_enter(q->device);
     r = cu->capture_end(q->stream, &graph);
-    if (!r && graph)
-        r = cu->graph_instantiate(out, graph, 0);
-    if (!r && *out)
-        r = cu->graph_upload(*out, q->stream);
+    if (!r && graph && out)
+        r = cu->graph_instantiate(&x, graph, 0);
+    if (!r && x)
+        r = cu->graph_upload(x, q->stream);
     if (graph)
         (void)cu->graph_destroy(graph);
-    if (r && *out) {
-        (void)cu->graph_exec_destroy(*out);
-        *out = NULL;
+    if (r && x) {
+        (void)cu->graph_exec_destroy(x);
+        x = NULL;
     }
     ew_cuda_leave(q->device);
+    if (out)
+        *out = x;
     return ew_cuda_queue_failed(q, r, "capture", err);
 }
 

@@ -1,22 +1,30 @@
 /* kernels/cuda/attention_cuda.h - KvAttention on a GPU: kernels/attention.h as launches.
  *
- *   DECODE          one launch: norm, RoPE, append, attention over splits of the cache, merge
- *   TREE, few rows  prep, then the same split kernel over all rows of a kv head
- *   otherwise       prep, then flash attention by blocks of query rows
- *   any head size that tensor cores cannot take: prep, then a plain kernel
+ *   DECODE            one launch: norm, RoPE, append, attention over chunks of the cache, sum
+ *   TREE, few rows    prep, then the same kernel over all rows of a kv head, 16 at a time
+ *   otherwise         prep, then flash attention by blocks of query rows: warp groups on sm_90
+ *                     (f16 and bf16 caches, heads of 64 and 128), single warps elsewhere
+ *   head sizes that are no multiple of 16, or tiles that the chip has no room for: prep, then a
+ *                     plain kernel
  *
- * Numbers: scores and sums f32. Queries go into tensor cores as two short floats (hi + lo), except
- * in flash attention over an f16 or bf16 cache, where they are rounded once to the cache's type;
- * probabilities likewise. An f32 cache is read as two bf16 numbers.
+ * Numbers: scores and sums f32. Few rows: queries and probabilities go into tensor cores as two
+ * short floats, hi + lo, an f32 cache is read as two bf16 numbers: as good as f32. Flash attention
+ * over a cache of 16 or 8 bits rounds queries and probabilities once, to f16 for an f16 cache, else
+ * to bf16. The plain kernel is f32 throughout.
  *
  * Bit contract, weaker than attention.h's: the output of a query depends on its q and on the cache
  * it sees alone, not on the batch, S, padding or who computes beside it, within one of {DECODE},
- * {TREE}, {PREFILL, CHUNKED}. Between those the last bits may differ.
+ * {TREE at one length}, {PREFILL, CHUNKED}. Between those the last bits may differ. A NaN or
+ * infinity in the cache may reach queries that do not see it, when they see neighbours of its tile.
  *
  * Lengths, start indices, masks and positions are read on the device; the launches hold for every
  * value of them that the shapes allow. A row whose lengths do not fit the cache or the RoPE table
- * writes nothing outside them; checking them is the caller's. They must not be written by a launch
- * of the same early_start chain: prefetches read them before griddepcontrol.wait. */
+ * writes nothing outside them; checking them is the caller's.
+ *
+ * Early start: DECODE reads lengths, RoPE, norm weights and all cache rows but the newest before
+ * griddepcontrol.wait. Nothing of a chain of early starts that it is in may write those: lengths
+ * are set by a launch that is fully ordered before the chain, and steps of several tokens put one
+ * full dependency between tokens. */
 #ifndef EW_KERNELS_CUDA_ATTENTION_H
 #define EW_KERNELS_CUDA_ATTENTION_H
 

@@ -6,10 +6,9 @@
  * the same tiles. Tiles are aligned to slot 0, and a tile that a row does not see changes nothing
  * of it, so a row's bits follow from its query and what it sees.
  *
- * grid (row blocks, b * hkv), heavy blocks first. Macros: attn_cache.cuh's, EW_G, EW_WARPS,
+ * grid (row blocks, b * hkv), heavy blocks first. Macros: attn_flash.cuh's, EW_WARPS,
  * EW_STAGES. Queries in q_hi (an f32 cache: q_lo too), multiplied with the scale (and log2 e where
  * there is no softcap). */
-#include "attn_tile.cuh"
 
 #define BLOCK_ROWS (16 * EW_WARPS)
 #define TILE       (EW_KV == 0 || EW_D > 128 ? 32 : 64)
@@ -19,39 +18,10 @@
 #define Q_IN_REGS  (EW_D <= 128)
 #define Q_STRIDE   (EW_D * 2 + 16)
 
-namespace {
+#include "attn_flash.cuh"
 
-struct rows { /* the two rows of a lane: g and g + 8 of its warp's 16 */
-    unsigned i[2];
-    struct attn_row row[2];
-    unsigned lo[2], hi[2]; /* slots it may see; nothing when lo >= hi */
-};
-
-__device__ __forceinline__ void rows_find(const ew_cuda_attn_args &a, unsigned b, unsigned r0,
-                                          struct rows *v)
+namespace
 {
-#pragma unroll
-    for (int r = 0; r < 2; r++) {
-        const unsigned at = r0 + (threadIdx.x % 32 >> 2) + 8 * r;
-
-        v->i[r] = min(at, a.s * EW_G - 1) / EW_G;
-        v->row[r] = attn_row_find(a, b, v->i[r]);
-        v->lo[r] = v->hi[r] = 0;
-        if (at >= a.s * EW_G || !v->row[r].is_real)
-            continue;
-        v->hi[r] = attn_row_end(a, v->row[r]);
-        if (a.mode != ATTN_TREE && a.window > 0 && a.window < v->hi[r])
-            v->lo[r] = v->hi[r] - (unsigned)a.window;
-    }
-}
-
-__device__ __forceinline__ const unsigned short *query_at(const ew_cuda_attn_args &a,
-                                                          unsigned long long plane, unsigned b,
-                                                          unsigned h, unsigned r)
-{
-    return (const unsigned short *)plane +
-           ((unsigned long long)(b * a.s + r / EW_G) * a.hq + h * EW_G + r % EW_G) * EW_D;
-}
 
 struct query { /* of a warp: its fragments, or where they lie in shared memory */
 #if Q_IN_REGS
@@ -105,11 +75,6 @@ __device__ __forceinline__ void query_frag(const struct query *q, int p, int ks,
 #endif
 }
 
-struct state {
-    float o[N_TILES][4];
-    float m[2], l[2];
-};
-
 /* s = q k^T of 16 rows and TILE slots. */
 __device__ __forceinline__ void scores(const struct query *q, const unsigned char *k,
                                        float s[TILE / 8][4])
@@ -136,79 +101,11 @@ __device__ __forceinline__ void scores(const struct query *q, const unsigned cha
                 mma(s[2 * n + w], f[0], bk[0][2 * w], bk[0][2 * w + 1]);
                 if (EW_PLANES == 2) {
                     mma(s[2 * n + w], f[EW_PLANES - 1], bk[0][2 * w], bk[0][2 * w + 1]);
-                    mma(s[2 * n + w], f[0], bk[EW_PLANES - 1][2 * w],
-                        bk[EW_PLANES - 1][2 * w + 1]);
+                    mma(s[2 * n + w], f[0], bk[EW_PLANES - 1][2 * w], bk[EW_PLANES - 1][2 * w + 1]);
                 }
             }
         }
     }
-}
-
-/* Scales, softcap and mask. */
-__device__ __forceinline__ void shape_scores(const ew_cuda_attn_args &a, const struct rows *v,
-                                             unsigned b, const unsigned char *k, unsigned slot,
-                                             float k_scale, bool is_whole, float s[TILE / 8][4])
-{
-    const unsigned t = threadIdx.x & 3u;
-
-#pragma unroll
-    for (int n = 0; n < TILE / 8; n++)
-#pragma unroll
-        for (int e = 0; e < 4; e++) {
-            const unsigned col = n * 8 + t * 2 + (e & 1), at = slot + col;
-
-#if EW_KV == 4
-            s[n][e] *= i8_row_scale(k + col * EW_TILE_STRIDE);
-#elif EW_KV == 3
-            s[n][e] *= k_scale;
-#endif
-            if (a.softcap != 0.0f)
-                s[n][e] = a.softcap * EW_LOG2E * tanhf(s[n][e] / a.softcap);
-            if (!is_whole) {
-                const int r = e >> 1;
-                bool sees = at >= v->lo[r] && at < v->hi[r];
-
-                if (a.mode == ATTN_TREE)
-                    sees = sees && attn_row_sees(a, v->row[r], b, v->i[r], at);
-                if (!sees)
-                    s[n][e] = -EW_INFINITY;
-            }
-        }
-}
-
-/* Running softmax: s becomes probabilities. */
-__device__ __forceinline__ void soften(float s[TILE / 8][4], struct state *st)
-{
-    float top[2] = { -EW_INFINITY, -EW_INFINITY };
-
-#pragma unroll
-    for (int n = 0; n < TILE / 8; n++)
-#pragma unroll
-        for (int e = 0; e < 4; e++)
-            top[e >> 1] = fmaxf(top[e >> 1], s[n][e]);
-#pragma unroll
-    for (int r = 0; r < 2; r++) {
-        top[r] = fmaxf(top[r], __shfl_xor_sync(0xffffffffu, top[r], 1));
-        top[r] = fmaxf(top[r], __shfl_xor_sync(0xffffffffu, top[r], 2));
-        const float m_new = fmaxf(st->m[r], top[r]);
-        const float keep = st->m[r] == m_new ? 1.0f : exp2_fast(st->m[r] - m_new);
-
-        st->m[r] = m_new;
-        st->l[r] *= keep;
-        top[r] = m_new == -EW_INFINITY ? 0.0f : m_new;
-#pragma unroll
-        for (int j = 0; j < N_TILES; j++) {
-            st->o[j][2 * r] *= keep;
-            st->o[j][2 * r + 1] *= keep;
-        }
-    }
-#pragma unroll
-    for (int n = 0; n < TILE / 8; n++)
-#pragma unroll
-        for (int e = 0; e < 4; e++) {
-            s[n][e] = exp2_fast(s[n][e] - top[e >> 1]);
-            st->l[e >> 1] += s[n][e];
-        }
 }
 
 /* o += p v */
@@ -258,38 +155,6 @@ __device__ __forceinline__ void add_values(float s[TILE / 8][4], const unsigned 
     }
 }
 
-__device__ __forceinline__ void put_out(const ew_cuda_attn_args &a, unsigned b, unsigned h,
-                                        unsigned r0, struct state *st)
-{
-    const unsigned lane = threadIdx.x % 32, t = lane & 3u;
-    const float v_scale = kv_head_scale(a, 1, h);
-
-#pragma unroll
-    for (int r = 0; r < 2; r++) {
-        const unsigned at = r0 + (lane >> 2) + 8 * r;
-
-        st->l[r] += __shfl_xor_sync(0xffffffffu, st->l[r], 1);
-        st->l[r] += __shfl_xor_sync(0xffffffffu, st->l[r], 2);
-        if (at >= a.s * EW_G)
-            continue;
-        const unsigned tok = b * a.s + at / EW_G, head = h * EW_G + at % EW_G;
-        const float inv = st->l[r] == 0.0f ? 0.0f : v_scale / st->l[r];
-        float *const y = (float *)a.out + tok * a.out_stride + head * EW_D + t * 2;
-        unsigned *const z = (unsigned *)((unsigned short *)a.out_bf16 +
-                                         ((unsigned long long)tok * a.hq + head) * EW_D + t * 2);
-#pragma unroll
-        for (int j = 0; j < N_TILES; j++) {
-            const float u = st->l[r] == 0.0f ? 0.0f : st->o[j][2 * r] * inv;
-            const float w = st->l[r] == 0.0f ? 0.0f : st->o[j][2 * r + 1] * inv;
-
-            y[j * 8] = u;
-            y[j * 8 + 1] = w;
-            if (a.out_bf16)
-                z[j * 4] = f32_to_bf16(u) | f32_to_bf16(w) << 16;
-        }
-    }
-}
-
 } // namespace
 
 extern "C" __global__ void __launch_bounds__(EW_WARPS * 32)
@@ -304,25 +169,13 @@ extern "C" __global__ void __launch_bounds__(EW_WARPS * 32)
     struct rows v;
     struct query q;
     struct state st;
-    unsigned begin = 0, end;
+    unsigned begin, end;
 
     ew_grid_release();
     ew_grid_wait();
     rows_find(a, b, r0, &v);
-    { /* what any row of the block sees: rows are in order of their slots */
-        const long long c = ((const int *)a.context_lengths)[b];
-        const long long s0 = a.start_index ? ((const int *)a.start_index)[b] : 0;
-        const long long n = a.mode == ATTN_TREE ? c - s0 : c;
-        const long long first = block0 / EW_G, last = min((block0 + BLOCK_ROWS - 1) / EW_G, a.s - 1);
-
-        end = 0;
-        if (s0 >= 0 && first < n)
-            end = (unsigned)min(s0 + (a.mode == ATTN_TREE ? min(n, (long long)a.s)
-                                                          : min(last + 1, n)),
-                                (long long)a.cap);
-        if (a.mode != ATTN_TREE && a.window > 0 && s0 + first + 1 > a.window)
-            begin = (unsigned)(s0 + first + 1 - a.window) / TILE * TILE;
-    }
+    range_of_rows(a, b, block0, BLOCK_ROWS, &begin, &end);
+    const struct readable which = readable_find(a, b, 0, end);
     const unsigned n_tiles = end > begin ? (end - begin + TILE - 1) / TILE : 0;
 
 #pragma unroll
@@ -330,8 +183,8 @@ extern "C" __global__ void __launch_bounds__(EW_WARPS * 32)
         if (j < n_tiles) {
             const unsigned dst = ew_shared(mem) + j * 2 * TILE_BYTES;
 
-            tile_load<TILE>(dst, keys, begin + j * TILE, 0, end, threadIdx.x, EW_WARPS * 32);
-            tile_load<TILE>(dst + TILE_BYTES, values, begin + j * TILE, 0, end, threadIdx.x,
+            tile_load<TILE>(dst, keys, begin + j * TILE, which, threadIdx.x, EW_WARPS * 32);
+            tile_load<TILE>(dst + TILE_BYTES, values, begin + j * TILE, which, threadIdx.x,
                             EW_WARPS * 32);
         }
         ew_cp_async_commit();
@@ -345,8 +198,8 @@ extern "C" __global__ void __launch_bounds__(EW_WARPS * 32)
     st.m[0] = st.m[1] = -EW_INFINITY;
     st.l[0] = st.l[1] = 0;
     const unsigned warp_hi = __reduce_max_sync(0xffffffffu, max(v.hi[0], v.hi[1]));
-    const unsigned warp_lo = __reduce_min_sync(
-        0xffffffffu, min(v.hi[0] ? v.lo[0] : ~0u, v.hi[1] ? v.lo[1] : ~0u));
+    const unsigned warp_lo =
+        __reduce_min_sync(0xffffffffu, min(v.hi[0] ? v.lo[0] : ~0u, v.hi[1] ? v.lo[1] : ~0u));
     const unsigned whole_hi = __reduce_min_sync(0xffffffffu, min(v.hi[0], v.hi[1]));
     const unsigned whole_lo = __reduce_max_sync(0xffffffffu, max(v.lo[0], v.lo[1]));
 
@@ -359,21 +212,21 @@ extern "C" __global__ void __launch_bounds__(EW_WARPS * 32)
         if (ahead < n_tiles) {
             const unsigned dst = ew_shared(mem) + ahead % EW_STAGES * 2 * TILE_BYTES;
 
-            tile_load<TILE>(dst, keys, begin + ahead * TILE, 0, end, threadIdx.x, EW_WARPS * 32);
-            tile_load<TILE>(dst + TILE_BYTES, values, begin + ahead * TILE, 0, end, threadIdx.x,
+            tile_load<TILE>(dst, keys, begin + ahead * TILE, which, threadIdx.x, EW_WARPS * 32);
+            tile_load<TILE>(dst + TILE_BYTES, values, begin + ahead * TILE, which, threadIdx.x,
                             EW_WARPS * 32);
         }
         ew_cp_async_commit();
         if (slot >= warp_hi || slot + TILE <= warp_lo)
             continue;
-        const bool is_whole =
-            a.mode != ATTN_TREE && slot >= whole_lo && slot + TILE <= whole_hi;
-        float s[TILE / 8][4];
+        const bool is_whole = tile_is_whole(a, v.row[0].prefix, slot, whole_lo, whole_hi);
+        float s[TILE / 8][4], keep[2];
 
         scores(&q, k, s);
         shape_scores(a, &v, b, k, slot, k_scale, is_whole, s);
-        soften(s, &st);
+        soften(s, &st, keep);
+        rescale(&st, keep);
         add_values(s, k + TILE_BYTES, &st);
     }
-    put_out(a, b, h, r0, &st);
+    put_out(a, &v, b, h, r0, &st);
 }

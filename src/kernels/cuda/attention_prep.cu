@@ -5,7 +5,8 @@
  * attn_cache.cuh, EW_WARPS, and EW_Q: how queries are kept (0: f32, 1: two f16, 2: two bf16). */
 #include "attn_cache.cuh"
 
-namespace {
+namespace
+{
 
 __device__ void put_query(const ew_cuda_attn_args &a, unsigned long long at,
                           const float x[EW_LANE_ELEMS])
@@ -78,27 +79,21 @@ extern "C" __global__ void __launch_bounds__(EW_WARPS * 32)
         return;
     }
     const float *rope = attn_rope_row(a, b, row.pos);
+    struct head_frame f;
     if (hh < a.hq) {
-        const float *w = (const float *)a.q_norm + (EW_NORM == 2 ? hh * EW_D : 0);
-
-#if EW_NORM == 1
-        inv_q = head_inv_rms(q + hh * EW_D, a.qk_norm_eps);
-#endif
-        head_load(q + hh * EW_D, EW_NORM ? w : 0, inv_q, rope, a.rd, x);
+        head_frame_load(&f, (const float *)a.q_norm + (EW_NORM == 2 ? hh * EW_D : 0), rope, a.rd);
+        head_load(q + hh * EW_D, &f, inv_q, a.qk_norm_eps, rope, a.rd, x);
         put_query(a, ((unsigned long long)t * a.hq + hh) * EW_D, x);
     } else if (hh < a.hq + a.hkv) {
         const unsigned h = hh - a.hq;
-        const float *w = (const float *)a.k_norm + (EW_NORM == 2 ? h * EW_D : 0);
 
-#if EW_NORM == 1
-        inv_k = head_inv_rms(k + h * EW_D, a.qk_norm_eps);
-#endif
-        head_load(k + h * EW_D, EW_NORM ? w : 0, inv_k, rope, a.rd, x);
+        head_frame_load(&f, (const float *)a.k_norm + (EW_NORM == 2 ? h * EW_D : 0), rope, a.rd);
+        head_load(k + h * EW_D, &f, inv_k, a.qk_norm_eps, rope, a.rd, x);
         kv_put(kv_row(a, b, 0, h, row.slot), x, kv_head_scale(a, 0, h));
     } else {
         const unsigned h = hh - a.hq - a.hkv;
 
-        head_load(v + h * EW_D, 0, 0, 0, 0, x);
+        head_copy(v + h * EW_D, x);
         kv_put(kv_row(a, b, 1, h, row.slot), x, kv_head_scale(a, 1, h));
     }
 }

@@ -1,49 +1,68 @@
 /* kernels/cuda/attention_split.cu - attention of few query rows over a long cache: blocks share the
- * cache of a kv head, the last one to finish adds them up.
+ * cache of a kv head and add up what they found.
  *
  * Row r of a kv head is query head r % EW_G of its group, token r / EW_G; a block takes 16 rows.
  * The cache of a batch row is cut into at most n_split chunks whose borders follow from what there
- * is to see alone; in a chunk, 16-slot tiles go round the warps, each of which has a ring of its
- * own in shared memory, filled by asynchronous copies: no barrier until the end. Warps and chunks
- * are added up in their order.
+ * is to see alone; block x of n takes chunks x, x + n .. one after the other. In a chunk 16-slot
+ * tiles go round the warps, each of which has a ring of its own in shared memory, filled by
+ * asynchronous copies that run ahead over the borders of chunks. Warps of a chunk are added up in
+ * their order, then chunks in theirs, so how many blocks there are changes no bit.
  *
- * EW_DECODE 1: one token a batch row; the block prepares its queries itself and the block whose
- * chunk has the new slot stores key and value. 0: queries come from q_hi and q_lo.
+ * EW_CLUSTER 1 (sm_90 and later): the blocks of a kv head are one cluster; each adds up a slice of
+ * the outputs, which the others push into its shared memory. 0: chunks go through device memory and
+ * the last block to finish adds them up.
  *
- * grid (n_split, b * hkv, row tiles). Macros: attn_cache.cuh's, EW_G, EW_DECODE, EW_STAGES. */
+ * EW_DECODE 1: one token a batch row; the block prepares its queries itself, and the block whose
+ * chunk has the new slot stores key and value. 0: a tree, whose queries come from q_hi and q_lo.
+ *
+ * Queries and probabilities are multiplied as hi + lo. Up to eight rows lie in the upper half of a
+ * fragment's 16, their lo parts in the lower half: one product gives both (PAIRED).
+ *
+ * grid (blocks, b * hkv, row tiles). Macros: attn_cache.cuh's, EW_G, EW_CAP (1: there is a
+ * softcap), EW_DECODE, EW_TREE (its opposite), EW_CLUSTER, EW_WARPS, EW_STAGES. Dynamic shared
+ * memory: the rings, struct shared_sum, the inbox (EW_CLUSTER). */
 #include "attn_tile.cuh"
 
-#define WARPS      4
+#define WARPS      EW_WARPS
 #define TILE       16
 #define TILE_BYTES (TILE * EW_TILE_STRIDE)
 #define K_STEPS    (EW_D / 16)
 #define N_TILES    (EW_D / 8)
 #define Q_STRIDE   (EW_D + 8)
+#define MAX_CHUNKS 16
+#define CHUNK_MIN  128u /* adding up costs more than 64 slots more */
+#define PAIRED     (EW_DECODE && EW_G <= 8)
+#define ROWS       (PAIRED ? 1 : 2) /* of a lane: g, g + 8 */
+#define SUM_ROWS   (PAIRED ? EW_G : 16)
 
-namespace {
+namespace
+{
 
 struct shared_q { /* short floats, rows padded to differ in banks */
-    unsigned short hi[16][Q_STRIDE], lo[16][Q_STRIDE];
+    unsigned short hi[16][Q_STRIDE], lo[PAIRED ? 1 : 16][Q_STRIDE];
 };
 
-/* What the warps add up with; lies over the rings. */
+/* What the warps of a chunk add up with. */
 struct shared_sum {
-    float o[WARPS][16][EW_D + 4];
-    float m[WARPS][16], l[WARPS][16];
+    float o[WARPS][SUM_ROWS][EW_D + 4];
+    float m[WARPS][SUM_ROWS], l[WARPS][SUM_ROWS];
 };
-
-__device__ __forceinline__ void put_q(struct shared_q *q, unsigned r, unsigned i, float v)
-{
-#if EW_KV == 1
-    q->hi[r][i] = (unsigned short)ew_to_f16(v);
-    q->lo[r][i] = (unsigned short)ew_to_f16(v - ew_f16_f32(q->hi[r][i]));
-#else
-    q->hi[r][i] = (unsigned short)f32_to_bf16(v);
-    q->lo[r][i] = (unsigned short)f32_to_bf16(v - ew_bf16_f32(q->hi[r][i]));
-#endif
-}
 
 #if EW_DECODE
+EW_DEV void put_q(struct shared_q *q, unsigned r, unsigned i, float v)
+{
+    unsigned short *const lo = PAIRED ? &q->hi[r + 8][i] : &q->lo[r][i];
+#    if EW_KV == 1
+    q->hi[r][i] = ew_to_f16(v);
+    *lo = ew_to_f16(v - ew_f16_f32(q->hi[r][i]));
+#    else
+    q->hi[r][i] = ew_to_bf16(v);
+    *lo = ew_to_bf16(v - ew_bf16_f32(q->hi[r][i]));
+#    endif
+}
+#endif
+
+#if EW_DECODE && EW_NORM == 2
 __device__ float full_inv_rms(const float *x, unsigned n, float eps, float *part)
 {
     float sum = 0;
@@ -53,55 +72,71 @@ __device__ float full_inv_rms(const float *x, unsigned n, float eps, float *part
     return 1.0f / sqrtf(ew_block_sum(sum, part) / (float)n + eps);
 }
 
+#endif
+
+#if EW_DECODE
+/* Which heads a warp prepares: query row `warp` of the block (and every WARPS-th on), and the last
+ * two warps, which have the fewest queries, the key and the value of the new token. */
+struct prepared {
+    struct head_frame q, k;
+    const float *rope;
+};
+
+/* Constants, before what the launch before makes is there. */
+EW_DEV void frames_load(const ew_cuda_attn_args &a, const struct attn_row &row, unsigned b,
+                        unsigned h, unsigned r0, struct prepared *p)
+{
+    const unsigned warp = threadIdx.x / 32, head = h * EW_G + min(r0 + warp, EW_G - 1);
+
+    p->rope = row.is_real ? attn_rope_row(a, b, row.pos) : 0;
+    head_frame_load(&p->q, (const float *)a.q_norm + (EW_NORM == 2 ? head * EW_D : 0), p->rope,
+                    a.rd);
+    if (warp == WARPS - 1)
+        head_frame_load(&p->k, (const float *)a.k_norm + (EW_NORM == 2 ? h * EW_D : 0), p->rope,
+                        a.rd);
+}
+
 /* Queries of the block into shared memory; key and value of the new token into new_row (and, by
  * the block that owns the slot, into the cache). */
-__device__ void prepare(const ew_cuda_attn_args &a, const struct attn_row &row, unsigned b,
-                        unsigned h, unsigned r0, bool stores, struct shared_q *q,
-                        unsigned char new_row[2][EW_TILE_STRIDE])
+EW_DEV void prepare(const ew_cuda_attn_args &a, const struct attn_row &row, unsigned b, unsigned h,
+                    unsigned r0, bool stores, struct prepared *p, struct shared_q *q,
+                    unsigned char new_row[2][EW_TILE_STRIDE])
 {
     const unsigned warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     const float *const xq = (const float *)a.q + b * a.q_stride;
     const float *const xk = (const float *)a.k + b * a.k_stride;
     const float *const xv = (const float *)a.v + b * a.v_stride;
-    const float *const rope = attn_rope_row(a, b, row.pos);
     float inv_q = 0, inv_k = 0, x[EW_LANE_ELEMS];
 
-#if EW_NORM == 2
+#    if EW_NORM == 2
     __shared__ float part[33];
     inv_q = full_inv_rms(xq, a.hq * EW_D, a.qk_norm_eps, part);
     inv_k = full_inv_rms(xk, a.hkv * EW_D, a.qk_norm_eps, part);
-#endif
-    for (unsigned r = warp; r < 16; r += WARPS) {
+#    endif
+    for (unsigned r = warp; r < (PAIRED ? 8 : 16); r += WARPS) {
         const unsigned head = h * EW_G + r0 + r;
         const bool is_row = r0 + r < EW_G;
-        const float *w = (const float *)a.q_norm + (EW_NORM == 2 ? head * EW_D : 0);
 
-        if (is_row) {
-#if EW_NORM == 1
-            inv_q = head_inv_rms(xq + head * EW_D, a.qk_norm_eps);
-#endif
-            head_load(xq + head * EW_D, EW_NORM ? w : 0, inv_q, rope, a.rd, x);
-        }
-#pragma unroll
+        if (r != warp && is_row) /* the frame in hand is of another head */
+            head_frame_load(&p->q, (const float *)a.q_norm + (EW_NORM == 2 ? head * EW_D : 0),
+                            p->rope, a.rd);
+        if (is_row)
+            head_load(xq + head * EW_D, &p->q, inv_q, a.qk_norm_eps, p->rope, a.rd, x);
+#    pragma unroll
         for (int j = 0; j < EW_LANE_ELEMS; j++)
             if (lane + 32 * j < EW_D)
                 put_q(q, r, lane + 32 * j, is_row ? x[j] * a.q_scale : 0.0f);
     }
     if (!stores)
         return;
-    if (warp == WARPS - 1) { /* it has the fewest queries */
-        const float *w = (const float *)a.k_norm + (EW_NORM == 2 ? h * EW_D : 0);
-
-#if EW_NORM == 1
-        inv_k = head_inv_rms(xk + h * EW_D, a.qk_norm_eps);
-#endif
-        head_load(xk + h * EW_D, EW_NORM ? w : 0, inv_k, rope, a.rd, x);
+    if (warp == WARPS - 1) {
+        head_load(xk + h * EW_D, &p->k, inv_k, a.qk_norm_eps, p->rope, a.rd, x);
         kv_put(new_row[0], x, kv_head_scale(a, 0, h));
         if (blockIdx.z == 0)
             kv_put(kv_row(a, b, 0, h, row.slot), x, kv_head_scale(a, 0, h));
     }
     if (warp == WARPS - 2) {
-        head_load(xv + h * EW_D, 0, 0, 0, 0, x);
+        head_copy(xv + h * EW_D, x);
         kv_put(new_row[1], x, kv_head_scale(a, 1, h));
         if (blockIdx.z == 0)
             kv_put(kv_row(a, b, 1, h, row.slot), x, kv_head_scale(a, 1, h));
@@ -115,91 +150,125 @@ __device__ void fetch_queries(const ew_cuda_attn_args &a, unsigned b, unsigned h
         const unsigned r = u / (EW_D / 2), c = u % (EW_D / 2) * 2;
         const bool is_row = r0 + r < a.s * EW_G;
         const unsigned long long at =
-            ((unsigned long long)(b * a.s + (r0 + r) / EW_G) * a.hq + h * EW_G + (r0 + r) % EW_G) * EW_D + c;
+            ((unsigned long long)(b * a.s + (r0 + r) / EW_G) * a.hq + h * EW_G + (r0 + r) % EW_G) *
+                EW_D +
+            c;
 
-        *(unsigned *)&q->hi[r][c] = is_row ? *(const unsigned *)((const unsigned short *)a.q_hi + at) : 0;
-        *(unsigned *)&q->lo[r][c] = is_row ? *(const unsigned *)((const unsigned short *)a.q_lo + at) : 0;
+        *(unsigned *)&q->hi[r][c] =
+            is_row ? *(const unsigned *)((const unsigned short *)a.q_hi + at) : 0;
+        *(unsigned *)&q->lo[r][c] =
+            is_row ? *(const unsigned *)((const unsigned short *)a.q_lo + at) : 0;
     }
 }
 #endif
 
 struct state { /* of a warp: 16 rows, its part of the slots */
     float o[N_TILES][4];
-    float m[2], l[2]; /* of rows g and g + 8; l is this lane's part */
+    float m[ROWS], l[ROWS]; /* l is this lane's part */
 };
 
 struct view { /* what the two rows of a lane may see */
-    struct attn_row row[2];
-    unsigned i[2]; /* token in S */
-    bool is_row[2];
+    struct attn_row row[ROWS];
+    unsigned i[ROWS]; /* token in S */
+    bool is_row[ROWS];
     unsigned end; /* of any row */
     int lo;       /* decode: first position in the window */
 };
 
-__device__ __forceinline__ bool sees(const ew_cuda_attn_args &a, const struct view &v, unsigned b,
-                                     int r, unsigned slot)
+/* Which of the slots from `slot` on row r of a lane sees, a bit each. */
+EW_DEV unsigned seen(const ew_cuda_attn_args &a, const struct view &v, unsigned b, int r,
+                     unsigned slot)
 {
 #if EW_DECODE
-    (void)a;
-    (void)b;
-    (void)r;
-    return slot < v.end && (int)slot >= v.lo;
+    unsigned bits = v.end - slot < 32 ? (1u << (v.end - slot)) - 1 : ~0u;
+
+    if (v.lo > (int)slot)
+        bits &= v.lo - (int)slot < 32 ? ~0u << (v.lo - (int)slot) : 0;
+    return bits;
 #else
-    return v.is_row[r] && slot < v.end && attn_row_sees(a, v.row[r], b, v.i[r], slot);
+    return v.is_row[r] ? tree_row_sees(a, v.row[r], b, v.i[r], slot) : 0;
 #endif
 }
 
-/* One tile of 16 slots: scores, softmax, sums. */
-__device__ __forceinline__ void attend(const ew_cuda_attn_args &a, const struct view &v, unsigned b,
-                                       const struct shared_q *q, const unsigned char *k,
-                                       const unsigned char *val, unsigned slot, float k_scale,
-                                       struct state *st)
+/* s += q k^T over 16 slots; element e of s[n] is slot 8 n + 2 t + e % 2, row g + 8 (e / 2). */
+EW_DEV void scores(const struct shared_q *q, const unsigned char *k, float s[2][4])
 {
-    const unsigned lane = threadIdx.x % 32, t = lane & 3u;
+    const unsigned lane = threadIdx.x % 32;
     const unsigned q_at = ew_shared(&q->hi[lane & 15u][lane >> 4 << 3]);
-    float s[2][4] = { { 0 } };
-    unsigned p_hi[4], p_lo[4];
+    float rest[2][4] = { { 0 } }; /* a sum of its own: half as long a chain */
 
 #pragma unroll
     for (int ks = 0; ks < K_STEPS; ks++) {
         unsigned bk[EW_PLANES][4], hi[4], lo[4];
 
         ew_ldmatrix4(hi, q_at + ks * 32);
-        ew_ldmatrix4(lo, q_at + ks * 32 + (unsigned)sizeof(q->hi));
+        if (!PAIRED)
+            ew_ldmatrix4(lo, q_at + ks * 32 + (unsigned)sizeof(q->hi));
         key_frag(bk, k, 0, ks * 16);
 #pragma unroll
         for (int n = 0; n < 2; n++) {
-            mma(s[n], hi, bk[0][2 * n], bk[0][2 * n + 1]);
-            mma(s[n], lo, bk[0][2 * n], bk[0][2 * n + 1]);
+            float *const sum = PAIRED && ks % 2 ? rest[n] : s[n];
+
+            mma(sum, hi, bk[0][2 * n], bk[0][2 * n + 1]);
+            if (!PAIRED)
+                mma(rest[n], lo, bk[0][2 * n], bk[0][2 * n + 1]);
             if (EW_PLANES == 2)
-                mma(s[n], hi, bk[EW_PLANES - 1][2 * n], bk[EW_PLANES - 1][2 * n + 1]);
+                mma(rest[n], hi, bk[EW_PLANES - 1][2 * n], bk[EW_PLANES - 1][2 * n + 1]);
         }
     }
-    float v_row[2][2] = { { 1, 1 }, { 1, 1 } };
-    float top[2] = { -EW_INFINITY, -EW_INFINITY };
 #pragma unroll
     for (int n = 0; n < 2; n++)
 #pragma unroll
-        for (int e = 0; e < 4; e++) {
+        for (int e = 0; e < 4; e++)
+            s[n][e] += rest[n][e];
+#if PAIRED
+#    pragma unroll
+    for (int n = 0; n < 2; n++)
+#    pragma unroll
+        for (int e = 0; e < 2; e++)
+            s[n][e] += s[n][e + 2];
+#endif
+}
+
+/* One tile of 16 slots: scores, softmax, sums. */
+EW_DEV void attend(const ew_cuda_attn_args &a, const struct view &v, unsigned b,
+                   const struct shared_q *q, const unsigned char *k, const unsigned char *val,
+                   unsigned slot, bool is_whole, float k_scale, struct state *st)
+{
+    const unsigned t = threadIdx.x & 3u;
+    float s[2][4] = { { 0 } }, top[ROWS];
+    unsigned p_hi[4], p_lo[4];
+
+    scores(q, k, s);
+    unsigned bits[ROWS]; /* slots that a row sees */
+#pragma unroll
+    for (int r = 0; r < ROWS; r++) {
+        top[r] = -EW_INFINITY;
+        bits[r] = ~0u;
+        if (!is_whole)
+            bits[r] = seen(a, v, b, r, slot);
+    }
+#pragma unroll
+    for (int n = 0; n < 2; n++)
+#pragma unroll
+        for (int e = 0; e < 2 * ROWS; e++) {
             const unsigned col = n * 8 + t * 2 + (e & 1);
-            float x = s[n][e];
 
 #if EW_KV == 4
-            x *= i8_row_scale(k + col * EW_TILE_STRIDE);
-            v_row[n][e & 1] = i8_row_scale(val + col * EW_TILE_STRIDE);
+            s[n][e] *= i8_row_scale(k + col * EW_TILE_STRIDE);
 #else
-            x *= k_scale;
+            s[n][e] *= k_scale;
 #endif
-            if (a.softcap != 0.0f)
-                x = a.softcap * EW_LOG2E * tanhf(x / a.softcap);
-            s[n][e] = x;
-            if (sees(a, v, b, e >> 1, slot + col))
-                top[e >> 1] = fmaxf(top[e >> 1], x);
+#if EW_CAP
+            s[n][e] = a.softcap * EW_LOG2E * tanhf(s[n][e] / a.softcap);
+#endif
+            if (bits[e >> 1] >> col & 1u)
+                top[e >> 1] = fmaxf(top[e >> 1], s[n][e]);
             else
                 s[n][e] = -EW_INFINITY;
         }
 #pragma unroll
-    for (int r = 0; r < 2; r++) {
+    for (int r = 0; r < ROWS; r++) {
         top[r] = fmaxf(top[r], __shfl_xor_sync(0xffffffffu, top[r], 1));
         top[r] = fmaxf(top[r], __shfl_xor_sync(0xffffffffu, top[r], 2));
         const float m_new = fmaxf(st->m[r], top[r]);
@@ -209,26 +278,31 @@ __device__ __forceinline__ void attend(const ew_cuda_attn_args &a, const struct 
         st->l[r] *= keep;
         top[r] = m_new == -EW_INFINITY ? 0.0f : m_new;
 #pragma unroll
-        for (int j = 0; j < N_TILES; j++) {
-            st->o[j][2 * r] *= keep;
-            st->o[j][2 * r + 1] *= keep;
-        }
+        for (int j = 0; j < N_TILES; j++)
+#pragma unroll
+            for (int e = PAIRED ? 0 : 2 * r; e < (PAIRED ? 4 : 2 * r + 2); e++)
+                st->o[j][e] *= keep;
     }
 #pragma unroll
     for (int n = 0; n < 2; n++)
 #pragma unroll
-        for (int e = 0; e < 4; e++) {
+        for (int e = 0; e < 2 * ROWS; e++) {
             const float p = exp2_fast(s[n][e] - top[e >> 1]);
 
             st->l[e >> 1] += p;
-            s[n][e] = EW_KV == 4 ? (p == 0.0f ? 0.0f : p * v_row[n][e & 1]) : p;
+            s[n][e] = p;
+#if EW_KV == 4
+            const unsigned col = n * 8 + t * 2 + (e & 1);
+
+            s[n][e] = p == 0.0f ? 0.0f : p * i8_row_scale(val + col * EW_TILE_STRIDE);
+#endif
         }
 #pragma unroll
-    for (int j = 0; j < 4; j++) { /* A of the second product: (g, low) (g+8, low) (g, high) ... */
-        const int n = j >> 1, r = j & 1;
-
-        p_hi[j] = pack2(s[n][2 * r], s[n][2 * r + 1]);
-        p_lo[j] = pack2_rest(s[n][2 * r], s[n][2 * r + 1], p_hi[j]);
+    for (int n = 0; n < 2; n++) { /* A of the second product: (g, low) (g+8, low) (g, high) ... */
+        p_hi[2 * n] = pack2(s[n][0], s[n][1]);
+        p_lo[2 * n] = pack2_rest(s[n][0], s[n][1], p_hi[2 * n]);
+        p_hi[2 * n + 1] = PAIRED ? p_lo[2 * n] : pack2(s[n][2], s[n][3]);
+        p_lo[2 * n + 1] = PAIRED ? 0 : pack2_rest(s[n][2], s[n][3], p_hi[2 * n + 1]);
     }
 #pragma unroll
     for (int j = 0; j < N_TILES / 2; j++) {
@@ -238,42 +312,52 @@ __device__ __forceinline__ void attend(const ew_cuda_attn_args &a, const struct 
 #pragma unroll
         for (int n = 0; n < 2; n++) {
             mma(st->o[2 * j + n], p_hi, bv[0][2 * n], bv[0][2 * n + 1]);
-            mma(st->o[2 * j + n], p_lo, bv[0][2 * n], bv[0][2 * n + 1]);
+            if (!PAIRED)
+                mma(st->o[2 * j + n], p_lo, bv[0][2 * n], bv[0][2 * n + 1]);
             if (EW_PLANES == 2)
-                mma(st->o[2 * j + n], p_hi, bv[EW_PLANES - 1][2 * n],
-                    bv[EW_PLANES - 1][2 * n + 1]);
+                mma(st->o[2 * j + n], p_hi, bv[EW_PLANES - 1][2 * n], bv[EW_PLANES - 1][2 * n + 1]);
         }
     }
 }
 
-/* This warp's rows to shared memory. */
-__device__ __forceinline__ void hand_over(struct shared_sum *sum, struct state *st)
+/* This warp's rows of a chunk to shared memory; it begins anew. */
+EW_DEV void hand_over(struct shared_sum *sum, struct state *st)
 {
     const unsigned warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane >> 2, t = lane & 3u;
 
 #pragma unroll
-    for (int r = 0; r < 2; r++) {
+    for (int r = 0; r < ROWS; r++) {
         st->l[r] += __shfl_xor_sync(0xffffffffu, st->l[r], 1);
         st->l[r] += __shfl_xor_sync(0xffffffffu, st->l[r], 2);
-        if (t == 0) {
+        if (t == 0 && g + 8 * r < SUM_ROWS) {
             sum->m[warp][g + 8 * r] = st->m[r];
             sum->l[warp][g + 8 * r] = st->l[r];
+        }
+        st->m[r] = -EW_INFINITY;
+        st->l[r] = 0;
+#pragma unroll
+        for (int j = 0; j < N_TILES; j++) {
+            const float x = st->o[j][2 * r] + (PAIRED ? st->o[j][2] : 0.0f);
+            const float y = st->o[j][2 * r + 1] + (PAIRED ? st->o[j][3] : 0.0f);
+
+            if (g + 8 * r < SUM_ROWS)
+                *(float2 *)&sum->o[warp][g + 8 * r][j * 8 + t * 2] = make_float2(x, y);
         }
     }
 #pragma unroll
     for (int j = 0; j < N_TILES; j++)
 #pragma unroll
         for (int e = 0; e < 4; e++)
-            sum->o[warp][g + 8 * (e >> 1)][j * 8 + t * 2 + (e & 1)] = st->o[j][e];
+            st->o[j][e] = 0;
 }
 
-__device__ __forceinline__ float weight(float m, float top)
+EW_DEV float weight(float m, float top)
 {
     return m == top ? 1.0f : exp2_fast(m - top);
 }
 
-__device__ __forceinline__ void put_out(const ew_cuda_attn_args &a, unsigned b, unsigned h,
-                                        unsigned row, unsigned c, float o, float l)
+EW_DEV void put_out(const ew_cuda_attn_args &a, unsigned b, unsigned h, unsigned row, unsigned c,
+                    float o, float l)
 {
     const unsigned tok = b * a.s + row / EW_G, head = h * EW_G + row % EW_G;
     const float y = l == 0.0f ? 0.0f : o / l * kv_head_scale(a, 1, h);
@@ -284,205 +368,384 @@ __device__ __forceinline__ void put_out(const ew_cuda_attn_args &a, unsigned b, 
             (unsigned short)f32_to_bf16(y);
 }
 
-/* Adds up the warps; with one chunk that is the result, else a partial one. */
-__device__ void add_warps(const ew_cuda_attn_args &a, const struct shared_sum *sum, unsigned b,
-                          unsigned h, unsigned r0, unsigned n_rows, bool is_only,
-                          unsigned long long part)
+struct part { /* a sum over some slots, of one row and column */
+    float m, l, o;
+};
+
+/* The warps of a chunk, in their order. */
+EW_DEV struct part chunk_part(const struct shared_sum *sum, unsigned r, unsigned c)
 {
-    for (unsigned u = threadIdx.x; u < n_rows * EW_D; u += WARPS * 32) {
-        const unsigned r = u / EW_D, c = u % EW_D;
-        float m = -EW_INFINITY, l = 0, o = 0;
+    struct part p = { -EW_INFINITY, 0, 0 };
 
 #pragma unroll
-        for (int w = 0; w < WARPS; w++)
-            m = fmaxf(m, sum->m[w][r]);
+    for (int w = 0; w < WARPS; w++)
+        p.m = fmaxf(p.m, sum->m[w][r]);
 #pragma unroll
-        for (int w = 0; w < WARPS; w++) {
-            const float f = weight(sum->m[w][r], m);
+    for (int w = 0; w < WARPS; w++) {
+        const float f = weight(sum->m[w][r], p.m);
 
-            l += f * sum->l[w][r];
-            o += f * sum->o[w][r][c];
-        }
-        if (is_only) {
-            put_out(a, b, h, r0 + r, c, o, l);
-        } else {
-            ((float *)a.part_o)[(part * 16 + r) * EW_D + c] = o;
-            if (c == 0) {
-                ((float *)a.part_ml)[(part * 16 + r) * 2] = m;
-                ((float *)a.part_ml)[(part * 16 + r) * 2 + 1] = l;
+        p.l += f * sum->l[w][r];
+        p.o += f * sum->o[w][r][c];
+    }
+    return p;
+}
+
+/* Where chunks go. Output u = row * EW_D + column of the block's rows. */
+struct out_plan {
+    unsigned b, h, r0;
+    unsigned n_out, n_chunks;
+    unsigned n_blocks; /* that have chunks */
+    unsigned slice;    /* EW_CLUSTER: outputs of a block */
+    unsigned long long part;
+};
+
+#if EW_CLUSTER
+/* The inbox: [n_chunks][slice] outputs, then [n_chunks][16] pairs of maximum and sum. */
+EW_DEV unsigned inbox_pairs(const struct out_plan &w)
+{
+    return (w.n_chunks * w.slice * 4 + 7) / 8 * 8;
+}
+
+EW_DEV unsigned remote(unsigned shared, unsigned block)
+{
+    unsigned at;
+
+    asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(at) : "r"(shared), "r"(block));
+    return at;
+}
+
+EW_DEV void push(unsigned at, float v)
+{
+    asm volatile("st.shared::cluster.f32 [%0], %1;" ::"r"(at), "f"(v) : "memory");
+}
+
+EW_DEV void send(const ew_cuda_attn_args &a, const struct out_plan &w, const struct shared_sum *sum,
+                 unsigned chunk, unsigned inbox)
+{
+    (void)a;
+    for (unsigned u = threadIdx.x; u < w.n_out; u += WARPS * 32) {
+        const struct part p = chunk_part(sum, u / EW_D, u % EW_D);
+        const unsigned owner = u / w.slice;
+
+        push(remote(inbox, owner) + (chunk * w.slice + u % w.slice) * 4, p.o);
+        if (u % EW_D == 0)
+            for (unsigned k = 0; k < w.n_blocks; k++) {
+                const unsigned at = remote(inbox, k) + inbox_pairs(w) + (chunk * 16 + u / EW_D) * 8;
+
+                push(at, p.m);
+                push(at + 4, p.l);
             }
-        }
     }
 }
 
-__device__ void add_chunks(const ew_cuda_attn_args &a, unsigned b, unsigned h, unsigned r0,
-                           unsigned n_rows, unsigned n_chunks, unsigned long long part)
+/* Every block its slice of the outputs. */
+EW_DEV void add_chunks(const ew_cuda_attn_args &a, const struct out_plan &w,
+                       const unsigned char *inbox)
 {
-    for (unsigned u = threadIdx.x; u < n_rows * EW_D; u += WARPS * 32) {
-        const unsigned r = u / EW_D, c = u % EW_D;
-        const float *const ml = (const float *)a.part_ml + (part * 16 + r) * 2;
-        const float *const po = (const float *)a.part_o + (part * 16 + r) * EW_D + c;
-        float m = -EW_INFINITY, l = 0, o = 0;
+    for (unsigned i = threadIdx.x; i < w.slice; i += WARPS * 32) {
+        const unsigned u = blockIdx.x * w.slice + i, r = u / EW_D;
+        const float *const o = (const float *)inbox + i;
+        const float2 *const ml = (const float2 *)(inbox + inbox_pairs(w)) + r;
+        struct part p = { -EW_INFINITY, 0, 0 };
 
-#pragma unroll 8
-        for (unsigned k = 0; k < n_chunks; k++)
-            m = fmaxf(m, __ldcg(ml + k * 32));
-#pragma unroll 8
-        for (unsigned k = 0; k < n_chunks; k++) {
-            const float f = weight(__ldcg(ml + k * 32), m);
+        if (u >= w.n_out)
+            break;
+#    pragma unroll 8
+        for (unsigned k = 0; k < w.n_chunks; k++)
+            p.m = fmaxf(p.m, ml[k * 16].x);
+#    pragma unroll 8
+        for (unsigned k = 0; k < w.n_chunks; k++) {
+            const float f = weight(ml[k * 16].x, p.m);
 
-            l += f * __ldcg(ml + k * 32 + 1);
-            o += f * __ldcg(po + k * 16 * EW_D);
+            p.l += f * ml[k * 16].y;
+            p.o += f * o[k * w.slice];
         }
-        put_out(a, b, h, r0 + r, c, o, l);
+        put_out(a, w.b, w.h, w.r0 + r, u % EW_D, p.o, p.l);
+    }
+}
+#else
+EW_DEV void send(const ew_cuda_attn_args &a, const struct out_plan &w, const struct shared_sum *sum,
+                 unsigned chunk, unsigned inbox)
+{
+    (void)inbox;
+    for (unsigned u = threadIdx.x; u < w.n_out; u += WARPS * 32) {
+        const struct part p = chunk_part(sum, u / EW_D, u % EW_D);
+        const unsigned long long at = (w.part + chunk) * 16;
+
+        ((float *)a.part_o)[at * EW_D + u] = p.o;
+        if (u % EW_D == 0)
+            ((float2 *)a.part_ml)[at + u / EW_D] = make_float2(p.m, p.l);
     }
 }
 
-} // namespace
-
-extern "C" __global__ void __launch_bounds__(WARPS * 32)
-    ew_attention_split(const __grid_constant__ ew_cuda_attn_args a)
+/* The last block, all outputs; all loads of one at once. */
+EW_DEV void add_chunks(const ew_cuda_attn_args &a, const struct out_plan &w, const unsigned char *)
 {
-    extern __shared__ __align__(16) unsigned char mem[];
-    __shared__ __align__(16) struct shared_q q;
-#if EW_DECODE
-    __shared__ __align__(16) unsigned char new_row[2][EW_TILE_STRIDE];
-#endif
-    __shared__ unsigned is_last;
-    const unsigned b = blockIdx.y / a.hkv, h = blockIdx.y % a.hkv, r0 = blockIdx.z * 16;
-    const unsigned warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-    const unsigned n_rows = min(16u, a.s * EW_G - r0);
-    unsigned char *const ring = mem + warp * EW_STAGES * 2 * TILE_BYTES;
-    struct view v;
-    struct state st;
-    unsigned begin = 0, n_chunks, chunk, first;
+    for (unsigned u = threadIdx.x; u < w.n_out; u += WARPS * 32) {
+        const float *const o = (const float *)a.part_o + w.part * 16 * EW_D + u;
+        const float2 *const ml = (const float2 *)a.part_ml + w.part * 16 + u / EW_D;
+        struct part p = { -EW_INFINITY, 0, 0 };
+        float2 x[MAX_CHUNKS];
+        float y[MAX_CHUNKS];
 
-#pragma unroll
-    for (int r = 0; r < 2; r++) {
-        const unsigned row = r0 + (lane >> 2) + 8 * r;
+#    pragma unroll
+        for (unsigned k = 0; k < MAX_CHUNKS; k++) {
+            const bool is_there = k < w.n_chunks;
 
-        v.i[r] = EW_DECODE ? 0 : min(row, a.s * EW_G - 1) / EW_G;
-        v.row[r] = attn_row_find(a, b, v.i[r]);
-        v.is_row[r] = v.row[r].is_real && row < a.s * EW_G;
-    }
-    v.lo = 0;
-#if EW_DECODE
-    v.end = v.row[0].is_real ? v.row[0].slot + 1 : 0;
-    if (a.window > 0 && a.window < v.end)
-        v.lo = (int)(v.end - a.window);
-    begin = (unsigned)v.lo & ~63u;
-#else
-    { /* the end that every real row of the batch row has in common */
-        const long long c = ((const int *)a.context_lengths)[b];
-        const long long s0 = a.start_index ? ((const int *)a.start_index)[b] : 0;
-        const long long n = min(max(c - s0, 0ll), (long long)a.s);
-
-        v.end = s0 < 0 || n == 0 ? 0 : (unsigned)min(s0 + n, (long long)a.cap);
-    }
-#endif
-    chunk = ((v.end - begin + a.n_split - 1) / a.n_split + 63) & ~63u;
-    n_chunks = chunk ? (v.end - begin + chunk - 1) / chunk : 1;
-    if (blockIdx.x >= n_chunks)
-        return;
-    ew_grid_release();
-    first = begin + blockIdx.x * chunk;
-    const unsigned end = min(first + chunk, v.end);
-    const unsigned n_tiles = end > first ? (end - first + TILE - 1) / TILE : 0;
-    const unsigned char *const keys = kv_row(a, b, 0, h, 0), *const values = kv_row(a, b, 1, h, 0);
-#if EW_DECODE
-    const unsigned readable = v.end - 1; /* the new slot comes from new_row */
-#else
-    const unsigned readable = v.end;
-    ew_grid_wait();
-#endif
-
-#pragma unroll
-    for (int j = 0; j < EW_STAGES - 1; j++) {
-        const unsigned tile = warp + j * WARPS;
-
-        if (tile < n_tiles) {
-            const unsigned dst = ew_shared(ring) + j * 2 * TILE_BYTES;
-
-            tile_load<TILE>(dst, keys, first + tile * TILE, v.lo, min(end, readable), lane, 32);
-            tile_load<TILE>(dst + TILE_BYTES, values, first + tile * TILE, v.lo, min(end, readable),
-                            lane, 32);
+            x[k] = is_there ? __ldcg(ml + k * 16) : make_float2(-EW_INFINITY, 0.0f);
+            y[k] = is_there ? __ldcg(o + k * 16 * EW_D) : 0.0f;
         }
-        ew_cp_async_commit();
-    }
-#if EW_DECODE
-    ew_grid_wait();
-    const bool owns_new = v.end > 0 && v.end - 1 >= first && v.end - 1 < end;
+#    pragma unroll
+        for (unsigned k = 0; k < MAX_CHUNKS; k++)
+            p.m = fmaxf(p.m, x[k].x);
+#    pragma unroll
+        for (unsigned k = 0; k < MAX_CHUNKS; k++) {
+            const float f = k < w.n_chunks ? weight(x[k].x, p.m) : 0.0f;
 
-    if (v.end > 0)
-        prepare(a, v.row[0], b, h, r0, owns_new, &q, new_row);
-#else
-    fetch_queries(a, b, h, r0, &q);
+            p.l += f * x[k].y;
+            p.o += f * y[k];
+        }
+        put_out(a, w.b, w.h, w.r0 + u / EW_D, u % EW_D, p.o, p.l);
+    }
+}
 #endif
+
+/* The chunk that the warps have been over: out with it. */
+EW_DEV void flush(const ew_cuda_attn_args &a, const struct out_plan &w, struct shared_sum *sum,
+                  unsigned chunk, unsigned inbox, struct state *st)
+{
+    __syncthreads(); /* the chunk before was read */
+    hand_over(sum, st);
     __syncthreads();
+    if (w.n_chunks > 1) {
+        send(a, w, sum, chunk, inbox);
+        return;
+    }
+    for (unsigned u = threadIdx.x; u < w.n_out; u += WARPS * 32) {
+        const struct part p = chunk_part(sum, u / EW_D, u % EW_D);
+
+        put_out(a, w.b, w.h, w.r0 + u / EW_D, u % EW_D, p.o, p.l);
+    }
+}
+
+/* How the cache of a batch row is cut. */
+struct span {
+    unsigned begin, end;
+    unsigned chunk, n_chunks; /* slots of one; 1 when there is nothing to see */
+    unsigned steps;           /* of a warp in a chunk */
+};
+
+EW_DEV void view_find(const ew_cuda_attn_args &a, unsigned b, unsigned r0, struct view *v)
+{
+#pragma unroll
+    for (int r = 0; r < ROWS; r++) {
+        const unsigned row = r0 + (threadIdx.x % 32 >> 2) + 8 * r;
+
+        v->i[r] = EW_DECODE ? 0 : min(row, a.s * EW_G - 1) / EW_G;
+        v->row[r] = attn_row_find(a, b, v->i[r]);
+        v->is_row[r] = v->row[r].is_real && row < a.s * EW_G;
+    }
+    v->lo = 0;
+#if EW_DECODE
+    v->end = v->row[0].is_real ? v->row[0].slot + 1 : 0;
+    if (a.window > 0 && a.window < v->end)
+        v->lo = (int)(v->end - a.window);
+#else /* the end that every real row of the batch row has in common */
+    const long long c = ((const int *)a.context_lengths)[b];
+    const long long s0 = a.start_index ? ((const int *)a.start_index)[b] : 0;
+    const long long n = min(max(c - s0, 0ll), (long long)a.s);
+
+    v->end = s0 < 0 || n == 0 ? 0 : (unsigned)min(s0 + n, (long long)a.cap);
+#endif
+}
+
+EW_DEV struct span span_find(const ew_cuda_attn_args &a, const struct view &v)
+{
+    struct span s = { (unsigned)v.lo & ~63u, v.end, CHUNK_MIN, 1, 0 };
+
+    if (s.end <= s.begin)
+        return s;
+    s.chunk = max(((s.end - s.begin + a.n_split - 1) / a.n_split + 63) & ~63u, CHUNK_MIN);
+    s.n_chunks = (s.end - s.begin + s.chunk - 1) / s.chunk;
+    s.steps = (s.chunk / TILE + WARPS - 1) / WARPS;
+    return s;
+}
+
+/* First slot of the tile that this warp takes in its step i; at or past `end`: none. */
+EW_DEV unsigned step_slot(const struct span &s, unsigned i)
+{
+    const unsigned chunk = blockIdx.x + i / s.steps * gridDim.x;
+    const unsigned tile = (threadIdx.x / 32 + i % s.steps * WARPS) * TILE;
+
+    return chunk < s.n_chunks && tile < s.chunk ? s.begin + chunk * s.chunk + tile : s.end;
+}
+
+/* The tile of step i into its stage of this warp's ring, or nothing; one group of copies. */
+EW_DEV void fetch(const ew_cuda_attn_args &a, const struct span &s, const struct readable &which,
+                  unsigned b, unsigned h, unsigned char *ring, unsigned i)
+{
+    const unsigned dst = ew_shared(ring) + i % EW_STAGES * 2 * TILE_BYTES, lane = threadIdx.x % 32;
+    const unsigned slot = s.steps ? step_slot(s, i) : s.end;
+
+    if (slot < s.end) {
+        tile_load<TILE>(dst, kv_row(a, b, 0, h, 0), slot, which, lane, 32);
+        tile_load<TILE>(dst + TILE_BYTES, kv_row(a, b, 1, h, 0), slot, which, lane, 32);
+    }
+    ew_cp_async_commit();
+}
+
+/* All chunks of this block. The tiles of the first EW_STAGES - 1 steps are on their way. new_row:
+ * key and value of the new token, not yet to be read from the cache. */
+EW_DEV void run_chunks(const ew_cuda_attn_args &a, const struct view &v, const struct span &s,
+                       const struct readable &which, const struct out_plan &w,
+                       const struct shared_q *q, const unsigned char *new_row, unsigned char *ring,
+                       struct shared_sum *sum, unsigned inbox)
+{
+    const float k_scale = kv_head_scale(a, 0, w.h);
+    struct state st;
+    unsigned i = 0;
 
 #pragma unroll
     for (int j = 0; j < N_TILES; j++)
 #pragma unroll
         for (int e = 0; e < 4; e++)
             st.o[j][e] = 0;
-    st.m[0] = st.m[1] = -EW_INFINITY;
-    st.l[0] = st.l[1] = 0;
-    const float k_scale = kv_head_scale(a, 0, h);
-    unsigned stage = 0;
+#pragma unroll
+    for (int r = 0; r < ROWS; r++) {
+        st.m[r] = -EW_INFINITY;
+        st.l[r] = 0;
+    }
+    for (unsigned chunk = blockIdx.x; chunk < s.n_chunks; chunk += gridDim.x) {
+        for (unsigned step = 0; step < s.steps; step++, i++) {
+            unsigned char *const k = ring + i % EW_STAGES * 2 * TILE_BYTES;
+            const unsigned slot = step_slot(s, i);
 
-    for (unsigned tile = warp; tile < n_tiles; tile += WARPS) {
-        const unsigned ahead = tile + (EW_STAGES - 1) * WARPS;
-        const unsigned fill = (stage + EW_STAGES - 1) % EW_STAGES;
-        unsigned char *const k = ring + stage * 2 * TILE_BYTES, *const val = k + TILE_BYTES;
-
-        if (ahead < n_tiles) {
-            const unsigned dst = ew_shared(ring) + fill * 2 * TILE_BYTES;
-
-            tile_load<TILE>(dst, keys, first + ahead * TILE, v.lo, min(end, readable), lane, 32);
-            tile_load<TILE>(dst + TILE_BYTES, values, first + ahead * TILE, v.lo,
-                            min(end, readable), lane, 32);
-        }
-        ew_cp_async_commit();
-        ew_cp_async_wait<EW_STAGES - 1>();
-        __syncwarp();
+            fetch(a, s, which, w.b, w.h, ring, i + EW_STAGES - 1);
+            ew_cp_async_wait<EW_STAGES - 1>();
+            __syncwarp();
+            if (slot >= s.end)
+                continue;
 #if EW_DECODE
-        if (owns_new && (v.end - 1 - first) / TILE == tile) {
-            const unsigned at = (v.end - 1 - first) % TILE * EW_TILE_STRIDE;
+            const bool is_whole = slot + TILE <= s.end && (int)slot >= v.lo;
 
-            for (unsigned u = lane; u < EW_ROW_BYTES / 4; u += 32) {
-                *(unsigned *)(k + at + u * 4) = *(const unsigned *)(new_row[0] + u * 4);
-                *(unsigned *)(val + at + u * 4) = *(const unsigned *)(new_row[1] + u * 4);
+            if (slot + TILE >= s.end) { /* the tile with the new slot */
+                const unsigned at = (s.end - 1 - slot) * EW_TILE_STRIDE;
+
+                for (unsigned u = threadIdx.x % 32 * 4; u < EW_ROW_BYTES; u += 128) {
+                    *(unsigned *)(k + at + u) = *(const unsigned *)(new_row + u);
+                    *(unsigned *)(k + TILE_BYTES + at + u) =
+                        *(const unsigned *)(new_row + EW_TILE_STRIDE + u);
+                }
+                __syncwarp();
             }
+#else /* before the tree every row sees everything; padding rows are put right at the end */
+            const bool is_whole = a.window <= 0 && slot + TILE <= which.prefix;
+#endif
+            attend(a, v, w.b, q, k, k + TILE_BYTES, slot, is_whole, k_scale, &st);
             __syncwarp();
         }
+#pragma unroll
+        for (int r = 0; r < ROWS && !EW_DECODE; r++)
+            if (!v.is_row[r]) {
+                st.m[r] = -EW_INFINITY;
+                st.l[r] = 0;
+            }
+#if EW_CLUSTER
+        if (chunk == blockIdx.x && s.n_chunks > 1) /* the others have begun, their inboxes exist */
+            asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
 #endif
-        attend(a, v, b, &q, k, val, first + tile * TILE, k_scale, &st);
-        __syncwarp();
-        stage = (stage + 1) % EW_STAGES;
+        flush(a, w, sum, chunk, inbox, &st);
     }
     ew_cp_async_wait<0>();
-    __syncthreads();
-    struct shared_sum *const sum = (struct shared_sum *)mem;
+}
 
-    hand_over(sum, &st);
+#if !EW_CLUSTER
+/* Whether this block is the last of its batch row, kv head and row tile to come here. */
+EW_DEV bool comes_last(const ew_cuda_attn_args &a, unsigned n_blocks)
+{
+    __shared__ unsigned is_last;
+
     __syncthreads();
-    const unsigned long long at =
-        ((unsigned long long)blockIdx.y * gridDim.z + blockIdx.z) * a.n_split;
-    add_warps(a, sum, b, h, r0, n_rows, n_chunks == 1, at + blockIdx.x);
-    if (n_chunks == 1)
-        return;
-    __threadfence();
-    __syncthreads();
-    if (threadIdx.x == 0) {
+    if (threadIdx.x == 0) { /* for all: what they wrote comes before, what they read behind */
         unsigned *const counter = (unsigned *)a.counters + blockIdx.y * gridDim.z + blockIdx.z;
+        unsigned before;
 
-        is_last = atomicAdd(counter, 1) == n_chunks - 1;
+        asm volatile("atom.add.acq_rel.gpu.global.u32 %0, [%1], 1;"
+                     : "=r"(before)
+                     : "l"(counter)
+                     : "memory");
+        is_last = before == n_blocks - 1;
         if (is_last)
             *counter = 0;
     }
     __syncthreads();
-    if (!is_last)
+    return is_last;
+}
+#endif
+
+} // namespace
+
+extern "C" __global__ void __launch_bounds__(WARPS * 32, 1)
+    ew_attention_split(const __grid_constant__ ew_cuda_attn_args a)
+{
+    extern __shared__ __align__(16) unsigned char mem[];
+    __shared__ __align__(16) struct shared_q q;
+    const unsigned b = blockIdx.y / a.hkv, h = blockIdx.y % a.hkv, r0 = blockIdx.z * 16;
+    unsigned char *const ring = mem + threadIdx.x / 32 * EW_STAGES * 2 * TILE_BYTES;
+    struct shared_sum *const sum = (struct shared_sum *)(mem + WARPS * EW_STAGES * 2 * TILE_BYTES);
+    unsigned char *const inbox = (unsigned char *)(sum + 1);
+    const unsigned char *new_kv = 0;
+    struct view v;
+
+    view_find(a, b, r0, &v);
+    const struct span s = span_find(a, v);
+    if (blockIdx.x >= s.n_chunks)
         return;
-    __threadfence();
-    add_chunks(a, b, h, r0, n_rows, n_chunks, at);
+    ew_grid_release();
+#if EW_CLUSTER
+    if (s.n_chunks > 1)
+        asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory");
+#endif
+    struct out_plan w = { b, h, r0 };
+    w.n_out = min(16u, a.s * EW_G - r0) * EW_D;
+    w.n_chunks = s.n_chunks;
+    w.n_blocks = min(gridDim.x, s.n_chunks);
+    w.slice = (w.n_out + w.n_blocks - 1) / w.n_blocks;
+    w.part = ((unsigned long long)blockIdx.y * gridDim.z + blockIdx.z) * a.n_split;
+#if EW_DECODE
+    __shared__ __align__(16) unsigned char new_row[2][EW_TILE_STRIDE];
+    const struct readable which = readable_find(a, b, v.lo, v.end - 1);
+    struct prepared frames;
+
+    new_kv = new_row[0];
+#    pragma unroll
+    for (int j = 0; j < EW_STAGES - 1; j++)
+        fetch(a, s, which, b, h, ring, j);
+    frames_load(a, v.row[0], b, h, r0, &frames);
+    ew_grid_wait();
+    if (v.end > 0)
+        prepare(a, v.row[0], b, h, r0, (v.end - 1 - s.begin) / s.chunk % gridDim.x == blockIdx.x,
+                &frames, &q, new_row);
+#else
+    const struct readable which = readable_find(a, b, 0, v.end);
+
+    ew_grid_wait();
+#    pragma unroll
+    for (int j = 0; j < EW_STAGES - 1; j++)
+        fetch(a, s, which, b, h, ring, j);
+    fetch_queries(a, b, h, r0, &q);
+#endif
+    __syncthreads();
+    run_chunks(a, v, s, which, w, &q, new_kv, ring, sum, ew_shared(inbox));
+    if (s.n_chunks == 1)
+        return;
+#if EW_CLUSTER
+    asm volatile("barrier.cluster.arrive.release.aligned;\n"
+                 "barrier.cluster.wait.acquire.aligned;" ::
+                     : "memory");
+    add_chunks(a, w, inbox);
+#else
+    if (comes_last(a, w.n_blocks))
+        add_chunks(a, w, inbox);
+#endif
 }

@@ -13,6 +13,16 @@
 #define EW_LOG2E     1.44269504088896340736f
 
 enum { ATTN_PREFILL = 0, ATTN_CHUNKED, ATTN_DECODE, ATTN_TREE };
+/* Where a kernel is made for one mode, the others cost it nothing. */
+#if defined(EW_TREE) && EW_TREE
+#    define IS_MODE(m) ((m) == ATTN_TREE)
+#elif defined(EW_DECODE) && EW_DECODE
+#    define IS_MODE(m) ((m) == ATTN_DECODE)
+#elif defined(EW_TREE)
+#    define IS_MODE(m) ((m) == ATTN_CHUNKED)
+#else
+#    define IS_MODE(m) (a.mode == (unsigned)(m))
+#endif
 
 /* ---- short floats: as base/half.h, bit for bit ---- */
 
@@ -49,18 +59,17 @@ struct attn_row { /* attn_rules.h's */
     unsigned prefix, n_tree;
 };
 
-EW_DEV struct attn_row attn_row_find(const ew_cuda_attn_args &a,
-                                                                unsigned b, unsigned i)
+EW_DEV struct attn_row attn_row_find(const ew_cuda_attn_args &a, unsigned b, unsigned i)
 {
     const long long c = ((const int *)a.context_lengths)[b];
     const long long s0 = a.start_index ? ((const int *)a.start_index)[b] : 0;
     struct attn_row r = { false, 0, 0, 0, 0 };
     long long pos, slot;
 
-    if (a.mode == ATTN_DECODE) {
+    if (IS_MODE(ATTN_DECODE)) {
         pos = slot = c - 1;
         r.is_real = i == 0 && c > 0;
-    } else if (a.mode == ATTN_TREE) {
+    } else if (IS_MODE(ATTN_TREE)) {
         pos = ((const int *)a.pos_id)[(unsigned long long)b * a.s + i];
         slot = s0 + i;
         r.prefix = (unsigned)s0;
@@ -76,26 +85,25 @@ EW_DEV struct attn_row attn_row_find(const ew_cuda_attn_args &a,
     return r;
 }
 
-EW_DEV unsigned attn_row_end(const ew_cuda_attn_args &a,
-                                                        const struct attn_row &r)
+EW_DEV unsigned attn_row_end(const ew_cuda_attn_args &a, const struct attn_row &r)
 {
     unsigned end = r.slot + 1;
 
-    if (a.mode == ATTN_TREE)
+    if (IS_MODE(ATTN_TREE))
         end = r.prefix + min(r.n_tree, a.s);
     return min(end, a.cap);
 }
 
 /* Whether real row i sees slot < attn_row_end(). */
-EW_DEV bool attn_row_sees(const ew_cuda_attn_args &a,
-                                                     const struct attn_row &r, unsigned b,
-                                                     unsigned i, unsigned slot)
+EW_DEV bool attn_row_sees(const ew_cuda_attn_args &a, const struct attn_row &r, unsigned b,
+                          unsigned i, unsigned slot)
 {
     int pos = (int)slot;
 
-    if (a.mode == ATTN_TREE && slot >= r.prefix) {
+    if (IS_MODE(ATTN_TREE) && slot >= r.prefix) {
         const unsigned j = slot - r.prefix;
-        const unsigned *mask = (const unsigned *)a.mask + ((unsigned long long)b * a.s + i) * a.mask_words;
+        const unsigned *mask =
+            (const unsigned *)a.mask + ((unsigned long long)b * a.s + i) * a.mask_words;
 
         if (j / 32 >= a.mask_words || !(mask[j / 32] >> (j % 32) & 1u))
             return false;
@@ -104,18 +112,50 @@ EW_DEV bool attn_row_sees(const ew_cuda_attn_args &a,
     return a.window <= 0 || (long long)pos > (long long)r.pos - a.window;
 }
 
+/* Which of the slots [slot, slot + 32) real row i of a tree sees, a bit each; slots before the tree
+ * and the mask's words are taken at once. */
+EW_DEV unsigned tree_row_sees(const ew_cuda_attn_args &a, const struct attn_row &r, unsigned b,
+                              unsigned i, unsigned slot)
+{
+    const unsigned *const mask =
+        (const unsigned *)a.mask + ((unsigned long long)b * a.s + i) * a.mask_words;
+    const unsigned end = attn_row_end(a, r), before = r.prefix > slot ? r.prefix - slot : 0;
+    const unsigned j = slot + before - r.prefix, w = j / 32; /* first tree row in reach */
+    unsigned long long bits = 0;
+
+    if (before < 32) {
+        bits = (w < a.mask_words ? mask[w] : 0u) |
+               (unsigned long long)(w + 1 < a.mask_words ? mask[w + 1] : 0u) << 32;
+        bits = bits >> (j % 32) << before;
+    }
+    bits |= before < 32 ? (1ull << before) - 1 : ~0ull;
+    if (end < slot + 32)
+        bits &= end > slot ? (1ull << (end - slot)) - 1 : 0;
+    for (unsigned k = 0; k < 32 && a.window > 0; k++) {
+        const bool is_tree = slot + k >= r.prefix;
+
+        if (!(bits >> k & 1u))
+            continue;
+        const int pos =
+            is_tree ? ((const int *)a.pos_id)[(unsigned long long)b * a.s + slot + k - r.prefix]
+                    : (int)(slot + k);
+        if ((long long)pos <= (long long)r.pos - a.window)
+            bits &= ~(1ull << k);
+    }
+    return (unsigned)bits;
+}
+
 /* ---- rows of the cache ---- */
 
-EW_DEV unsigned char *kv_row(const ew_cuda_attn_args &a, unsigned b,
-                                                        unsigned is_v, unsigned h, unsigned slot)
+EW_DEV unsigned char *kv_row(const ew_cuda_attn_args &a, unsigned b, unsigned is_v, unsigned h,
+                             unsigned slot)
 {
     return (unsigned char *)a.kv +
            (((unsigned long long)(b * 2 + is_v) * a.hkv + h) * a.cap + slot) * EW_ROW_BYTES;
 }
 
 /* What stored elements are multiplied with, beside an i8 row's own scale. */
-EW_DEV float kv_head_scale(const ew_cuda_attn_args &a, unsigned is_v,
-                                                      unsigned h)
+EW_DEV float kv_head_scale(const ew_cuda_attn_args &a, unsigned is_v, unsigned h)
 {
     return EW_KV == 3 && a.kv_scale ? ((const float *)a.kv_scale)[is_v * a.hkv + h] : 1.0f;
 }
@@ -145,8 +185,7 @@ EW_DEV float kv_get(const unsigned char *row, unsigned i)
 #define EW_LANE_ELEMS ((EW_D + 31) / 32)
 
 /* A warp stores x (lane l has elements l + 32 j; 0 past the end) as a row. */
-EW_DEV void kv_put(unsigned char *row, const float x[EW_LANE_ELEMS],
-                                              float head_scale)
+EW_DEV void kv_put(unsigned char *row, const float x[EW_LANE_ELEMS], float head_scale)
 {
     const unsigned lane = threadIdx.x % 32;
 
@@ -197,8 +236,7 @@ EW_DEV void kv_put(unsigned char *row, const float x[EW_LANE_ELEMS],
 
 /* ---- norm and RoPE ---- */
 
-EW_DEV const float *attn_rope_row(const ew_cuda_attn_args &a, unsigned b,
-                                                             int pos)
+EW_DEV const float *attn_rope_row(const ew_cuda_attn_args &a, unsigned b, int pos)
 {
     if (!a.rope || a.rope_rows == 0)
         return 0;
@@ -206,45 +244,109 @@ EW_DEV const float *attn_rope_row(const ew_cuda_attn_args &a, unsigned b,
            (unsigned long long)min((unsigned)pos, a.rope_rows - 1) * a.rd;
 }
 
-/* 1 / rms of the D elements at x, by one warp. */
-EW_DEV float head_inv_rms(const float *x, float eps)
+/* What norm and RoPE do to the elements l + 32 j of a head: constants, which may be loaded before
+ * the head itself is there. */
+struct head_frame {
+    float w[EW_LANE_ELEMS], w_other[EW_LANE_ELEMS]; /* of the element and of its RoPE partner */
+    float cos[EW_LANE_ELEMS], sin[EW_LANE_ELEMS];
+};
+
+EW_DEV unsigned rope_partner(unsigned i, unsigned rd)
 {
-    float sum = 0;
-
-#pragma unroll
-    for (int j = 0; j < EW_LANE_ELEMS; j++) {
-        const unsigned i = threadIdx.x % 32 + 32 * j;
-        const float v = i < EW_D ? x[i] : 0.0f;
-
-        sum += v * v;
-    }
-    return 1.0f / sqrtf(ew_warp_sum(sum) / (float)EW_D + eps);
+    return i < rd / 2 ? i + rd / 2 : i - rd / 2;
 }
 
-/* A head after norm and RoPE, lane l gets elements l + 32 j. w, rope: NULL for none. */
-EW_DEV void head_load(const float *x, const float *w, float inv,
-                                                 const float *rope, unsigned rd,
-                                                 float out[EW_LANE_ELEMS])
-{
-    const unsigned half = rd / 2;
+/* All of a head turns, and a lane has the partners of its own elements: fewer loads. */
+#define TURNS_WHOLE(rd) (EW_D % 64 == 0 && (rd) == EW_D)
+#define LANE_HALF       (EW_D % 64 == 0 ? EW_D / 64 : 0)
 
+/* w: of this head, read if EW_NORM. rope: NULL for none. */
+EW_DEV void head_frame_load(struct head_frame *f, const float *w, const float *rope, unsigned rd)
+{
+    const unsigned lane = threadIdx.x % 32;
+
+#pragma unroll
+    for (int j = 0; j < EW_LANE_ELEMS; j++) {
+        f->w[j] = f->w_other[j] = f->cos[j] = 1.0f;
+        f->sin[j] = 0.0f;
+#if EW_NORM
+        if (lane + 32 * j < EW_D)
+            f->w[j] = w[lane + 32 * j];
+#endif
+    }
+    if (!rope)
+        return;
+    if (TURNS_WHOLE(rd)) {
+#pragma unroll
+        for (int j = 0; j < EW_LANE_ELEMS; j++) {
+            const int r = j < LANE_HALF ? j : j - LANE_HALF;
+
+            f->w_other[j] = f->w[j < LANE_HALF ? j + LANE_HALF : r];
+            f->cos[j] = j < LANE_HALF ? rope[lane + 32 * r] : f->cos[r];
+            f->sin[j] = j < LANE_HALF ? -rope[EW_D / 2 + lane + 32 * r] : -f->sin[r];
+        }
+        return;
+    }
+#pragma unroll
+    for (int j = 0; j < EW_LANE_ELEMS; j++) {
+        const unsigned i = lane + 32 * j, r = i < rd / 2 ? i : i - rd / 2;
+
+        if (i >= rd)
+            break;
+#if EW_NORM
+        f->w_other[j] = w[rope_partner(i, rd)];
+#endif
+        f->cos[j] = rope[r];
+        f->sin[j] = i < rd / 2 ? -rope[rd / 2 + r] : rope[rd / 2 + r];
+    }
+}
+
+/* A head after norm and RoPE. inv: 1 / rms where EW_NORM is 2. */
+EW_DEV void head_load(const float *x, const struct head_frame *f, float inv, float eps,
+                      const float *rope, unsigned rd, float out[EW_LANE_ELEMS])
+{
+    const unsigned lane = threadIdx.x % 32;
+    float self[EW_LANE_ELEMS], other[EW_LANE_ELEMS];
+
+#pragma unroll
+    for (int j = 0; j < EW_LANE_ELEMS; j++) {
+        self[j] = lane + 32 * j < EW_D ? x[lane + 32 * j] : 0.0f;
+        other[j] = 0.0f;
+    }
+    if (rope && TURNS_WHOLE(rd)) {
+#pragma unroll
+        for (int j = 0; j < EW_LANE_ELEMS; j++)
+            other[j] = self[j < LANE_HALF ? j + LANE_HALF : j - LANE_HALF];
+    } else if (rope) {
+#pragma unroll
+        for (int j = 0; j < EW_LANE_ELEMS; j++)
+            other[j] = lane + 32 * j < rd ? x[rope_partner(lane + 32 * j, rd)] : 0.0f;
+    }
+#if EW_NORM == 1
+    float sum = 0;
+
+#    pragma unroll
+    for (int j = 0; j < EW_LANE_ELEMS; j++)
+        sum += self[j] * self[j];
+    inv = 1.0f / sqrtf(ew_warp_sum(sum) / (float)EW_D + eps);
+#endif
+#pragma unroll
+    for (int j = 0; j < EW_LANE_ELEMS; j++) {
+        const float a = EW_NORM ? self[j] * inv * f->w[j] : self[j];
+        const float b = EW_NORM ? other[j] * inv * f->w_other[j] : other[j];
+
+        out[j] = rope && lane + 32 * j < rd ? a * f->cos[j] + b * f->sin[j] : a;
+    }
+}
+
+/* A head as it is. */
+EW_DEV void head_copy(const float *x, float out[EW_LANE_ELEMS])
+{
 #pragma unroll
     for (int j = 0; j < EW_LANE_ELEMS; j++) {
         const unsigned i = threadIdx.x % 32 + 32 * j;
 
-        out[j] = 0.0f;
-        if (i >= EW_D)
-            break;
-        const float self = w ? x[i] * inv * w[i] : x[i];
-
-        out[j] = self;
-        if (rope && i < rd) {
-            const unsigned r = i < half ? i : i - half, o = i < half ? i + half : r;
-            const float other = w ? x[o] * inv * w[o] : x[o];
-
-            out[j] = i < half ? self * rope[r] - other * rope[half + r]
-                              : self * rope[r] + other * rope[half + r];
-        }
+        out[j] = i < EW_D ? x[i] : 0.0f;
     }
 }
 

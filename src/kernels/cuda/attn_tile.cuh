@@ -29,19 +29,45 @@ EW_DEV void cp_async(unsigned dst, const void *src, bool take)
 #endif
 }
 
-/* Thread `i` of `n` copies its part of rows [slot, slot + N_ROWS) of one head; rows outside
- * [lo, end) become zeros and are not read. */
+/* Which slots of a head may be read: those in [lo, end), in a tree without its padding rows (`pos`
+ * belongs to slot `prefix` and on, NULL where there is no tree). The others become zeros: what was
+ * never written may be NaN, and 0 * NaN is no 0. */
+struct readable {
+    unsigned lo, end, prefix;
+    const int *pos;
+};
+
+EW_DEV bool is_readable(const struct readable &r, unsigned slot)
+{
+    return slot >= r.lo && slot < r.end &&
+           (!r.pos || slot < r.prefix || r.pos[slot - r.prefix] >= 0);
+}
+
+EW_DEV struct readable readable_find(const ew_cuda_attn_args &a, unsigned b, unsigned lo,
+                                     unsigned end)
+{
+    struct readable r = { lo, end, 0, 0 };
+
+    if (IS_MODE(ATTN_TREE)) {
+        const int s0 = a.start_index ? ((const int *)a.start_index)[b] : 0;
+
+        r.prefix = s0 < 0 ? 0 : (unsigned)s0;
+        r.pos = (const int *)a.pos_id + (unsigned long long)b * a.s;
+    }
+    return r;
+}
+
+/* Thread `i` of `n` copies its part of rows [slot, slot + N_ROWS) of one head. */
 template <int N_ROWS>
-EW_DEV void tile_load(unsigned dst, const unsigned char *head,
-                                                 unsigned slot, unsigned lo, unsigned end,
-                                                 unsigned i, unsigned n)
+EW_DEV void tile_load(unsigned dst, const unsigned char *head, unsigned slot,
+                      const struct readable &which, unsigned i, unsigned n)
 {
     constexpr unsigned PER_ROW = EW_ROW_BYTES / EW_CP_BYTES;
 
 #pragma unroll 4
     for (unsigned u = i; u < N_ROWS * PER_ROW; u += n) {
         const unsigned r = u / PER_ROW, c = u % PER_ROW * EW_CP_BYTES;
-        const bool take = slot + r >= lo && slot + r < end;
+        const bool take = is_readable(which, slot + r);
 
         cp_async(dst + r * EW_TILE_STRIDE + c,
                  head + (unsigned long long)(take ? slot + r : 0) * EW_ROW_BYTES + c, take);
@@ -85,16 +111,14 @@ EW_DEV unsigned pack2_rest(float x, float y, unsigned hi)
 #endif
 }
 
-EW_DEV float tile_get(const unsigned char *tile, unsigned row,
-                                                 unsigned col)
+EW_DEV float tile_get(const unsigned char *tile, unsigned row, unsigned col)
 {
     return kv_get(tile + row * EW_TILE_STRIDE, col);
 }
 
 /* Keys as B of a 16-column step of the head, slots [n0, n0 + 16): b[plane] = {n0..7 low k, high k,
  * n0+8.. low k, high k}. */
-EW_DEV void key_frag(unsigned b[EW_PLANES][4],
-                                                const unsigned char *tile, unsigned n0, unsigned k0)
+EW_DEV void key_frag(unsigned b[EW_PLANES][4], const unsigned char *tile, unsigned n0, unsigned k0)
 {
     const unsigned lane = threadIdx.x % 32;
 
@@ -105,7 +129,8 @@ EW_DEV void key_frag(unsigned b[EW_PLANES][4],
 #else
 #    pragma unroll
     for (int j = 0; j < 4; j++) {
-        const unsigned row = n0 + (lane >> 2) + (j >> 1) * 8, col = k0 + (lane & 3u) * 2 + (j & 1) * 8;
+        const unsigned row = n0 + (lane >> 2) + (j >> 1) * 8,
+                       col = k0 + (lane & 3u) * 2 + (j & 1) * 8;
         const float x = tile_get(tile, row, col), y = tile_get(tile, row, col + 1);
 
         b[0][j] = pack2(x, y);
@@ -117,9 +142,8 @@ EW_DEV void key_frag(unsigned b[EW_PLANES][4],
 }
 
 /* Values as B of a step over slots [k0, k0 + 16), columns [n0, n0 + 16): the same order. */
-EW_DEV void value_frag(unsigned b[EW_PLANES][4],
-                                                  const unsigned char *tile, unsigned k0,
-                                                  unsigned n0)
+EW_DEV void value_frag(unsigned b[EW_PLANES][4], const unsigned char *tile, unsigned k0,
+                       unsigned n0)
 {
     const unsigned lane = threadIdx.x % 32;
 
@@ -130,7 +154,8 @@ EW_DEV void value_frag(unsigned b[EW_PLANES][4],
 #else
 #    pragma unroll
     for (int j = 0; j < 4; j++) {
-        const unsigned row = k0 + (lane & 3u) * 2 + (j & 1) * 8, col = n0 + (lane >> 2) + (j >> 1) * 8;
+        const unsigned row = k0 + (lane & 3u) * 2 + (j & 1) * 8,
+                       col = n0 + (lane >> 2) + (j >> 1) * 8;
         const float x = tile_get(tile, row, col), y = tile_get(tile, row + 1, col);
 
         b[0][j] = pack2(x, y);

@@ -3,7 +3,8 @@
 #include "copy.cuh"
 #include "rows_args.cuh"
 
-namespace {
+namespace
+{
 
 EW_DEV float get(uint64_t p, uint64_t i)
 {

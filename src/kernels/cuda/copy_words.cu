@@ -4,7 +4,7 @@
 
 extern "C" __global__ void ew_copy_words(const ew_cuda_copy_args a)
 {
-#if EW_SM >= 90
+#if __CUDA_ARCH__ >= 900
     asm volatile("griddepcontrol.wait;" ::: "memory");
 #endif
     const uint64_t i = (uint64_t)blockIdx.x * blockDim.x + threadIdx.x;

@@ -53,6 +53,6 @@ extern "C" __global__ void __launch_bounds__(256) ew_gather_rows(const ew_cuda_g
     word_t *const dst = (word_t *)a.dst + place * a.row_words;
 
     for (unsigned i = threadIdx.x; i < a.row_words; i += blockDim.x)
-        dst[i] = is_in ? src[i] : word_t {};
+        dst[i] = is_in ? src[i] : word_t{};
 #endif
 }

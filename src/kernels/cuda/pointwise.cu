@@ -11,7 +11,8 @@
 #define TEXT_OF(x) #x
 #define TEXT(x)    TEXT_OF(x)
 
-namespace {
+namespace
+{
 
 constexpr char program[] = TEXT(EW_PROGRAM);
 constexpr int n_instr = (int)sizeof(program) / 4;
@@ -108,8 +109,8 @@ template <int I> struct run {
     {
         constexpr int at = I * 4, dst = digit(program[at + 1]);
 
-        r[dst] = apply<op_of(program[at])>(r[digit(program[at + 2])], r[digit(program[at + 3])],
-                                           imm[I]);
+        r[dst] =
+            apply<op_of(program[at])>(r[digit(program[at + 2])], r[digit(program[at + 3])], imm[I]);
         if constexpr (I + 1 < n_instr)
             return run<I + 1>::from(r, imm);
         else

@@ -9,7 +9,8 @@ typedef float4 vec;
 typedef float vec;
 #endif
 
-namespace {
+namespace
+{
 
 #if EW_VEC == 4
 EW_DEV float square(float4 v)

@@ -3,7 +3,8 @@
 #include "reduce.cuh"
 #include "sample_args.cuh"
 
-namespace {
+namespace
+{
 
 struct best { /* at < 0: nothing above -inf yet */
     float v;

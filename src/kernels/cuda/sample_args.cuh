@@ -19,7 +19,7 @@ struct ew_cuda_argmax_args {
 };
 
 struct ew_cuda_draw_args {
-    uint64_t logits, params, token, work, stride;
+    uint64_t logits, params, token, stride;
     uint32_t n;
 };
 

@@ -45,3 +45,26 @@ ew_status ew_cuda_argmax_plan(const struct ew_cuda_argmax *p, struct ew_cuda_lau
                         "");
     return EW_STATUS_OK;
 }
+
+size_t ew_cuda_draw_work_bytes(size_t rows, size_t n)
+{
+    (void)rows;
+    (void)n;
+    return 0; /* all in shared memory */
+}
+
+ew_status ew_cuda_draw_plan(const struct ew_cuda_draw *p, struct ew_cuda_launch *out, ew_error *err)
+{
+    const struct ew_cuda_draw_args a = {
+        .logits = ew_cuda_address(p->logits),
+        .params = ew_cuda_address(p->params),
+        .token = ew_cuda_address(p->token),
+        .stride = p->stride,
+        .n = (uint32_t)p->n,
+    };
+    const uint32_t grid[3] = { (uint32_t)p->rows, 1, 1 };
+
+    EW_TRY(check_rows(p->rows, p->n, err));
+    ew_cuda_launch_fill(out, "sample_draw", "ew_sample_draw", grid, 1024, &a, sizeof(a), "%s", "");
+    return EW_STATUS_OK;
+}

@@ -5,8 +5,9 @@
  * Draw: temperature, top_k, top_p, min_p and the Philox draw of ew_sampler_draw, without bias,
  * penalties and log probabilities. The candidates, their order and the generator are the
  * sampler's; exp is the device's, so a draw that falls on the edge between two tokens to the last
- * bit may take the other one. Rows with more than EW_CUDA_SAMPLE_MAX candidates after top_k (ties
- * included) give -2: the caller samples those on the host. */
+ * bit may take the other one. -2: the row needs more candidates than the block holds (top_k above
+ * EW_CUDA_SAMPLE_MAX or many ties, or top_p alone over a very flat row): the caller samples it on
+ * the host. */
 #ifndef EW_KERNELS_CUDA_SAMPLE_H
 #define EW_KERNELS_CUDA_SAMPLE_H
 

@@ -1,0 +1,289 @@
+/* kernels/cuda/attention_wgmma.cu - flash attention for sm_90: one warp group brings tiles of the
+ * cache, two multiply, 64 rows each. Rows and bits: attention_flash.cu's rules.
+ *
+ * Whole tiles come in boxes by the copy engine. A tile with slots that may not be read comes by
+ * plain asynchronous copies, which fill those with zeros; its readers fence before the matrix unit,
+ * which reads through another door, looks at what arrived. f16 or bf16 caches, heads of 64 or 128.
+ *
+ * grid (row blocks, b * hkv), heavy blocks first; block 384. Macros: attn_flash.cuh's. */
+#define TILE    128
+#define N_TILES (EW_D / 8)
+
+#include "attn_flash.cuh"
+
+#if EW_WGMMA
+#    include "attn_wgmma.cuh"
+
+#    define STAGES     2
+#    define GROUP_ROWS 64
+#    define BLOCK_ROWS (2 * GROUP_ROWS)
+#    define COLUMNS    (EW_D / 64) /* of 64 elements */
+#    define Q_BYTES    (GROUP_ROWS * EW_D * 2)
+#    define TILE_BYTES (TILE * EW_D * 2)
+
+namespace
+{
+
+struct barriers {
+    unsigned long long full_k[STAGES], full_v[STAGES], free_k[STAGES], free_v[STAGES];
+};
+
+/* Byte of a 16-byte chunk of a row, in columns of n_rows rows. */
+EW_DEV unsigned place(unsigned row, unsigned chunk, unsigned n_rows)
+{
+    return (chunk / 8 * n_rows + row) * 128 + ((chunk % 8) ^ (row % 8)) * 16;
+}
+
+EW_DEV void arrive_when_copied(unsigned bar)
+{
+    asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(bar) : "memory");
+}
+
+/* One tile by 128 threads: thread i takes chunk i % CHUNKS of every (128 / CHUNKS)th row. */
+EW_DEV void copy_tile(unsigned dst, const unsigned char *head, unsigned slot,
+                      const struct readable &which, unsigned i)
+{
+    constexpr unsigned CHUNKS = EW_D / 8;
+    const unsigned chunk = i % CHUNKS;
+
+#    pragma unroll 4 /* few registers */
+    for (unsigned r = i / CHUNKS; r < TILE; r += 128 / CHUNKS) {
+        const bool take = is_readable(which, slot + r);
+
+        cp_async(dst + place(r, chunk, TILE),
+                 head + (unsigned long long)(take ? slot + r : 0) * EW_ROW_BYTES + chunk * 16,
+                 take);
+    }
+}
+
+/* A tile into its stage; `bar` completes when it is there. row: of the head's slot 0 in the map. */
+EW_DEV void bring(const void *map, unsigned dst, const unsigned char *head, unsigned row,
+                  unsigned slot, const struct readable &which, unsigned i, unsigned bar)
+{
+    if (slot + TILE > which.end || (which.pos && slot + TILE > which.prefix)) {
+        copy_tile(dst, head, slot, which, i);
+        arrive_when_copied(bar);
+    } else if (i == 0) {
+        ew_mbar_expect(bar, TILE_BYTES);
+        for (unsigned c = 0; c < COLUMNS; c++)
+            ew_box_load(dst + c * (TILE * 128), map, c * 64, row + slot, bar);
+    } else {
+        ew_mbar_arrive(bar);
+    }
+}
+
+EW_DEV void produce(const ew_cuda_attn_args &a, const void *map, unsigned b, unsigned h,
+                    unsigned begin, unsigned end, unsigned tiles, struct barriers *bar,
+                    unsigned n_tiles)
+{
+    const struct readable which = readable_find(a, b, 0, end);
+    const unsigned row_k = (b * 2 * a.hkv + h) * a.cap, row_v = row_k + a.hkv * a.cap;
+    const unsigned i = threadIdx.x % 128;
+
+    for (unsigned t = 0; t < n_tiles; t++) {
+        const unsigned s = t % STAGES, turn = t / STAGES & 1u, slot = begin + t * TILE;
+
+        ew_mbar_wait(ew_shared(&bar->free_k[s]), turn ^ 1u);
+        bring(map, tiles + s * TILE_BYTES, kv_row(a, b, 0, h, 0), row_k, slot, which, i,
+              ew_shared(&bar->full_k[s]));
+        ew_mbar_wait(ew_shared(&bar->free_v[s]), turn ^ 1u);
+        bring(map, tiles + (STAGES + s) * TILE_BYTES, kv_row(a, b, 1, h, 0), row_v, slot, which, i,
+              ew_shared(&bar->full_v[s]));
+    }
+    ew_cp_async_wait<0>();
+}
+
+/* This warp group's queries into shared memory. */
+EW_DEV void load_queries(const ew_cuda_attn_args &a, unsigned b, unsigned h, unsigned r0,
+                         unsigned char *q)
+{
+    constexpr unsigned CHUNKS = EW_D / 8;
+    const unsigned last = a.s * EW_G - 1;
+
+    for (unsigned u = threadIdx.x % 128; u < GROUP_ROWS * CHUNKS; u += 128) {
+        const unsigned r = u / CHUNKS, c = u % CHUNKS;
+
+        *(uint4 *)(q + place(r, c, GROUP_ROWS)) =
+            *(const uint4 *)(query_at(a, a.q_hi, b, h, min(r0 + r, last)) + c * 8);
+    }
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+    asm volatile("bar.sync %0, 128;" ::"r"(1 + threadIdx.x / 128) : "memory");
+}
+
+EW_DEV void wait_full(unsigned long long *bar, unsigned turn)
+{
+    ew_mbar_wait(ew_shared(bar), turn);
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+}
+
+EW_DEV void release(unsigned long long *bar)
+{
+    __syncwarp();
+    if (threadIdx.x % 32 == 0)
+        ew_mbar_arrive(ew_shared(bar));
+}
+
+/* p = q k^T of 64 rows and a tile, started. */
+EW_DEV void start_scores(unsigned q, unsigned keys, float p[TILE / 8][4])
+{
+    wgmma_fence();
+#    pragma unroll
+    for (int ks = 0; ks < EW_D / 16; ks++)
+        wgmma_n128_ss(p, wgmma_rows(q + ks / 4 * (GROUP_ROWS * 128) + ks % 4 * 32),
+                      wgmma_rows(keys + ks / 4 * (TILE * 128) + ks % 4 * 32), ks != 0);
+    wgmma_commit();
+}
+
+/* o += f v, started. */
+EW_DEV void start_values(const unsigned f[TILE / 16][4], unsigned values, float o[N_TILES][4])
+{
+    wgmma_fence();
+#    pragma unroll
+    for (int ks = 0; ks < TILE / 16; ks++)
+#    if EW_D == 128
+        wgmma_n128_rs(o, f[ks], wgmma_columns(values + ks * 2048, TILE * 128));
+#    else
+        wgmma_n64_rs(o, f[ks], wgmma_columns(values + ks * 2048, TILE * 128));
+#    endif
+    wgmma_commit();
+}
+
+/* What a product that was started writes is not there for the compiler before its wait. */
+template <int N> EW_DEV void settle(float (*x)[4])
+{
+#    pragma unroll
+    for (int i = 0; i < N; i++)
+#    pragma unroll
+        for (int e = 0; e < 4; e++)
+            asm volatile("" : "+f"(x[i][e])::"memory");
+}
+
+EW_DEV void pack(const float p[TILE / 8][4], unsigned f[TILE / 16][4])
+{
+#    pragma unroll
+    for (int ks = 0; ks < TILE / 16; ks++)
+#    pragma unroll
+        for (int j = 0; j < 4; j++)
+            f[ks][j] =
+                pack2(p[2 * ks + (j >> 1)][2 * (j & 1)], p[2 * ks + (j >> 1)][2 * (j & 1) + 1]);
+}
+
+/* A tile that this warp group sees nothing of. */
+EW_DEV void skip(struct barriers *bar, unsigned t)
+{
+    const unsigned s = t % STAGES, turn = t / STAGES & 1u;
+
+    ew_mbar_wait(ew_shared(&bar->full_k[s]), turn);
+    release(&bar->free_k[s]);
+    ew_mbar_wait(ew_shared(&bar->full_v[s]), turn);
+    release(&bar->free_v[s]);
+}
+
+/* Per tile, its scores and the values of the tile before are started together; the softmax runs
+ * while the values are multiplied. */
+EW_DEV void consume(const ew_cuda_attn_args &a, unsigned b, unsigned h, unsigned r0, unsigned begin,
+                    unsigned n_tiles, unsigned char *queries, unsigned tiles, struct barriers *bar)
+{
+    const unsigned row0 = r0 + threadIdx.x % 128 / 32 * 16, q = ew_shared(queries);
+    unsigned group_begin, group_end, f[TILE / 16][4];
+    float p[TILE / 8][4], keep[2];
+    struct rows v;
+    struct state st;
+
+    load_queries(a, b, h, r0, queries);
+    rows_find(a, b, row0, &v);
+    range_of_rows(a, b, r0, GROUP_ROWS, &group_begin, &group_end);
+    const unsigned first = min((max(group_begin, begin) - begin) / TILE, n_tiles);
+    const unsigned last =
+        group_end > begin ? min((group_end - begin + TILE - 1) / TILE, n_tiles) : 0;
+    const unsigned whole_hi = __reduce_min_sync(0xffffffffu, min(v.hi[0], v.hi[1]));
+    const unsigned whole_lo = __reduce_max_sync(0xffffffffu, max(v.lo[0], v.lo[1]));
+
+#    pragma unroll
+    for (int j = 0; j < N_TILES; j++)
+#    pragma unroll
+        for (int e = 0; e < 4; e++)
+            st.o[j][e] = 0;
+    st.m[0] = st.m[1] = -EW_INFINITY;
+    st.l[0] = st.l[1] = 0;
+    for (unsigned t = 0; t < min(first, last); t++)
+        skip(bar, t);
+    for (unsigned t = first; t < last; t++) {
+        const unsigned s = t % STAGES, before = (t - 1) % STAGES, slot = begin + t * TILE;
+        const bool is_whole = tile_is_whole(a, v.row[0].prefix, slot, whole_lo, whole_hi);
+
+        wait_full(&bar->full_k[s], t / STAGES & 1u);
+        start_scores(q, tiles + s * TILE_BYTES, p);
+        if (t > first) {
+            wait_full(&bar->full_v[before], (t - 1) / STAGES & 1u);
+            start_values(f, tiles + (STAGES + before) * TILE_BYTES, st.o);
+            wgmma_wait<1>();
+        } else {
+            wgmma_wait<0>();
+        }
+        settle<TILE / 8>(p);
+        release(&bar->free_k[s]);
+        shape_scores(a, &v, b, 0, slot, 1.0f, is_whole, p);
+        soften(p, &st, keep);
+        wgmma_wait<0>();
+        settle<N_TILES>(st.o);
+        if (t > first)
+            release(&bar->free_v[before]);
+        rescale(&st, keep);
+        pack(p, f);
+    }
+    if (first < last) {
+        const unsigned s = (last - 1) % STAGES;
+
+        wait_full(&bar->full_v[s], (last - 1) / STAGES & 1u);
+        start_values(f, tiles + (STAGES + s) * TILE_BYTES, st.o);
+        wgmma_wait<0>();
+        settle<N_TILES>(st.o);
+        release(&bar->free_v[s]);
+    }
+    for (unsigned t = last; t < n_tiles; t++)
+        skip(bar, t);
+    put_out(a, &v, b, h, row0, &st);
+}
+
+} // namespace
+#endif
+
+extern "C" __global__ void __launch_bounds__(384)
+    ew_attention_wgmma(const __grid_constant__ ew_cuda_attn_map_args args)
+{
+#if EW_WGMMA
+    const ew_cuda_attn_args &a = args.a;
+    extern __shared__ __align__(1024) unsigned char raw[];
+    __shared__ __align__(8) struct barriers bar;
+    const unsigned b = blockIdx.y / a.hkv, h = blockIdx.y % a.hkv;
+    const unsigned r0 = (gridDim.x - 1 - blockIdx.x) * BLOCK_ROWS, group = threadIdx.x / 128;
+    unsigned char *const mem = raw + (1024 - ew_shared(raw) % 1024) % 1024;
+    const unsigned tiles = ew_shared(mem) + 2 * Q_BYTES;
+    unsigned begin, end;
+
+    if (threadIdx.x == 0) {
+        for (int s = 0; s < STAGES; s++) {
+            ew_mbar_init(ew_shared(&bar.full_k[s]), 128);
+            ew_mbar_init(ew_shared(&bar.full_v[s]), 128);
+            ew_mbar_init(ew_shared(&bar.free_k[s]), 8);
+            ew_mbar_init(ew_shared(&bar.free_v[s]), 8);
+        }
+        ew_mbar_init_fence();
+    }
+    __syncthreads();
+    ew_grid_release();
+    ew_grid_wait();
+    range_of_rows(a, b, r0, BLOCK_ROWS, &begin, &end);
+    const unsigned n_tiles = end > begin ? (end - begin + TILE - 1) / TILE : 0;
+
+    if (group == 2) {
+        asm volatile("setmaxnreg.dec.sync.aligned.u32 40;");
+        produce(a, args.map, b, h, begin, end, tiles, &bar, n_tiles);
+    } else {
+        asm volatile("setmaxnreg.inc.sync.aligned.u32 232;");
+        consume(a, b, h, r0 + group * GROUP_ROWS, begin, n_tiles, mem + group * Q_BYTES, tiles,
+                &bar);
+    }
+#endif
+}

@@ -1,0 +1,90 @@
+/* fakenvrtc.c - a run-time compiler that makes an empty ELF file of everything, so that CI builds
+ * engines for a GPU where there is no CUDA at all. A source that says "#error" does not compile. */
+#include <stdlib.h>
+#include <string.h>
+
+#define EXPORT __attribute__((visibility("default")))
+#define FAKE(type, name, args)                                                                     \
+    EXPORT type name args;                                                                         \
+    EXPORT type name args
+
+static const char code[16] = "\177ELF fake code";
+
+FAKE(int, nvrtcVersion, (int *major, int *minor))
+{
+    *major = 13;
+    *minor = 0;
+    return 0;
+}
+
+FAKE(const char *, nvrtcGetErrorString, (int r))
+{
+    return r ? "NVRTC_ERROR_FAKE" : "NVRTC_SUCCESS";
+}
+
+FAKE(int, nvrtcGetNumSupportedArchs, (int *n))
+{
+    *n = 4;
+    return 0;
+}
+
+FAKE(int, nvrtcGetSupportedArchs, (int *archs))
+{
+    static const int known[4] = { 80, 87, 90, 120 };
+
+    memcpy(archs, known, sizeof(known));
+    return 0;
+}
+
+FAKE(int, nvrtcCreateProgram,
+     (void **p, const char *source, const char *name, int n, const char *const *headers,
+      const char *const *names))
+{
+    (void)name;
+    (void)n;
+    (void)headers;
+    (void)names;
+    *p = strdup(source);
+    return *p ? 0 : 1;
+}
+
+FAKE(int, nvrtcCompileProgram, (void *p, int n, const char *const *options))
+{
+    (void)n;
+    (void)options;
+    return strstr(p, "#error") ? 6 : 0;
+}
+
+FAKE(int, nvrtcDestroyProgram, (void **p))
+{
+    free(*p);
+    return 0;
+}
+
+FAKE(int, nvrtcGetCUBINSize, (void *p, size_t *n))
+{
+    (void)p;
+    *n = sizeof(code);
+    return 0;
+}
+
+FAKE(int, nvrtcGetCUBIN, (void *p, char *cubin))
+{
+    (void)p;
+    memcpy(cubin, code, sizeof(code));
+    return 0;
+}
+
+FAKE(int, nvrtcGetProgramLogSize, (void *p, size_t *n))
+{
+    (void)p;
+    *n = 1;
+    return 0;
+}
+
+FAKE(int, nvrtcGetProgramLog, (void *p, char *log))
+{
+    (void)p;
+    *log = 0;
+    return 0;
+}

@@ -1,0 +1,423 @@
+/* The CUDA backend's host logic on a driver that has no GPU (tests/fakecuda, linked here, so that
+ * the backend's dlopen finds it): builds, memory, graph cache, faults. What kernels compute,
+ * checkcuda checks where there is a GPU. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "backend/cuda/cuda.h"
+#include "base/mem.h"
+#include "edgewise/build.h"
+#include "edgewise/engine.h"
+#include "edgewise/graph.h"
+#include "edgewise/runtime.h"
+#include "fakecuda.h"
+#include "kv/cache.h"
+#include "os/os.h"
+#include "plan/reader.h"
+
+#define TINY EW_SOURCE_DIR "/models/tiny"
+#define DIR  EW_BINARY_DIR "/test-engines/u_cuda"
+
+#define MUST(call)                                                                                 \
+    do {                                                                                           \
+        const ew_status must_ = (call);                                                            \
+        if (must_)                                                                                 \
+            fail_msg("%s: %d %s", #call, must_, err.text);                                         \
+    } while (0)
+
+static void has(const ew_error *err, const char *text)
+{
+    if (!strstr(err->text, text))
+        fail_msg("'%s', wanted '%s' in it", err->text, text);
+}
+
+static ew_status build_tiny(uint32_t flags, const char *device, ew_error *err)
+{
+    ew_build_opts o = EW_BUILD_OPTS_INIT;
+
+    o.device = device;
+    o.flags = flags;
+    o.n_threads = 2;
+    o.max_batch = 3;
+    o.max_kv_len = 256;
+    o.max_input_len = 64;
+    return ew_model_build(TINY, DIR, &o, false, err);
+}
+
+static ew_status open_tiny(const ew_runtime_opts *ro, ew_runtime **rt, ew_error *err)
+{
+    return ew_runtime_open(DIR, ro, rt, err);
+}
+
+/* ---- tests ---- */
+
+static void test_no_driver(void **state)
+{
+    struct ew_cuda_driver d;
+    ew_error err = { 0 };
+
+    (void)state;
+    assert_int_equal(ew_cuda_driver_open(&d, "libno-such-driver.so", &err), EW_STATUS_UNSUPPORTED);
+    has(&err, "no driver on this machine");
+    err = (ew_error){ 0 };
+    assert_int_equal(ew_cuda_driver_open(&d, "libm.so.6", &err), EW_STATUS_UNSUPPORTED);
+    has(&err, "libm.so.6 is no CUDA driver");
+}
+
+static void test_device_names(void **state)
+{
+    int i = -1;
+
+    (void)state;
+    assert_true(ew_cuda_device_parse("cuda", &i) && i == 0);
+    assert_true(ew_cuda_device_parse("cuda:12", &i) && i == 12);
+    assert_false(ew_cuda_device_parse("cuda:", &i));
+    assert_false(ew_cuda_device_parse("cuda:-1", &i));
+    assert_false(ew_cuda_device_parse("cuda:1x", &i));
+    assert_false(ew_cuda_device_parse("cpu", &i));
+}
+
+static void test_start_failures(void **state)
+{
+    struct ew_cuda_device *d = NULL;
+    ew_error err = { 0 };
+
+    (void)state;
+    fakecuda_reset();
+    fakecuda_fail("cuInit", 1, EW_CU_NO_DEVICE, 1);
+    assert_int_equal(ew_cuda_device_open(0, NULL, &d, &err), EW_STATUS_UNSUPPORTED);
+    has(&err, "this machine has no GPU");
+    fakecuda_reset();
+    err = (ew_error){ 0 };
+    assert_int_equal(ew_cuda_device_open(7, NULL, &d, &err), EW_STATUS_UNSUPPORTED);
+    has(&err, "no GPU 7 on this machine, it has 1");
+    err = (ew_error){ 0 };
+    fakecuda_fail("cuDevicePrimaryCtxRetain", 1, EW_CU_OUT_OF_MEMORY, 0);
+    assert_int_equal(ew_cuda_device_open(0, NULL, &d, &err), EW_STATUS_NO_MEMORY);
+    has(&err, "context");
+    assert_null(d);
+}
+
+static void test_build(void **state)
+{
+    ew_engine_opts none = EW_ENGINE_OPTS_INIT;
+    ew_engine *e = NULL;
+    ew_error err = { 0 };
+    char *json;
+
+    (void)state;
+    fakecuda_reset();
+    MUST(build_tiny(0, "cuda:0", &err));
+    assert_int_equal(fakecuda_live(), 0);
+    none.device = "none";
+    MUST(ew_engine_open(DIR "/llm.engine", &none, &e, &err));
+    MUST(ew_engine_describe(e, &json, &err));
+    assert_non_null(strstr(json, "Fake GPU 0"));
+    assert_non_null(strstr(json, "linear_bf16__cuda"));
+    ew_text_free(json);
+    ew_engine_destroy(e);
+    none.device = "cpu";
+    assert_int_equal(ew_engine_open(DIR "/llm.engine", &none, &e, &err), EW_STATUS_MISMATCH);
+    has(&err, "not for the CPU");
+}
+
+/* A kernel that the driver will not launch is out of the timing; a fault ends the build. */
+static void test_bad_kernel(void **state)
+{
+    ew_error err = { 0 };
+
+    (void)state;
+    fakecuda_reset();
+    fakecuda_fail("cuLaunchKernelEx", 5, 1, 0);
+    MUST(build_tiny(0, "cuda:0", &err));
+    assert_true(fakecuda_count("cuLaunchKernelEx") > 5);
+    assert_int_equal(fakecuda_count("cuGraphInstantiateWithFlags"),
+                     fakecuda_count("cuGraphExecDestroy"));
+    fakecuda_reset();
+    fakecuda_fail("cuLaunchKernelEx", 5, EW_CU_LAUNCH_FAILED, 0);
+    assert_int_equal(build_tiny(0, "cuda:0", &err), EW_STATUS_DEVICE);
+    has(&err, "CUDA:");
+    assert_int_equal(fakecuda_live(), 0);
+    fakecuda_reset();
+}
+
+static void test_refused(void **state)
+{
+    ew_error err = { 0 };
+
+    (void)state;
+    assert_int_equal(build_tiny(0, "gpu", &err), EW_STATUS_INVALID_ARG);
+    has(&err, "none of cpu, cuda, cuda:N");
+    err = (ew_error){ 0 };
+    assert_int_equal(build_tiny(0, "cuda:3", &err), EW_STATUS_UNSUPPORTED);
+    has(&err, "no GPU 3");
+}
+
+static void test_graphs(void **state)
+{
+    ew_runtime_opts ro = EW_RUNTIME_OPTS_INIT;
+    const int32_t ids[5] = { 1, 2, 3, 4, 5 };
+    ew_runtime *rt = NULL;
+    ew_error err = { 0 };
+    uint64_t before, kernels, allocations;
+
+    (void)state;
+    MUST(build_tiny(EW_BUILD_NO_TIMING, "cuda", &err));
+    fakecuda_reset();
+    MUST(open_tiny(&ro, &rt, &err));
+    MUST(ew_runtime_forward(rt, 0, ids, 5, 0, NULL, 0, &err));
+    MUST(ew_runtime_forward(rt, 0, ids, 1, 0, NULL, 0, &err));
+    assert_int_equal(fakecuda_count("cuGraphInstantiateWithFlags"), 2); /* prefill, decode */
+    kernels = fakecuda_count("kernels");
+    assert_true(kernels > 60);
+    before = fakecuda_count("cuLaunchKernelEx");
+    allocations = ew_memory_n_allocations();
+    for (int i = 0; i < 4; i++)
+        MUST(ew_runtime_forward(rt, 0, ids, 1, 0, NULL, 0, &err));
+    /* a step: one upload, one graph, one download; nothing is captured, launched or allocated */
+    assert_int_equal(fakecuda_count("cuGraphInstantiateWithFlags"), 2);
+    assert_int_equal(fakecuda_count("cuLaunchKernelEx"), before);
+    assert_int_equal(fakecuda_count("cuGraphLaunch"), 6);
+    assert_int_equal(fakecuda_count("cuMemcpyHtoDAsync_v2") % 2, 0);
+    assert_int_equal(ew_memory_n_allocations(), allocations);
+    assert_true(fakecuda_count("kernels") > kernels);
+    /* a shape that was there: no capture; another row: its cache lies elsewhere */
+    MUST(ew_runtime_rewind(rt, 0, 0, &err));
+    MUST(ew_runtime_forward(rt, 0, ids, 5, 0, NULL, 0, &err));
+    assert_int_equal(fakecuda_count("cuGraphInstantiateWithFlags"), 2);
+    MUST(ew_runtime_forward(rt, 1, ids, 5, 0, NULL, 0, &err));
+    assert_int_equal(fakecuda_count("cuGraphInstantiateWithFlags"), 3);
+    ew_runtime_destroy(rt);
+    assert_int_equal(fakecuda_live(), 0);
+    assert_int_equal(fakecuda_count("cuGraphExecDestroy"), 3);
+}
+
+/* Lengths that lie outside the cache never reach the device. */
+static void test_lengths(void **state)
+{
+    ew_engine *e = NULL;
+    ew_context *c = NULL;
+    ew_error err = { 0 };
+    ew_tensor_info t;
+    int32_t lengths[1] = { 1 }, start[1] = { 0 };
+    uint64_t launches;
+    void *held[32];
+    size_t n_held = 0;
+
+    (void)state;
+    fakecuda_reset();
+    MUST(ew_engine_open(DIR "/llm.engine", NULL, &e, &err));
+    assert_true(strncmp(ew_engine_device(e), "cuda:0 (Fake GPU 0", 18) == 0);
+    MUST(ew_context_create(e, NULL, &c, &err));
+    assert_int_equal(ew_context_set_profile(c, 1), 0);
+    for (uint32_t i = 0; !ew_engine_get_tensor(e, i, 1, &t); i++) {
+        void *at = NULL;
+
+        if (!t.is_input)
+            continue;
+        assert_int_equal(ew_context_set_shape(c, t.name, t.opt, t.n_dims), 0);
+        if (strcmp(t.name, "context_lengths") == 0) {
+            assert_int_equal(ew_context_set_address(c, t.name, lengths), 0);
+        } else if (strcmp(t.name, "kvcache_start_index") == 0) {
+            assert_int_equal(ew_context_set_address(c, t.name, start), 0);
+        } else {
+            MUST(ew_engine_memory(e)->alloc(ew_engine_memory(e)->ctx, 1 << 20, t.name, &at, &err));
+            assert_int_equal(ew_context_set_device_address(c, t.name, at), 0);
+            assert_true(n_held < 32);
+            held[n_held++] = at;
+        }
+    }
+    assert_int_equal(ew_context_run(c), 0);
+    launches = fakecuda_count("cuGraphLaunch");
+    lengths[0] = 257; /* the cache holds 256 */
+    assert_int_equal(ew_context_run(c), EW_STATUS_INVALID_ARG);
+    if (!strstr(ew_context_error(c), "row 0 needs 257 positions"))
+        fail_msg("%s", ew_context_error(c));
+    assert_int_equal(fakecuda_count("cuGraphLaunch"), launches);
+    lengths[0] = 256;
+    assert_int_equal(ew_context_run(c), 0);
+    ew_context_destroy(c);
+    while (n_held)
+        ew_engine_memory(e)->release(ew_engine_memory(e)->ctx, held[--n_held], 1 << 20);
+    ew_engine_destroy(e);
+    assert_int_equal(fakecuda_live(), 0);
+}
+
+/* Greedy answers need no logits on the host; sampled ones do. */
+static void test_greedy_downloads(void **state)
+{
+    const int32_t ids[3] = { 5, 6, 7 };
+    ew_runtime *rt = NULL;
+    ew_error err = { 0 };
+
+    (void)state;
+    for (int greedy = 0; greedy < 2; greedy++) {
+        ew_request r = EW_REQUEST_INIT;
+        ew_response out = { 0 };
+        ew_runtime_opts ro = EW_RUNTIME_OPTS_INIT;
+
+        fakecuda_reset();
+        MUST(open_tiny(&ro, &rt, &err));
+        r.prompt_ids = ids;
+        r.n_prompt_ids = 3;
+        r.sampling.greedy = greedy != 0;
+        r.ignore_eos = true;
+        r.max_tokens = 4;
+        MUST(ew_runtime_handle_request(rt, &r, 1, &out, &err));
+        /* tokens in every step; logits beside them for the sampler on the host */
+        assert_int_equal(fakecuda_count("cuMemcpyDtoHAsync_v2"), greedy ? 4 : 8);
+        assert_int_equal(fakecuda_count("cuMemcpyHtoDAsync_v2"), 4 + 2); /* weights, RoPE */
+        ew_response_release(&out);
+        ew_runtime_destroy(rt);
+    }
+}
+
+static void test_no_graph(void **state)
+{
+    ew_runtime_opts ro = EW_RUNTIME_OPTS_INIT;
+    const int32_t id = 1;
+    ew_runtime *rt = NULL;
+    ew_error err = { 0 };
+
+    (void)state;
+    fakecuda_reset();
+    ro.flags = EW_CONTEXT_NO_GRAPH;
+    MUST(open_tiny(&ro, &rt, &err));
+    MUST(ew_runtime_forward(rt, 0, &id, 1, 0, NULL, 0, &err));
+    assert_int_equal(fakecuda_count("cuGraphInstantiateWithFlags"), 0);
+    assert_true(fakecuda_count("cuLaunchKernelEx") > 30);
+    ew_runtime_destroy(rt);
+    assert_int_equal(fakecuda_live(), 0);
+}
+
+/* A fault names the launch, and everything after it fails with the same words. */
+static void test_sticky_fault(void **state)
+{
+    ew_runtime_opts ro = EW_RUNTIME_OPTS_INIT;
+    const int32_t id = 1;
+    ew_runtime *rt = NULL;
+    ew_error err = { 0 }, again = { 0 };
+
+    (void)state;
+    fakecuda_reset();
+    ro.flags = EW_CONTEXT_NO_GRAPH;
+    MUST(open_tiny(&ro, &rt, &err));
+    fakecuda_fail("cuLaunchKernelEx", 4, EW_CU_ILLEGAL_ADDRESS, 0);
+    assert_int_equal(ew_runtime_forward(rt, 0, &id, 1, 0, NULL, 0, &err), EW_STATUS_DEVICE);
+    has(&err, "CUDA_ERROR_ILLEGAL_ADDRESS");
+    has(&err, "last launch 'model.layers.0.");
+    assert_int_equal(ew_runtime_forward(rt, 0, &id, 1, 0, NULL, 0, &again), EW_STATUS_DEVICE);
+    assert_string_equal(err.text, again.text);
+    ew_runtime_destroy(rt);
+}
+
+/* Any allocation of the device or of pinned memory may fail: a status, and nothing is left. */
+static void test_out_of_memory(void **state)
+{
+    static const char *const functions[] = { "cuMemAlloc_v2", "cuMemHostAlloc", "cuStreamCreate",
+                                             "cuModuleLoadData", "cuGraphInstantiateWithFlags" };
+    ew_runtime_opts ro = EW_RUNTIME_OPTS_INIT;
+    const int32_t ids[3] = { 1, 2, 3 };
+
+    (void)state;
+    for (size_t f = 0; f < sizeof(functions) / sizeof(functions[0]); f++) {
+        uint64_t k = 1;
+
+        for (;; k++) {
+            ew_runtime *rt = NULL;
+            ew_error err = { 0 };
+            ew_status st;
+
+            fakecuda_reset();
+            fakecuda_fail(functions[f], k, EW_CU_OUT_OF_MEMORY, 0);
+            st = open_tiny(&ro, &rt, &err);
+            if (!st)
+                st = ew_runtime_forward(rt, 0, ids, 3, 0, NULL, 0, &err);
+            ew_runtime_destroy(rt);
+            if (fakecuda_live())
+                fail_msg("%s %d: %d allocations are left", functions[f], (int)k,
+                         (int)fakecuda_live());
+            if (!st)
+                break; /* there is no k-th call */
+            assert_int_equal(st, EW_STATUS_NO_MEMORY);
+            assert_true(err.text[0] != 0);
+        }
+        assert_true(k > 1);
+    }
+}
+
+static void test_other_chip(void **state)
+{
+    ew_engine *e = NULL;
+    ew_error err = { 0 };
+    char *bytes;
+    size_t len;
+    uint8_t *copy;
+
+    (void)state;
+    fakecuda_reset();
+    MUST(ew_file_read(DIR "/llm.engine", (size_t)1 << 28, &bytes, &len, &err));
+    copy = ew_mem_alloc_aligned(EW_MEM_MISC, len, 4096);
+    assert_non_null(copy);
+    memcpy(copy, bytes, len);
+    for (size_t i = 0; i + 14 < len; i++) /* the chip's number follows its name */
+        if (memcmp(copy + i, "Fake GPU 0", 10) == 0 && copy[i + 10] == 90)
+            copy[i + 10] = 87;
+    ew_plan_rehash(copy, len);
+    assert_int_equal(ew_engine_load(copy, len, NULL, &e, &err), EW_STATUS_MISMATCH);
+    has(&err, "engine was built for Fake GPU 0 (sm_87");
+    has(&err, "GPU 0 is Fake GPU 0 (sm_90");
+    ew_mem_free_aligned(copy);
+    ew_mem_free(bytes);
+}
+
+/* The cache moves rows in device memory as it does in the host's. */
+static void test_cache(void **state)
+{
+    static const uint32_t heads[2] = { 2, 1 }, dims[2] = { 4, 8 };
+    struct ew_cuda *cuda = NULL;
+    struct ew_kv *kv = NULL;
+    ew_error err = { 0 };
+    uint8_t block[2][1024];
+    const int32_t map[3] = { -1, 0, 1 };
+
+    (void)state;
+    fakecuda_reset();
+    MUST(ew_cuda_bare(0, false, &cuda, &err));
+    MUST(ew_kv_create_in(&cuda->base.memory, 2, heads, dims, 3, 16, EW_DTYPE_F16, &kv, &err));
+    assert_true(ew_kv_tokens_bytes(kv, 5) <= sizeof(block[0]));
+    for (size_t i = 0; i < sizeof(block[0]); i++)
+        block[0][i] = (uint8_t)(i * 7 + 1);
+    MUST(ew_kv_load(kv, 2, block[0], 5, 5));
+    MUST(ew_kv_compact(kv, map, 3, &err));
+    assert_int_equal(kv->lengths[1], 5);
+    assert_int_equal(kv->lengths[2], 0);
+    memset(block[1], 0, sizeof(block[1]));
+    MUST(ew_kv_save(kv, 1, 5, block[1]));
+    assert_memory_equal(block[0], block[1], ew_kv_tokens_bytes(kv, 5));
+    assert_true(fakecuda_count("cuMemcpy2DAsync_v2") > 0);
+    ew_kv_destroy(kv);
+    assert_int_equal(fakecuda_live(), 0);
+    ew_cuda_close(cuda);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_no_driver),        cmocka_unit_test(test_device_names),
+        cmocka_unit_test(test_start_failures),   cmocka_unit_test(test_build),
+        cmocka_unit_test(test_bad_kernel),       cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_graphs),           cmocka_unit_test(test_lengths),
+        cmocka_unit_test(test_greedy_downloads), cmocka_unit_test(test_no_graph),
+        cmocka_unit_test(test_sticky_fault),     cmocka_unit_test(test_out_of_memory),
+        cmocka_unit_test(test_other_chip),       cmocka_unit_test(test_cache),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
