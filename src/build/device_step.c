@@ -218,7 +218,7 @@ static ew_status replay(struct trial *t, struct ew_recording *r, uint64_t *ns)
     return EW_STATUS_OK;
 }
 
-static ew_status time_list(struct trial *t, bool one_kernel, uint64_t *ns)
+static ew_status time_list(struct trial *t, bool split_norms, bool one_kernel, uint64_t *ns)
 {
     const ew_memory *m = &t->b->cuda->base.memory;
     const struct ew_device_ops *ops = t->b->cuda->base.ops;
@@ -227,8 +227,10 @@ static ew_status time_list(struct trial *t, bool one_kernel, uint64_t *ns)
     ew_status st;
 
     *ns = 0;
+    t->b->plan.device.split_norms = split_norms;
     t->b->plan.device.one_kernel = one_kernel;
     st = emit_all(t, &list);
+    t->b->plan.device.split_norms = false;
     t->b->plan.device.one_kernel = false;
     if (!st && (!one_kernel || list.n == 1)) {
         st = ops->record(t->stream, &list, &r, t->b->err);
@@ -255,6 +257,7 @@ ew_status ew_build_time_step(struct ew_build *b)
 {
     struct ew_plan_device *d = &b->plan.device;
     struct trial t = { .b = b };
+    uint64_t split_ns = 0;
     ew_error *const err = b->err;
     ew_error local = { 0 };
     ew_status st;
@@ -266,11 +269,16 @@ ew_status ew_build_time_step(struct ew_build *b)
     b->err = &local;
     st = trial_open(&t);
     if (!st)
-        st = time_list(&t, false, &d->graph_ns);
+        st = time_list(&t, false, false, &d->graph_ns);
     if (!st)
-        st = time_list(&t, true, &d->one_kernel_ns);
+        st = time_list(&t, true, false, &split_ns);
+    if (!st)
+        st = time_list(&t, false, true, &d->one_kernel_ns);
     trial_close(&t);
     b->err = err;
+    d->split_norms = split_ns && split_ns < d->graph_ns;
+    if (d->split_norms)
+        d->graph_ns = split_ns;
     d->one_kernel = !st && d->one_kernel_ns && d->one_kernel_ns < d->graph_ns;
     if (st) /* the graph always works: what is lost is speed */
         ew_log(b->opts.logger, EW_LOG_WARN, "a decode step was not timed: %s", local.text);

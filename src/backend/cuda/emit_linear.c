@@ -174,7 +174,8 @@ ew_status ew_cuda_emit_linear(struct ew_step_list *list, const struct ew_emit *e
     p.scale = at->scale;
     p.softcap = at->softcap;
     norm = norm_before(list, k, &p);
-    if (norm) {
+    /* Kernels that prepare x in a launch of their own always do the norm there. */
+    if (norm && (k->takes_prepared || !e->plan->device.split_norms)) {
         see_without_norm(cuda, k, &p);
         p.x = address(norm->norm.x);
         p.norm_weight = address(norm->norm.w);
