@@ -2,7 +2,8 @@
  * panel's columns follows from n, k and the chip alone, so that bits do not depend on m. */
 #include "kernels/cuda/linear_plan.h"
 
-#define STEP 128u
+#define STEP  128u
+#define DEPTH 4u /* steps read ahead */
 
 struct sharing {
     uint32_t warps_k, cluster;
@@ -68,9 +69,13 @@ static size_t plan(const struct ew_cuda_chip *c, const struct ew_cuda_linear_pro
 
     if (p->m == 0 || p->n == 0)
         return 0;
-    while (chunk > s.warps_k &&
-           fixed + x_bytes(&p->format, p->k, p->m, rows, chunk) > c->shared_per_block)
-        chunk -= s.warps_k;
+    if (fixed + x_bytes(&p->format, p->k, p->m, rows, chunk) > c->shared_per_block) {
+        /* a chunk is a multiple of the depth of reads ahead */
+        chunk = ew_cuda_div_up(chunk, s.warps_k * DEPTH) * s.warps_k * DEPTH;
+        while (chunk > s.warps_k * DEPTH &&
+               fixed + x_bytes(&p->format, p->k, p->m, rows, chunk) > c->shared_per_block)
+            chunk -= s.warps_k * DEPTH;
+    }
     while (blocks > 1 && (fixed + x_bytes(&p->format, p->k, p->m, rows, chunk) + 1024) * blocks >
                              c->shared_per_block + 1024)
         blocks--;
@@ -87,8 +92,9 @@ static size_t plan(const struct ew_cuda_chip *c, const struct ew_cuda_linear_pro
     ew_cuda_quant_defines(&p->format, p->k, format, sizeof(format));
     ew_cuda_linear_define(&out[0], p,
                           "%s -DEW_ROWS=%u -DEW_WARPS=%u -DEW_WARPS_K=%u -DEW_CLUSTER=%u "
-                          "-DEW_DEPTH=4 -DEW_MIN_BLOCKS=%u -DEW_NORM=%d",
-                          format, rows, warps, s.warps_k, s.cluster, blocks, p->norm_weight != 0);
+                          "-DEW_DEPTH=%u -DEW_MIN_BLOCKS=%u -DEW_NORM=%d",
+                          format, rows, warps, s.warps_k, s.cluster, DEPTH, blocks,
+                          p->norm_weight != 0);
     return 1;
 }
 

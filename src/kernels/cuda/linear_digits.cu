@@ -48,10 +48,17 @@ struct step {
     struct ew_groups o[ONE_GROUP ? 1 : WORDS];
 };
 
-// Of a column of B in a part of a step: what a digit is worth, and the sum of the digits.
+// Integer sums start at the bits of 1.5 * 2^23: as floats they are that number plus the sum,
+// exactly, without a conversion.
+#define MAGIC_BITS 0x4b400000
+#define MAGIC      12582912.0f
+
+// Of a column of B in a part of a step: what a digit is worth, and the sum of the digits; where all
+// codes have the same zero point, MAGIC plus the zero point times that.
 struct meta {
     float worth, sum;
 };
+#define FIXED_ZERO (EW_CODE == 1 ? 8 : 0)
 
 EW_DEV uint32_t x_pitch(const ew_args &a)
 {
@@ -127,7 +134,7 @@ EW_DEV void put_digits(const ew_args &a, uint32_t m, uint32_t step, const float4
         if (lane % (32 / PARTS) == 0) {
             struct meta *to = meta_at(a, step) + lane / (32 / PARTS) * COLS + 3 * m + digit;
             to->worth = worth;
-            to->sum = (float)sum;
+            to->sum = EW_ZERO ? (float)sum : MAGIC + (float)(FIXED_ZERO * sum);
         }
         worth *= 128.0f;
     }
@@ -135,8 +142,7 @@ EW_DEV void put_digits(const ew_args &a, uint32_t m, uint32_t step, const float4
 
 // Columns of steps [begin, begin + n) of x. Step s of a row goes to the row's warp s % ROW_WARPS,
 // and its squares to the sum s % 8.
-static __device__ __noinline__ void stage(const ew_args &a, uint32_t begin, uint32_t n,
-                                          float squares[SLOTS])
+EW_DEV void stage(const ew_args &a, uint32_t begin, uint32_t n, float squares[SLOTS])
 {
     const uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     const bool vec = ((a.x | (a.x_stride * 4)) & 15) == 0;
@@ -245,9 +251,7 @@ struct sums {
 // Zero point of row g (h = 0) or g + 8 in group `sub` of its block.
 EW_DEV float zero_of(const struct ew_groups &o, int sub, int h)
 {
-#if EW_CODE == 1
-    return 8.0f;
-#elif !EW_ZERO
+#if !EW_ZERO
     return 0.0f;
 #elif EW_WIDE
     const int i = sub * 2 + h;
@@ -258,6 +262,12 @@ EW_DEV float zero_of(const struct ew_groups &o, int sub, int h)
 #endif
 }
 
+// Products less zero point times sum of digits: an integer below 2^24.
+EW_DEV float whole(int c, float zero, float sum)
+{
+    return EW_ZERO ? fmaf(-zero, sum, __int_as_float(c) - MAGIC) : __int_as_float(c) - sum;
+}
+
 EW_DEV void add_part(float acc[4], const int c[4], const struct ew_groups &o, int sub,
                      const float4 w)
 {
@@ -266,10 +276,10 @@ EW_DEV void add_part(float acc[4], const int c[4], const struct ew_groups &o, in
                 s1 = EW_SCALE ? ew_scale(o, sub, 1) : 1.0f;
 
     // w: worth and sum of the lane's first column, and of its second
-    acc[0] = fmaf(fmaf(-z0, w.y, (float)c[0]), s0 * w.x, acc[0]);
-    acc[1] = fmaf(fmaf(-z0, w.w, (float)c[1]), s0 * w.z, acc[1]);
-    acc[2] = fmaf(fmaf(-z1, w.y, (float)c[2]), s1 * w.x, acc[2]);
-    acc[3] = fmaf(fmaf(-z1, w.w, (float)c[3]), s1 * w.z, acc[3]);
+    acc[0] = fmaf(whole(c[0], z0, w.y), s0 * w.x, acc[0]);
+    acc[1] = fmaf(whole(c[1], z0, w.w), s0 * w.z, acc[1]);
+    acc[2] = fmaf(whole(c[2], z1, w.y), s1 * w.x, acc[2]);
+    acc[3] = fmaf(whole(c[3], z1, w.w), s1 * w.z, acc[3]);
 }
 
 // x: this lane's 16 bytes of the step, one a fragment; x_step: to the next 64 columns, 0 where
@@ -294,7 +304,7 @@ EW_DEV void multiply(struct sums &s, const struct step &w, const uint32_t x[FRAG
         if (tile % PART_TILES == 0)
 #pragma unroll
             for (int i = 0; i < FRAGS; i++)
-                c[i][0] = c[i][1] = c[i][2] = c[i][3] = 0;
+                c[i][0] = c[i][1] = c[i][2] = c[i][3] = MAGIC_BITS;
         spread(f, w.w, tile);
 #pragma unroll
         for (int i = 0; i < FRAGS; i++)
@@ -422,8 +432,12 @@ extern "C" __global__ void __launch_bounds__(THREADS, EW_MIN_BLOCKS)
     float squares[SLOTS];
 
     ew_grid_release();
-    // every warp takes as many steps, the last ones may be past the end
-    const uint32_t steps = (range + EW_WARPS_K - 1) / EW_WARPS_K;
+    // every warp takes as many steps, the last ones may be past the end; with chunks a multiple of
+    // EW_DEPTH, so that a chunk always begins at d = 0 below and the code that fills it stands once
+    const uint32_t chunk = a.tiles_m / EW_WARPS_K,
+                   plain_steps = (range + EW_WARPS_K - 1) / EW_WARPS_K;
+    const uint32_t steps =
+        chunk < plain_steps ? (plain_steps + EW_DEPTH - 1) / EW_DEPTH * EW_DEPTH : plain_steps;
     uint32_t ahead_left = steps;
 #define LOAD(d)                                                                                    \
     do {                                                                                           \
@@ -460,7 +474,6 @@ extern "C" __global__ void __launch_bounds__(THREADS, EW_MIN_BLOCKS)
         x_step[i] = c < 3 * a.m ? 64 : 0;
     }
     uint32_t step = 0, in_chunk = 0;
-    const uint32_t chunk = a.tiles_m / EW_WARPS_K;
     bool more = true, stage_next = true, first_turn = true;
 
     while (more) {
@@ -468,7 +481,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, EW_MIN_BLOCKS)
         for (int d = 0; d < EW_DEPTH; d++) {
             if (!more)
                 break;
-            if (stage_next) {
+            if (d == 0 && stage_next) {
                 const uint32_t at = begin + step * EW_WARPS_K, left = end > at ? end - at : 0;
 
                 __syncthreads(); // the chunk before is read

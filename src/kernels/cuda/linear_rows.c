@@ -6,6 +6,8 @@
 #    define EW_TUNE_CLUSTER 1
 #endif
 
+#define DEPTH 4u /* steps read ahead */
+
 struct sharing {
     uint32_t warps_k, cluster;
 };
@@ -73,7 +75,10 @@ static size_t plan(const struct ew_cuda_chip *c, const struct ew_cuda_linear_pro
     }
     room = sm_bytes - fixed_bytes(s, 16, rows);
     chunk = (uint32_t)((room / x_rows - 64) / (cols * 2) / s.warps_k * s.warps_k);
-    chunk = chunk < s.warps_k ? s.warps_k : chunk > whole ? whole : chunk;
+    /* a chunk is a multiple of the depth of reads ahead */
+    chunk = chunk >= whole ? whole : chunk / (s.warps_k * DEPTH) * (s.warps_k * DEPTH);
+    if (chunk == 0)
+        chunk = s.warps_k * DEPTH;
     if (quant)
         ew_cuda_quant_defines(&p->format, p->k, format, sizeof(format));
     else
@@ -91,7 +96,7 @@ static size_t plan(const struct ew_cuda_chip *c, const struct ew_cuda_linear_pro
         fixed_bytes(s, warps, rows) + (uint32_t)(x_rows * (chunk * cols * 2 + (quant ? 16 : 64)));
     ew_cuda_linear_define(&out[0], p,
                           "%s -DEW_LO=%d -DEW_ROWS=%u -DEW_WARPS=%u -DEW_WARPS_K=%u "
-                          "-DEW_CLUSTER=%u -DEW_DEPTH=%d -DEW_MIN_BLOCKS=%u -DEW_NORM=%d",
+                          "-DEW_CLUSTER=%u -DEW_DEPTH=%u -DEW_MIN_BLOCKS=%u -DEW_NORM=%d",
                           format,
                           !exact      ? 0
                           : rows <= 4 ? 4
