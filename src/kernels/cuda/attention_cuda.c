@@ -291,7 +291,8 @@ static void plan_prep(const struct ew_attn_args *a, const struct choice *c, unsi
                         norm, q, WARPS);
 }
 
-static void plan_main(const struct ew_attn_args *a, const struct choice *c, unsigned norm,
+static void plan_main(const struct ew_attn_args *a, const struct choice *c,
+                      const struct ew_cuda_chip *chip, unsigned norm,
                       const struct ew_cuda_attn_args *g, struct ew_cuda_launch *out)
 {
     const uint32_t rows = g->s * c->group;
@@ -319,7 +320,8 @@ static void plan_main(const struct ew_attn_args *a, const struct choice *c, unsi
                             c->warps, c->stages);
         out->shared_bytes = c->shared_bytes;
     } else if (c->way == WAY_WGMMA) {
-        const uint32_t grid[3] = { (rows + 127) / 128, g->b * g->hkv, 1 };
+        const uint32_t units = (rows + 127) / 128 * g->b * g->hkv;
+        const uint32_t grid[3] = { units < chip->n_sm ? units : chip->n_sm, 1, 1 };
         const struct ew_cuda_attn_map_args args = { .a = *g };
 
         ew_cuda_launch_fill(out, "attention_wgmma", "ew_attention_wgmma", grid, 384, &args,
@@ -361,6 +363,6 @@ ew_status ew_cuda_attn_plan(const struct ew_cuda_attn *p, const struct ew_cuda_c
     g = common_args(p, &c);
     if (!c.is_fused)
         plan_prep(a, &c, norm, &g, &out[(*n)++]);
-    plan_main(a, &c, norm, &g, &out[(*n)++]);
+    plan_main(a, &c, chip, norm, &g, &out[(*n)++]);
     return EW_STATUS_OK;
 }
