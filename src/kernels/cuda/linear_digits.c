@@ -2,8 +2,7 @@
  * panel's columns follows from n, k and the chip alone, so that bits do not depend on m. */
 #include "kernels/cuda/linear_plan.h"
 
-#define STEP  128u
-#define DEPTH 4u /* steps read ahead */
+#define STEP 128u
 
 struct sharing {
     uint32_t warps_k, cluster;
@@ -64,17 +63,20 @@ static size_t plan(const struct ew_cuda_chip *c, const struct ew_cuda_linear_pro
     const uint32_t fixed = fixed_bytes(s, warps, rows);
     struct ew_cuda_linear_args a = ew_cuda_linear_args_of(p);
     uint32_t chunk = ew_cuda_div_up(range, s.warps_k) * s.warps_k;
-    uint32_t blocks = rows <= 2 ? 3 : 2, grid;
+    uint32_t blocks = rows <= 2 ? 3 : 2, depth = 4, grid;
     char format[96];
 
     if (p->m == 0 || p->n == 0)
         return 0;
     if (fixed + x_bytes(&p->format, p->k, p->m, rows, chunk) > c->shared_per_block) {
-        /* a chunk is a multiple of the depth of reads ahead */
-        chunk = ew_cuda_div_up(chunk, s.warps_k * DEPTH) * s.warps_k * DEPTH;
-        while (chunk > s.warps_k * DEPTH &&
+        /* by chunks, which are a multiple of the depth of reads ahead */
+        while (depth > 1 && fixed + x_bytes(&p->format, p->k, p->m, rows, s.warps_k * depth) >
+                                c->shared_per_block)
+            depth /= 2;
+        chunk = ew_cuda_div_up(chunk, s.warps_k * depth) * s.warps_k * depth;
+        while (chunk > s.warps_k * depth &&
                fixed + x_bytes(&p->format, p->k, p->m, rows, chunk) > c->shared_per_block)
-            chunk -= s.warps_k * DEPTH;
+            chunk -= s.warps_k * depth;
     }
     while (blocks > 1 && (fixed + x_bytes(&p->format, p->k, p->m, rows, chunk) + 1024) * blocks >
                              c->shared_per_block + 1024)
@@ -93,7 +95,7 @@ static size_t plan(const struct ew_cuda_chip *c, const struct ew_cuda_linear_pro
     ew_cuda_linear_define(&out[0], p,
                           "%s -DEW_ROWS=%u -DEW_WARPS=%u -DEW_WARPS_K=%u -DEW_CLUSTER=%u "
                           "-DEW_DEPTH=%u -DEW_MIN_BLOCKS=%u -DEW_NORM=%d",
-                          format, rows, warps, s.warps_k, s.cluster, DEPTH, blocks,
+                          format, rows, warps, s.warps_k, s.cluster, depth, blocks,
                           p->norm_weight != 0);
     return 1;
 }
