@@ -37,7 +37,7 @@ EW_DEV void step_kv_set(struct step *s, uint32_t window)
     v.end = v.blocks * (v.split + 1) / v.splits;
     s->kv = v;
 }
-/* Of the blocks of a stage from b on. */
+/* Positions, of the blocks of a stage from b on, that the cache has from before. */
 EW_DEV uint32_t step_kv_olds(const struct step *s, const struct step_kv *v, uint32_t b,
                              uint32_t end)
 {
