@@ -142,6 +142,11 @@ char *ew_mem_strdup(enum ew_mem_tag tag, const char *text)
     return ew_mem_strndup(tag, text, strlen(text));
 }
 
+void ew_mem_note(enum ew_mem_tag tag, int64_t bytes)
+{
+    atomic_fetch_add_explicit(&live[tag], (uint64_t)bytes, memory_order_relaxed);
+}
+
 uint64_t ew_mem_tag_bytes(enum ew_mem_tag tag)
 {
     return tag < EW_MEM_TAG_COUNT ? atomic_load_explicit(&live[tag], memory_order_relaxed) : 0;

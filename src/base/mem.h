@@ -13,7 +13,8 @@
 #define EW_MEM_TAG_MAP(X) \
     X(MISC, "misc") X(GRAPH, "graph") X(CHECKPOINT, "checkpoint") X(ONNX, "onnx")      \
     X(BUILD, "build") X(PLAN, "plan") X(ENGINE, "engine") X(CONTEXT, "context")         \
-    X(KV, "kv cache") X(TEXT, "text") X(RUNTIME, "runtime") X(SAMPLE, "sample") X(EVAL, "eval")
+    X(KV, "kv cache") X(TEXT, "text") X(RUNTIME, "runtime") X(SAMPLE, "sample") X(EVAL, "eval") \
+    X(GPU_WEIGHTS, "gpu weights") X(GPU, "gpu, rest") X(PINNED, "pinned for the gpu")
 /* clang-format on */
 
 enum ew_mem_tag {
@@ -38,6 +39,8 @@ char *ew_mem_strndup(enum ew_mem_tag tag, const char *text, size_t len);
 void *ew_mem_alloc_aligned(enum ew_mem_tag tag, size_t bytes, size_t align);
 void ew_mem_free_aligned(void *p);
 
+/* Bytes that others hold for us (a device's memory) come and go. */
+void ew_mem_note(enum ew_mem_tag tag, int64_t bytes);
 uint64_t ew_mem_tag_bytes(enum ew_mem_tag tag); /* live bytes now */
 const char *ew_mem_tag_text(enum ew_mem_tag tag);
 uint64_t ew_mem_count(void); /* allocations since start, all threads: for "0 allocations a step" */

@@ -6,6 +6,7 @@
 #include "backend/cuda/cuda.h"
 #include "build/build_impl.h"
 
+#include "base/log.h"
 #include "kernels/cuda/linear.h"
 
 #define MAX_STEPS   24 /* of rows */
@@ -151,10 +152,10 @@ static void problem_close(struct problem *p)
 {
     const ew_memory *m = &p->b->cuda->base.memory;
 
-    m->release(m->ctx, p->weights, 0);
-    m->release(m->ctx, p->x, 0);
-    m->release(m->ctx, p->y, 0);
-    m->release(m->ctx, p->work, 0);
+    m->release(m->ctx, p->weights, p->n_copies * p->weight_bytes);
+    m->release(m->ctx, p->x, p->x_bytes);
+    m->release(m->ctx, p->y, p->y_bytes);
+    m->release(m->ctx, p->work, p->work_bytes);
 }
 
 static ew_status record(struct problem *p, const struct ew_cuda_linear_kernel *k, uint64_t m,
@@ -179,7 +180,7 @@ static ew_status record(struct problem *p, const struct ew_cuda_linear_kernel *k
                 st = ew_cuda_queue_launch(q, f, &l[i], k->name, p->b->err);
         }
     }
-    ended = ew_cuda_queue_captured(q, out, st ? NULL : p->b->err);
+    ended = ew_cuda_queue_captured(q, st ? NULL : out, st ? NULL : p->b->err);
     return st ? st : ended;
 }
 
@@ -245,6 +246,30 @@ static ew_status time_one(struct problem *p, struct ew_timing_cache *tc,
                : ew_fail(p->b->err, EW_STATUS_NO_MEMORY, "timing cache");
 }
 
+/* A kernel that the driver does not launch on this chip is out; ns is 0 then. A fault that the
+ * device does not survive ends the build. */
+static ew_status time_or_drop(struct problem *p, struct ew_timing_cache *tc, size_t i, uint64_t m,
+                              uint64_t *ns)
+{
+    const struct ew_cuda_linear_kernel *k = ew_cuda_linear_kernels(&(size_t){ 0 })[i];
+    ew_error *const err = p->b->err;
+    ew_error local = { 0 };
+    ew_status st;
+
+    *ns = 0;
+    p->b->err = &local;
+    st = time_one(p, tc, k, m, ns);
+    p->b->err = err;
+    if (st != EW_STATUS_DEVICE || p->b->cuda->memory_queue.poison.status)
+        return st ? ew_fail(err, st, "%s", local.text) : EW_STATUS_OK;
+    ew_log(p->b->opts.logger, EW_LOG_WARN, "kernel '%s' at %llu rows of [%llu,%llu]: %s", k->name,
+           (unsigned long long)m, (unsigned long long)p->t->n, (unsigned long long)p->t->k,
+           local.text);
+    p->lost |= 1ull << i;
+    *ns = 0;
+    return EW_STATUS_OK;
+}
+
 /* The fastest kernel at m rows. */
 static ew_status fastest(struct problem *p, struct ew_timing_cache *tc, bool timed, uint64_t m,
                          const struct ew_cuda_linear_kernel **best, uint64_t *best_ns)
@@ -264,7 +289,9 @@ static ew_status fastest(struct problem *p, struct ew_timing_cache *tc, bool tim
     for (size_t i = 0; i < n && !(*best && (forced || !timed)); i++) {
         if (i >= MAX_KERNELS || !runs(p, all[i], m) || (p->lost >> i & 1))
             continue;
-        EW_TRY(time_one(p, tc, all[i], m, &ns));
+        EW_TRY(time_or_drop(p, tc, i, m, &ns));
+        if (!ns)
+            continue;
         took[i] = ns;
         if (ns < least) {
             *best_ns = least = ns;

@@ -36,6 +36,11 @@ struct ew_stream *ew_context_stream(const struct ew_context *c)
     return c->dev->stream;
 }
 
+static size_t at_least_one(size_t bytes)
+{
+    return bytes ? bytes : 1;
+}
+
 static const ew_memory *memory_of(const struct ew_on_device *d)
 {
     return &d->device->memory;
@@ -141,14 +146,13 @@ ew_status ew_context_device_open(struct ew_context *c, ew_error *err)
     if (!d->in || !d->held || !d->host_out || !d->tokens)
         return ew_fail(err, EW_STATUS_NO_MEMORY, "context");
     EW_TRY(d->device->ops->open_stream(d->device, &d->stream, err));
-    EW_TRY(m->alloc(m->ctx, c->block_bytes ? c->block_bytes : 1, "activations", &d->block, err));
+    EW_TRY(m->alloc(m->ctx, at_least_one(c->block_bytes), "activations", &d->block, err));
     EW_TRY(open_small(c, err));
     c->block = d->block;
     c->shared_bytes = (size_t)p->device.scratch_bytes;
     d->counters_bytes = (size_t)p->device.counter_bytes;
-    EW_TRY(m->alloc(m->ctx, c->shared_bytes ? c->shared_bytes : 1, "scratch", &d->scratch, err));
-    return m->alloc(m->ctx, d->counters_bytes ? d->counters_bytes : 1, "counters", &d->counters,
-                    err);
+    EW_TRY(m->alloc(m->ctx, at_least_one(c->shared_bytes), "scratch", &d->scratch, err));
+    return m->alloc(m->ctx, at_least_one(d->counters_bytes), "counters", &d->counters, err);
 }
 
 void ew_context_device_close(struct ew_context *c)
@@ -171,12 +175,9 @@ void ew_context_device_close(struct ew_context *c)
     }
     drop(d, &d->small, false);
     drop(d, &d->small_host, true);
-    if (d->block)
-        m->release(m->ctx, d->block, c->block_bytes);
-    if (d->scratch)
-        m->release(m->ctx, d->scratch, c->shared_bytes);
-    if (d->counters)
-        m->release(m->ctx, d->counters, d->counters_bytes);
+    m->release(m->ctx, d->block, at_least_one(c->block_bytes));
+    m->release(m->ctx, d->scratch, at_least_one(c->shared_bytes));
+    m->release(m->ctx, d->counters, at_least_one(d->counters_bytes));
     if (d->stream)
         d->device->ops->close_stream(d->stream);
     ew_mem_free(d->in);
@@ -337,6 +338,14 @@ ew_status ew_context_device_before(struct ew_context *c, struct ew_launch *l)
                                                d->in[i].n_ids, c->in[i].scale, &c->err));
     }
     return EW_STATUS_OK;
+}
+
+ew_status ew_context_device_end(struct ew_context *c, struct ew_launch *l, size_t first)
+{
+    struct ew_emit e = { .plan = &c->engine->plan };
+
+    ew_context_device_emit(c, &e);
+    return c->engine->backend->emit_end(&l->list, &e, first, &c->err);
 }
 
 ew_status ew_context_device_after(struct ew_context *c, struct ew_launch *l)

@@ -313,18 +313,23 @@ static size_t ids_bytes(const struct ew_lane *lane)
     return (size_t)lane->max_batch * lane->max_input_len * sizeof(int32_t);
 }
 
+static size_t tokens_bytes(const struct ew_lane *lane)
+{
+    return (lane->max_select > lane->max_batch ? lane->max_select : lane->max_batch) *
+           sizeof(int32_t);
+}
+
 /* What a device does beside the graph, where this one does it. */
 static ew_status use_device(struct ew_lane *lane, ew_error *err)
 {
     const ew_memory *m = ew_engine_memory(lane->engine);
-    const size_t n_logits = lane->max_select > lane->max_batch ? lane->max_select : lane->max_batch;
     void *ids = NULL, *tokens = NULL;
 
     if (m->is_host)
         return EW_STATUS_OK;
     EW_TRY(m->alloc_host(m->ctx, ids_bytes(lane), "token ids", &ids, err));
     lane->ids = ids;
-    EW_TRY(m->alloc_host(m->ctx, n_logits * sizeof(int32_t), "tokens", &tokens, err));
+    EW_TRY(m->alloc_host(m->ctx, tokens_bytes(lane), "tokens", &tokens, err));
     lane->tokens = tokens;
     lane->n_embed = ew_engine_embed_rows(lane->engine);
     lane->embeds_there = lane->embeds.dtype == EW_DTYPE_F32 &&
@@ -404,7 +409,7 @@ void ew_lane_destroy(struct ew_lane *lane)
         const ew_memory *m = ew_engine_memory(lane->engine);
 
         m->release_host(m->ctx, lane->ids, ids_bytes(lane));
-        m->release_host(m->ctx, lane->tokens, 0);
+        m->release_host(m->ctx, lane->tokens, tokens_bytes(lane));
     }
     ew_mem_free(lane->zeros);
     ew_mem_free(lane->hidden_out);

@@ -101,9 +101,7 @@ static ew_status record(struct cc *c, const struct copies *k, const struct ew_cu
                 st = ew_cuda_queue_launch(&c->queue, f, &moved, l[i].spec.entry, err);
         }
     if (st) {
-        ew_cu_graph_exec unused;
-
-        (void)ew_cuda_queue_captured(&c->queue, &unused, NULL);
+        (void)ew_cuda_queue_captured(&c->queue, NULL, NULL);
         return st;
     }
     return ew_cuda_queue_captured(&c->queue, out, err);

@@ -200,7 +200,8 @@ static void gather(struct cc *c, const struct ew_cuda_spec *s)
 {
     for (size_t i = 0; i < c->n_specs; i++)
         if (c->specs[i].sm == c->chip.sm && strcmp(c->specs[i].spec.source, s->source) == 0 &&
-            strcmp(c->specs[i].spec.defines, s->defines) == 0)
+            (c->one_each ? strcmp(c->specs[i].spec.entry, s->entry) == 0
+                         : strcmp(c->specs[i].spec.defines, s->defines) == 0))
             return;
     if (c->n_specs == c->cap_specs) {
         c->cap_specs = c->cap_specs ? c->cap_specs * 2 : 64;

@@ -13,7 +13,7 @@
 #include "kernels/attn_rules.h"
 #include "kernels/cuda/attention_cuda.h"
 
-#define MAX_B 8
+#define MAX_B 40
 
 /* One step of a batch: history in the cache, then S rows. */
 struct world {
@@ -346,6 +346,34 @@ static void judge(struct cc *c, struct world *w, const struct device_side *d, do
     free(got_short);
 }
 
+/* The last row of a decode batch alone: the same bits. */
+static void alone(struct cc *c, const struct world *w, const struct device_side *d)
+{
+    const size_t at = w->b - 1, row = w->hq * w->d;
+    struct ew_cuda_launch l[EW_CUDA_ATTN_LAUNCHES];
+    struct ew_cuda_attn p = d->p;
+    struct ew_attn_args *a = &p.a;
+    const uint64_t out = cc_output(c, row * 4);
+    ew_error err = { 0 };
+    size_t n;
+
+    a->b = 1;
+    a->q += at * a->q_stride;
+    a->k += at * a->k_stride;
+    a->v += at * a->v_stride;
+    a->kv = (unsigned char *)a->kv + at * (w->kv_bytes / w->b);
+    a->context_lengths += at;
+    a->start_index += at;
+    a->out = (float *)(uintptr_t)out;
+    p.out_bf16 = NULL;
+    p.work = (void *)(uintptr_t)cc_output(c, ew_cuda_attn_work_bytes(&p, cc_chip(c)));
+    if (ew_cuda_attn_plan(&p, cc_chip(c), l, &n, &err))
+        cc_fail(c, "%s", err.text);
+    else if (cc_launch(c, l, n))
+        cc_equal(c, "the last row alone", cc_download(c, out),
+                 (const float *)cc_download(c, d->out) + at * d->p.a.out_stride, row * 4);
+}
+
 static void run_case(struct cc *c, struct world w)
 {
     static const char *const modes[] = { "prefill", "chunked", "decode", "tree" };
@@ -366,6 +394,8 @@ static void run_case(struct cc *c, struct world w)
         cc_fail(c, "%s", err.text);
     else if (cc_launch(c, l, n))
         judge(c, &w, &d, tolerance(&w, n, l));
+    if (w.mode == EW_ATTN_DECODE && w.b > 1)
+        alone(c, &w, &d);
     cc_end(c);
     drop(&w);
 }
@@ -379,6 +409,8 @@ static struct world draw(size_t i, enum ew_attn_mode mode, ew_dtype t, size_t d)
     struct world w = { .mode = mode, .kv_dtype = t, .d = d };
 
     w.b = i % 3 == 0 ? 3 : 1 + i % 2;
+    if (mode == EW_ATTN_DECODE && i % 4 == 1)
+        w.b = 40; /* fewer blocks a row */
     w.hkv = 1 + i % 2;
     w.hq = w.hkv * groups[i % EW_COUNT(groups)];
     w.s = mode == EW_ATTN_DECODE ? 1 : rows[(i / 2) % EW_COUNT(rows)];

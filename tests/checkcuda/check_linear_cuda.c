@@ -381,6 +381,50 @@ static void one(struct cc *c, const struct ew_cuda_linear_kernel *k,
     free(bound);
 }
 
+/* A row alone and in company: the same bits, within the rows of a class (linear.h). */
+static void same_bits(struct cc *c, const struct ew_cuda_linear_kernel *k,
+                      const struct ew_quant_format *f)
+{
+    const size_t most = k->max_rows > 64 ? 64 : k->max_rows;
+    const bool gemv = strncmp(k->name, "gemv", 4) == 0;
+    struct shape s = { .m = gemv ? 8 : most, .n = 272, .k = 1160, .norm = true, .scale = 1 };
+    struct weight w = { .format = f ? *f : (struct ew_quant_format){ 0 } };
+    float *x, *norm, *alone;
+    const float *got;
+
+    if (!ew_cuda_linear_kernel_runs(k, cc_chip(c), k->layout->weight_dtype, f, s.m, s.n, s.k, false,
+                                    EW_XQ_NONE))
+        return;
+    if (!cc_begin(c, "%s bits m1 and m%zu", k->name, s.m))
+        return;
+    w.rows = xalloc(s.n * s.k, sizeof(float));
+    x = xalloc(s.m * s.k, sizeof(*x));
+    norm = xalloc(s.k, sizeof(*norm));
+    alone = xalloc(s.n, sizeof(*alone));
+    cc_fill_normal(c, x, s.m * s.k, 1.0f);
+    cc_fill_normal(c, norm, s.k, 1.0f);
+    if (f)
+        weight_quant(c, &w, k->layout, &s);
+    else
+        weight_plain(c, &w, k->layout, &s);
+    for (size_t m = 1; m <= s.m; m = m < 3 ? m + 2 : m * 2 < s.m || m == s.m ? m * 2 : s.m) {
+        struct shape t = s;
+
+        t.m = m;
+        got = run_case(c, k, &w, &t, x, NULL, NULL, norm);
+        if (got && m == 1)
+            memcpy(alone, got, s.n * sizeof(*alone));
+        else if (got)
+            cc_equal(c, "the first row", got, alone, s.n * sizeof(*alone));
+    }
+    cc_end(c);
+    free(w.rows);
+    free(w.packed);
+    free(x);
+    free(norm);
+    free(alone);
+}
+
 /* ---- times: contents do not matter, so that making them takes no time ---- */
 static void time_one(struct cc *c, const struct ew_cuda_linear_kernel *k,
                      const struct ew_quant_format *f, const struct shape *s)
@@ -452,8 +496,9 @@ static const struct ew_quant_format formats[] = {
     { EW_DTYPE_F8E5M2, EW_DTYPE_NONE, 0, 0 },
 };
 
+/* few: formats differ in how codes, scales and zero points are read, which four shapes show. */
 static void shapes(struct cc *c, const struct ew_cuda_linear_kernel *k,
-                   const struct ew_quant_format *f)
+                   const struct ew_quant_format *f, bool few)
 {
     static const struct shape list[] = {
         { 1, 64, 256, false, false, false, false, 0, 1, 0 },
@@ -471,7 +516,8 @@ static void shapes(struct cc *c, const struct ew_cuda_linear_kernel *k,
     };
 
     for (size_t i = 0; i < sizeof(list) / sizeof(*list); i++)
-        one(c, k, f, &list[i]);
+        if (!few || i == 1 || i == 3 || i == 8 || i == 10)
+            one(c, k, f, &list[i]);
 }
 
 static void times(struct cc *c, const struct ew_cuda_linear_kernel *k,
@@ -512,7 +558,11 @@ CC_FAMILY(linear_cuda)
         const bool plain = all[i]->layout->takes == NULL;
 
         for (size_t j = 0; j < (plain ? 1 : sizeof(formats) / sizeof(*formats)); j++) {
-            shapes(c, all[i], plain ? NULL : &formats[j]);
+            const bool first = plain || j == 0 || j == 9;
+
+            shapes(c, all[i], plain ? NULL : &formats[j], !first);
+            if (first)
+                same_bits(c, all[i], plain ? NULL : &formats[j]);
             if (cc_is_bench(c) && (plain || j == 0 || j == 2 || j == 7 || j == 9 || j == 13))
                 times(c, all[i], plain ? NULL : &formats[j]);
         }

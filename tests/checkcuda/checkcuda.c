@@ -1,11 +1,12 @@
 /* checkcuda.c - every CUDA kernel against the reference on the host.
  *
  *   checkcuda [--filter TEXT] [--list] [--bench] [--device N] [--jobs N] [--nvrtc PATH]
- *             [--driver PATH] [--compile-only] [--sm 80,86,...] [--verbose]
+ *             [--driver PATH] [--compile-only] [--one-each] [--sm 80,86,...] [--verbose]
  *
  * --compile-only needs no GPU: every spec of every family for every chip of --sm (all by default)
- * goes through NVRTC. Exit status: 0 when all is well, 1 after a failure, 2 for wrong arguments, 77
- * when the machine has no GPU or no NVRTC. */
+ * goes through NVRTC; with --one-each only the first of each entry of each source. Exit status: 0
+ * when all is well, 1 after a failure, 2 for wrong arguments, 77 when the machine has no GPU or no
+ * NVRTC. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -37,7 +38,7 @@ static const struct ew_cuda_chip chips[] = {
 
 struct args {
     const char *filter, *nvrtc, *driver, *sm;
-    bool list, bench, compile_only, verbose;
+    bool list, bench, compile_only, one_each, verbose;
     int device;
     unsigned jobs;
 };
@@ -192,6 +193,8 @@ static bool parse(int argc, char **argv, struct args *a)
             a->bench = true;
         else if (strcmp(o, "--compile-only") == 0)
             a->compile_only = true;
+        else if (strcmp(o, "--one-each") == 0)
+            a->one_each = true;
         else if (strcmp(o, "--verbose") == 0)
             a->verbose = true;
         else if (!v)
@@ -225,11 +228,13 @@ int main(int argc, char **argv)
     if (!parse(argc, argv, &a)) {
         (void)fprintf(stderr,
                       "usage: checkcuda [--filter TEXT] [--list] [--bench] [--device N] [--jobs N] "
-                      "[--nvrtc PATH] [--driver PATH] [--compile-only] [--sm LIST] [--verbose]\n");
+                      "[--nvrtc PATH] [--driver PATH] [--compile-only] [--one-each] [--sm LIST] "
+                      "[--verbose]\n");
         return 2;
     }
     c.filter = a.filter;
     c.bench = a.bench;
+    c.one_each = a.one_each;
     c.chip = chips[4];
     if (a.list) {
         run_all(&c, CC_LIST);

@@ -26,7 +26,7 @@ struct cc_spec {
 
 struct cc {
     enum cc_mode mode;
-    bool bench;
+    bool bench, one_each;
     const char *filter;
     struct ew_cuda_chip chip;
     struct ew_cuda_device *device; /* NULL: compile only */

@@ -17,6 +17,7 @@
 #include "edgewise/graph.h"
 #include "edgewise/runtime.h"
 #include "fakecuda.h"
+#include "kernels/cuda/linear.h"
 #include "kv/cache.h"
 #include "os/os.h"
 #include "plan/reader.h"
@@ -127,6 +128,26 @@ static void test_build(void **state)
     has(&err, "not for the CPU");
 }
 
+/* A kernel that the driver will not launch is out of the timing; a fault ends the build. */
+static void test_bad_kernel(void **state)
+{
+    ew_error err = { 0 };
+
+    (void)state;
+    fakecuda_reset();
+    fakecuda_fail("cuLaunchKernelEx", 5, 1, 0);
+    MUST(build_tiny(0, "cuda:0", &err));
+    assert_true(fakecuda_count("cuLaunchKernelEx") > 5);
+    assert_int_equal(fakecuda_count("cuGraphInstantiateWithFlags"),
+                     fakecuda_count("cuGraphExecDestroy"));
+    fakecuda_reset();
+    fakecuda_fail("cuLaunchKernelEx", 5, EW_CU_LAUNCH_FAILED, 0);
+    assert_int_equal(build_tiny(0, "cuda:0", &err), EW_STATUS_DEVICE);
+    has(&err, "CUDA:");
+    assert_int_equal(fakecuda_live(), 0);
+    fakecuda_reset();
+}
+
 static void test_refused(void **state)
 {
     ew_error err = { 0 };
@@ -176,6 +197,86 @@ static void test_graphs(void **state)
     ew_runtime_destroy(rt);
     assert_int_equal(fakecuda_live(), 0);
     assert_int_equal(fakecuda_count("cuGraphExecDestroy"), 3);
+}
+
+/* Lengths that lie outside the cache never reach the device. */
+static void test_lengths(void **state)
+{
+    ew_engine *e = NULL;
+    ew_context *c = NULL;
+    ew_error err = { 0 };
+    ew_tensor_info t;
+    int32_t lengths[1] = { 1 }, start[1] = { 0 };
+    uint64_t launches;
+    void *held[32];
+    size_t n_held = 0;
+
+    (void)state;
+    fakecuda_reset();
+    MUST(ew_engine_open(DIR "/llm.engine", NULL, &e, &err));
+    assert_true(strncmp(ew_engine_device(e), "cuda:0 (Fake GPU 0", 18) == 0);
+    MUST(ew_context_create(e, NULL, &c, &err));
+    assert_int_equal(ew_context_set_profile(c, 1), 0);
+    for (uint32_t i = 0; !ew_engine_get_tensor(e, i, 1, &t); i++) {
+        void *at = NULL;
+
+        if (!t.is_input)
+            continue;
+        assert_int_equal(ew_context_set_shape(c, t.name, t.opt, t.n_dims), 0);
+        if (strcmp(t.name, "context_lengths") == 0) {
+            assert_int_equal(ew_context_set_address(c, t.name, lengths), 0);
+        } else if (strcmp(t.name, "kvcache_start_index") == 0) {
+            assert_int_equal(ew_context_set_address(c, t.name, start), 0);
+        } else {
+            MUST(ew_engine_memory(e)->alloc(ew_engine_memory(e)->ctx, 1 << 20, t.name, &at, &err));
+            assert_int_equal(ew_context_set_device_address(c, t.name, at), 0);
+            assert_true(n_held < 32);
+            held[n_held++] = at;
+        }
+    }
+    assert_int_equal(ew_context_run(c), 0);
+    launches = fakecuda_count("cuGraphLaunch");
+    lengths[0] = 257; /* the cache holds 256 */
+    assert_int_equal(ew_context_run(c), EW_STATUS_INVALID_ARG);
+    if (!strstr(ew_context_error(c), "row 0 needs 257 positions"))
+        fail_msg("%s", ew_context_error(c));
+    assert_int_equal(fakecuda_count("cuGraphLaunch"), launches);
+    lengths[0] = 256;
+    assert_int_equal(ew_context_run(c), 0);
+    ew_context_destroy(c);
+    while (n_held)
+        ew_engine_memory(e)->release(ew_engine_memory(e)->ctx, held[--n_held], 1 << 20);
+    ew_engine_destroy(e);
+    assert_int_equal(fakecuda_live(), 0);
+}
+
+/* Greedy answers need no logits on the host; sampled ones do. */
+static void test_greedy_downloads(void **state)
+{
+    const int32_t ids[3] = { 5, 6, 7 };
+    ew_runtime *rt = NULL;
+    ew_error err = { 0 };
+
+    (void)state;
+    for (int greedy = 0; greedy < 2; greedy++) {
+        ew_request r = EW_REQUEST_INIT;
+        ew_response out = { 0 };
+        ew_runtime_opts ro = EW_RUNTIME_OPTS_INIT;
+
+        fakecuda_reset();
+        MUST(open_tiny(&ro, &rt, &err));
+        r.prompt_ids = ids;
+        r.n_prompt_ids = 3;
+        r.sampling.greedy = greedy != 0;
+        r.ignore_eos = true;
+        r.max_tokens = 4;
+        MUST(ew_runtime_handle_request(rt, &r, 1, &out, &err));
+        /* tokens in every step; logits beside them for the sampler on the host */
+        assert_int_equal(fakecuda_count("cuMemcpyDtoHAsync_v2"), greedy ? 4 : 8);
+        assert_int_equal(fakecuda_count("cuMemcpyHtoDAsync_v2"), 4 + 2); /* weights, RoPE */
+        ew_response_release(&out);
+        ew_runtime_destroy(rt);
+    }
 }
 
 static void test_no_graph(void **state)
@@ -277,6 +378,48 @@ static void test_other_chip(void **state)
     ew_mem_free(bytes);
 }
 
+/* Builders pack units range by range into a buffer that stands for the place of the first: whole or
+ * in pieces, a packed weight is the same bytes. */
+static void test_layout_units(void **state)
+{
+    const size_t n = 48, k = 40;
+    uint16_t *w = calloc(n * k, sizeof(*w));
+    size_t n_layouts;
+    const struct ew_linear_kernel *const *layouts = ew_cuda_linear_layouts(&n_layouts);
+
+    (void)state;
+    assert_non_null(w);
+    for (size_t i = 0; i < n * k; i++)
+        w[i] = (uint16_t)(i * 2654435761u >> 16 & 0x3fff);
+    for (size_t i = 0; i < 2 * n_layouts; i++) {
+        const struct ew_linear_kernel *l = layouts[i / 2];
+        const struct ew_weight_part part = { w, n, (ptrdiff_t)k, 1, NULL, 0 };
+        struct ew_pack_args a = { .parts = &part, .n_parts = 1, .n = n, .k = k, .glu = i % 2 };
+        const size_t units = l->takes ? 0 : l->n_units(n, a.glu);
+        const size_t bytes = l->takes ? 0 : l->packed_bytes(NULL, n, k, a.glu);
+        uint8_t *whole, *pieces;
+
+        if (l->takes || l->weight_dtype == EW_DTYPE_F32)
+            continue;
+        assert_int_equal(bytes % units, 0);
+        whole = calloc(2, bytes);
+        assert_non_null(whole);
+        pieces = whole + bytes;
+        l->pack(whole, &a, 0, units);
+        for (size_t u = 0; u < units; u += 5) {
+            const size_t end = u + 5 < units ? u + 5 : units, unit = bytes / units;
+            uint8_t buffer[5 * 512];
+
+            assert_true(unit <= 512);
+            l->pack((uint8_t *)((uintptr_t)buffer - u * unit), &a, u, end);
+            memcpy(pieces + u * unit, buffer, (end - u) * unit);
+        }
+        assert_memory_equal(whole, pieces, bytes);
+        free(whole);
+    }
+    free(w);
+}
+
 /* The cache moves rows in device memory as it does in the host's. */
 static void test_cache(void **state)
 {
@@ -310,12 +453,14 @@ static void test_cache(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_no_driver),      cmocka_unit_test(test_device_names),
-        cmocka_unit_test(test_start_failures), cmocka_unit_test(test_build),
-        cmocka_unit_test(test_refused),        cmocka_unit_test(test_graphs),
-        cmocka_unit_test(test_no_graph),       cmocka_unit_test(test_sticky_fault),
-        cmocka_unit_test(test_out_of_memory),  cmocka_unit_test(test_other_chip),
-        cmocka_unit_test(test_cache),
+        cmocka_unit_test(test_no_driver),        cmocka_unit_test(test_device_names),
+        cmocka_unit_test(test_start_failures),   cmocka_unit_test(test_build),
+        cmocka_unit_test(test_bad_kernel),       cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_graphs),           cmocka_unit_test(test_lengths),
+        cmocka_unit_test(test_greedy_downloads), cmocka_unit_test(test_no_graph),
+        cmocka_unit_test(test_sticky_fault),     cmocka_unit_test(test_out_of_memory),
+        cmocka_unit_test(test_other_chip),       cmocka_unit_test(test_cache),
+        cmocka_unit_test(test_layout_units),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -42,6 +42,7 @@ static ew_status memory_alloc(void *ctx, size_t bytes, const char *what, void **
         ew_cuda_free(c->device, p);
         return st;
     }
+    ew_mem_note(EW_MEM_GPU, (int64_t)bytes);
     *out = as_pointer(p);
     return EW_STATUS_OK;
 }
@@ -50,7 +51,8 @@ static void memory_release(void *ctx, void *p, size_t bytes)
 {
     struct ew_cuda *c = ctx;
 
-    (void)bytes;
+    if (p)
+        ew_mem_note(EW_MEM_GPU, -(int64_t)bytes);
     ew_cuda_free(c->device, as_device(p));
 }
 
@@ -61,6 +63,7 @@ static ew_status memory_alloc_host(void *ctx, size_t bytes, const char *what, vo
 
     EW_TRY(ew_cuda_host_alloc(c->device, bytes, what, out, err));
     memset(*out, 0, bytes);
+    ew_mem_note(EW_MEM_PINNED, (int64_t)bytes);
     return EW_STATUS_OK;
 }
 
@@ -68,7 +71,8 @@ static void memory_release_host(void *ctx, void *p, size_t bytes)
 {
     struct ew_cuda *c = ctx;
 
-    (void)bytes;
+    if (p)
+        ew_mem_note(EW_MEM_PINNED, -(int64_t)bytes);
     ew_cuda_host_free(c->device, p);
 }
 
@@ -219,6 +223,8 @@ void ew_cuda_close(struct ew_cuda *c)
         ew_cuda_queue_close(&c->memory_queue);
         ew_cuda_modules_close(c->modules);
         ew_cuda_free(c->device, c->weights);
+        if (c->weights)
+            ew_mem_note(EW_MEM_GPU_WEIGHTS, -(int64_t)c->base.weights_bytes);
         if (c->registered) {
             ew_cuda_enter(c->device);
             (void)c->device->cu.host_unregister(c->registered);
@@ -332,6 +338,7 @@ static ew_status load_weights(struct ew_cuda *c, const uint8_t *from, size_t byt
     if (!bytes || (c->device->integrated && share_weights(c, from, bytes)))
         return EW_STATUS_OK;
     EW_TRY(ew_cuda_alloc(c->device, bytes, "weights", &c->weights, err));
+    ew_mem_note(EW_MEM_GPU_WEIGHTS, (int64_t)bytes);
     c->base.weights = as_pointer(c->weights);
     st = staging_open(c, &s, err);
     if (!st)

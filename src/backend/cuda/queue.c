@@ -56,7 +56,7 @@ ew_status ew_cuda_queue_failed(struct ew_cuda_queue *q, ew_cu_result r, const ch
 static ew_cu_result encode_maps(const struct ew_cuda_driver *cu, const struct ew_cuda_launch *l,
                                 uint8_t *args)
 {
-    static const uint32_t ones[2] = { 1, 1 };
+    static const uint32_t ones[4] = { 1, 1, 1, 1 };
     ew_cu_result r = 0;
 
     for (uint32_t i = 0; i < l->n_maps && !r; i++) {
@@ -65,12 +65,20 @@ static ew_cu_result encode_maps(const struct ew_cuda_driver *cu, const struct ew
         const uint64_t dims[2] = { m->cols, m->rows }, strides[1] = { m->row_bytes };
         const uint32_t box[2] = { m->box_cols, m->box_rows };
         const int swizzle = m->swizzle_bytes == 128 ? 3 : m->swizzle_bytes == 64 ? 2 : 1;
+        const int dtype = m->is_f16 ? EW_CU_TENSOR_MAP_F16 : EW_CU_TENSOR_MAP_BF16;
+        const uint64_t dims4[4] = { m->cols, 8, 2, m->pair_rows / 8 };
+        const uint64_t strides4[3] = { m->row_bytes, m->row_bytes * m->pair_rows,
+                                       m->row_bytes * 8 };
+        const uint32_t box4[4] = { m->box_cols, 8, 2, m->box_rows / 16 };
         void *address;
 
         memcpy(&address, &m->address, sizeof(address));
-        r = cu->tensor_map(map, m->is_f16 ? EW_CU_TENSOR_MAP_F16 : EW_CU_TENSOR_MAP_BF16, 2,
-                           address, dims, strides, box, ones, 0, swizzle, EW_CU_TENSOR_MAP_L2_256,
-                           0);
+        if (m->pair_rows)
+            r = cu->tensor_map(map, dtype, 4, address, dims4, strides4, box4, ones, 0, swizzle,
+                               EW_CU_TENSOR_MAP_L2_256, 0);
+        else
+            r = cu->tensor_map(map, dtype, 2, address, dims, strides, box, ones, 0, swizzle,
+                               EW_CU_TENSOR_MAP_L2_256, 0);
         memcpy(args + m->arg_offset, map, sizeof(map));
     }
     return r;
@@ -203,23 +211,25 @@ ew_status ew_cuda_queue_captured(struct ew_cuda_queue *q, ew_cu_graph_exec *out,
 {
     const struct ew_cuda_driver *cu = &q->device->cu;
     ew_cu_graph graph = NULL;
+    ew_cu_graph_exec x = NULL;
     ew_cu_result r;
 
-    *out = NULL;
     q->capturing = false;
     ew_cuda_enter(q->device);
     r = cu->capture_end(q->stream, &graph);
-    if (!r && graph)
-        r = cu->graph_instantiate(out, graph, 0);
-    if (!r && *out)
-        r = cu->graph_upload(*out, q->stream);
+    if (!r && graph && out)
+        r = cu->graph_instantiate(&x, graph, 0);
+    if (!r && x)
+        r = cu->graph_upload(x, q->stream);
     if (graph)
         (void)cu->graph_destroy(graph);
-    if (r && *out) {
-        (void)cu->graph_exec_destroy(*out);
-        *out = NULL;
+    if (r && x) {
+        (void)cu->graph_exec_destroy(x);
+        x = NULL;
     }
     ew_cuda_leave(q->device);
+    if (out)
+        *out = x;
     return ew_cuda_queue_failed(q, r, "capture", err);
 }
 

@@ -43,6 +43,7 @@ ew_status ew_cuda_queue_wait(struct ew_cuda_queue *q, ew_error *err);
 
 /* What is launched between them is recorded, not run. */
 ew_status ew_cuda_queue_capture(struct ew_cuda_queue *q, ew_error *err);
+/* out NULL: what was recorded is dropped. */
 ew_status ew_cuda_queue_captured(struct ew_cuda_queue *q, ew_cu_graph_exec *out, ew_error *err);
 ew_status ew_cuda_queue_replay(struct ew_cuda_queue *q, ew_cu_graph_exec x, const char *name,
                                ew_error *err);

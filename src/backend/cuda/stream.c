@@ -173,7 +173,7 @@ static ew_status record(struct ew_stream *s, const struct ew_step_list *list,
         ew_status ended;
 
         st = issue(s, list, 0, list->n, NULL, err);
-        ended = ew_cuda_queue_captured(&s->queue, &r->exec, st ? NULL : err);
+        ended = ew_cuda_queue_captured(&s->queue, st ? NULL : &r->exec, st ? NULL : err);
         st = st ? st : ended;
     }
     if (st) {

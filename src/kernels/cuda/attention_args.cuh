@@ -30,4 +30,15 @@ struct ew_cuda_attn_args {
     float qk_norm_eps, softcap;
 };
 
+/* Of the kernel that reads the cache through the copy engine; the map comes first since it needs 64
+ * bytes. */
+struct ew_cuda_attn_map_args {
+#ifdef __CUDACC__
+    alignas(64) unsigned char map[128];
+#else
+    _Alignas(64) unsigned char map[128];
+#endif
+    struct ew_cuda_attn_args a;
+};
+
 #endif

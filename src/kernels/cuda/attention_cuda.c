@@ -10,10 +10,12 @@
 #define SPLIT_WARPS    8
 #define SPLIT_TILE     16
 #define SPLIT_ROWS_MAX 64 /* more rows of a kv head than this are worth flash attention's tiles */
-#define SPLITS_MAX     64
+#define SPLITS_MAX     16
+#define CLUSTER_MAX    8     /* every chip that has clusters takes it; 16 was slower on an H200 */
+#define INBOX_WANTED   32768 /* bytes; more blocks make it smaller */
 #define LOG2E          1.44269504088896340736f
 
-_Static_assert(sizeof(struct ew_cuda_attn_args) <= EW_CUDA_ARGS_CAP, "arguments of a launch");
+_Static_assert(sizeof(struct ew_cuda_attn_map_args) <= EW_CUDA_ARGS_CAP, "arguments of a launch");
 
 enum way { WAY_SIMPLE, WAY_SPLIT, WAY_FLASH, WAY_WGMMA };
 
@@ -21,7 +23,9 @@ struct choice {
     enum way way;
     bool is_fused; /* the split kernel prepares its rows itself */
     unsigned kv;   /* EW_KV */
-    uint32_t group, n_split, row_tiles;
+    uint32_t group, row_tiles;
+    uint32_t n_split, blocks; /* chunks at most, and blocks that share them */
+    bool is_cluster;          /* the blocks are one */
     uint32_t warps, stages, shared_bytes;
 };
 
@@ -56,17 +60,64 @@ static uint32_t max_u32(uint32_t a, uint32_t b)
     return a > b ? a : b;
 }
 
-/* Rings of the warps, or what they add up in, whichever is larger. False: it does not fit. */
-static bool fit_split(struct choice *c, size_t d, const struct ew_cuda_chip *chip)
+static uint32_t pow2_floor(uint32_t n)
 {
-    const uint32_t stage = SPLIT_WARPS * 2 * SPLIT_TILE * tile_stride(c->kv, d);
-    const uint32_t sum = SPLIT_WARPS * 16 * ((uint32_t)d + 4 + 2) * 4;
-    const uint32_t fixed = 2 * 16 * ((uint32_t)d + 8) * 2 + 2 * tile_stride(c->kv, d) + 1024;
-    const uint32_t limit = chip->shared_per_block > fixed ? chip->shared_per_block - fixed : 0;
+    uint32_t p = 1;
 
-    for (c->stages = 4; c->stages > 0; c->stages--) {
-        c->shared_bytes = max_u32(c->stages * stage, sum);
-        if (c->shared_bytes <= (c->stages > 2 ? limit / 2 : limit))
+    while (p * 2 <= n)
+        p *= 2;
+    return p;
+}
+
+/* Bytes of a block's inbox: attention_split.cu. */
+static uint32_t inbox_bytes(const struct choice *c, uint32_t n_out, uint32_t blocks)
+{
+    const uint32_t many = c->n_split * ((n_out + blocks - 1) / blocks), few = n_out + c->n_split;
+
+    return max_u32(many, few) * 4 + 8 + c->n_split * 16 * 8;
+}
+
+/* Chunks follow from the model and the chip; how many blocks share them also from the batch, which
+ * changes no result. */
+static void split_blocks(struct choice *c, const struct ew_attn_args *a,
+                         const struct ew_cuda_chip *chip)
+{
+    const uint32_t heads = (uint32_t)(a->b * a->hkv) * c->row_tiles;
+
+    c->is_cluster = chip->sm >= 90;
+    c->n_split = max_u32(1, (uint32_t)(chip->n_sm / a->hkv));
+    c->n_split = c->n_split > SPLITS_MAX ? SPLITS_MAX : c->n_split;
+    c->blocks = max_u32(1, chip->n_sm / max_u32(1, heads));
+    if (c->is_cluster) {
+        c->n_split = pow2_floor(c->n_split > CLUSTER_MAX ? CLUSTER_MAX : c->n_split);
+        c->blocks = pow2_floor(c->blocks);
+        /* Large clusters must fit into parts of the chip: not all of it can be had with them. */
+        if (c->blocks >= CLUSTER_MAX && heads * CLUSTER_MAX > chip->n_sm / 4 * 3)
+            c->blocks = CLUSTER_MAX / 2;
+    }
+    c->blocks = c->blocks > c->n_split ? c->n_split : c->blocks;
+}
+
+/* Rings of the warps, what they add up in, and the inbox. False: no room. */
+static bool fit_split(struct choice *c, const struct ew_attn_args *a,
+                      const struct ew_cuda_chip *chip)
+{
+    const uint32_t d = (uint32_t)a->d, stride = tile_stride(c->kv, d);
+    const uint32_t stage = SPLIT_WARPS * 2 * SPLIT_TILE * stride;
+    const uint32_t rows = a->mode == EW_ATTN_DECODE && c->group <= 8 ? c->group : 16;
+    const uint32_t n_out = (uint32_t)(a->s * c->group < 16 ? a->s * c->group : 16) * d;
+    const uint32_t fixed = 2 * 16 * (d + 8) * 2 + 2 * stride + 1024;
+    const uint32_t limit = chip->shared_per_block > fixed ? chip->shared_per_block - fixed : 0;
+    uint32_t own = SPLIT_WARPS * rows * (d + 4 + 2) * 4;
+
+    split_blocks(c, a, chip);
+    while (c->is_cluster && c->blocks < c->n_split &&
+           inbox_bytes(c, n_out, c->blocks) > INBOX_WANTED)
+        c->blocks *= 2;
+    own += c->is_cluster ? inbox_bytes(c, n_out, c->blocks) : 0;
+    for (c->stages = 2; c->stages > 0; c->stages--) {
+        c->shared_bytes = c->stages * stage + own;
+        if (c->shared_bytes <= limit)
             return true;
     }
     return false;
@@ -98,7 +149,7 @@ static bool fit_wgmma(struct choice *c, size_t d, const struct ew_cuda_chip *chi
     return c->shared_bytes + 1024 <= chip->shared_per_block;
 }
 
-/* Follows from shapes and the chip; n_split not from the batch, so that a row's sums do not. */
+/* Follows from shapes and the chip. */
 static struct choice choose(const struct ew_attn_args *a, const struct ew_cuda_chip *chip)
 {
     const bool is_few = a->mode == EW_ATTN_DECODE || a->mode == EW_ATTN_TREE;
@@ -106,11 +157,9 @@ static struct choice choose(const struct ew_attn_args *a, const struct ew_cuda_c
 
     c.group = (uint32_t)(a->hq / a->hkv);
     c.row_tiles = (uint32_t)((a->s * c.group + 15) / 16);
-    c.n_split = (uint32_t)(chip->n_sm / a->hkv);
-    c.n_split = c.n_split < 1 ? 1 : c.n_split > SPLITS_MAX ? SPLITS_MAX : c.n_split;
     if (a->d % 16)
         return c;
-    if (is_few && a->s * c.group <= SPLIT_ROWS_MAX && fit_split(&c, a->d, chip)) {
+    if (is_few && a->s * c.group <= SPLIT_ROWS_MAX && fit_split(&c, a, chip)) {
         c.way = WAY_SPLIT;
         c.is_fused = a->mode == EW_ATTN_DECODE;
     } else if (a->mode != EW_ATTN_DECODE && fit_wgmma(&c, a->d, chip)) {
@@ -145,7 +194,7 @@ static uint64_t carve(const struct ew_attn_args *a, const struct choice *c, uint
             at += align256(q * 2);
         }
     }
-    if (c->way == WAY_SPLIT) {
+    if (c->way == WAY_SPLIT && !c->is_cluster) {
         out->part_o = at;
         at += align256(parts * 16 * a->d * 4);
         out->part_ml = at;
@@ -223,8 +272,8 @@ static ew_status check(const struct ew_attn_args *a, ew_error *err)
     if (!a->hkv || a->hq % a->hkv)
         return ew_fail(err, EW_STATUS_UNSUPPORTED, "%zu query heads for %zu of the cache", a->hq,
                        a->hkv);
-    if (a->b * a->hkv > 65535 || a->cap > INT32_MAX || a->rope_rows > INT32_MAX ||
-        a->b * a->s > INT32_MAX || a->hq > 65535)
+    if (a->b * a->hkv > 65535 || a->b * 2 * a->hkv * a->cap > UINT32_MAX || a->cap > INT32_MAX ||
+        a->rope_rows > INT32_MAX || a->b * a->s > INT32_MAX || a->hq > 65535)
         return ew_fail(err, EW_STATUS_LIMIT, "batch %zu x %zu heads, capacity %zu", a->b, a->hkv,
                        a->cap);
     return EW_STATUS_OK;
@@ -242,21 +291,23 @@ static void plan_prep(const struct ew_attn_args *a, const struct choice *c, unsi
                         norm, q, WARPS);
 }
 
-static void plan_main(const struct ew_attn_args *a, const struct choice *c, unsigned norm,
+static void plan_main(const struct ew_attn_args *a, const struct choice *c,
+                      const struct ew_cuda_chip *chip, unsigned norm,
                       const struct ew_cuda_attn_args *g, struct ew_cuda_launch *out)
 {
     const uint32_t rows = g->s * c->group;
 
     if (c->way == WAY_SPLIT) {
-        const uint32_t grid[3] = { c->n_split, g->b * g->hkv, c->row_tiles };
+        const uint32_t grid[3] = { c->blocks, g->b * g->hkv, c->row_tiles };
 
         ew_cuda_launch_fill(
             out, "attention_split", "ew_attention_split", grid, SPLIT_WARPS * 32, g, sizeof(*g),
             "-DEW_D=%zu -DEW_KV=%u -DEW_NORM=%u -DEW_G=%u -DEW_CAP=%d -DEW_DECODE=%d -DEW_TREE=%d "
-            "-DEW_WARPS=%d -DEW_STAGES=%u",
+            "-DEW_CLUSTER=%d -DEW_WARPS=%d -DEW_STAGES=%u",
             a->d, c->kv, c->is_fused ? norm : 0, c->group, a->softcap != 0.0f, c->is_fused,
-            !c->is_fused, SPLIT_WARPS, c->stages);
+            !c->is_fused, c->is_cluster, SPLIT_WARPS, c->stages);
         out->shared_bytes = c->shared_bytes;
+        out->cluster = c->is_cluster && c->blocks > 1 ? c->blocks : 0;
     } else if (c->way == WAY_FLASH) {
         const uint32_t block = c->warps * 16;
         const uint32_t grid[3] = { (rows + block - 1) / block, g->b * g->hkv, 1 };
@@ -269,12 +320,24 @@ static void plan_main(const struct ew_attn_args *a, const struct choice *c, unsi
                             c->warps, c->stages);
         out->shared_bytes = c->shared_bytes;
     } else if (c->way == WAY_WGMMA) {
-        const uint32_t grid[3] = { (rows + 127) / 128, g->b * g->hkv, 1 };
+        const uint32_t units = (rows + 127) / 128 * g->b * g->hkv;
+        const uint32_t grid[3] = { units < chip->n_sm ? units : chip->n_sm, 1, 1 };
+        const struct ew_cuda_attn_map_args args = { .a = *g };
 
-        ew_cuda_launch_fill(out, "attention_wgmma", "ew_attention_wgmma", grid, 384, g, sizeof(*g),
+        ew_cuda_launch_fill(out, "attention_wgmma", "ew_attention_wgmma", grid, 384, &args,
+                            sizeof(args),
                             "-DEW_D=%zu -DEW_KV=%u -DEW_NORM=0 -DEW_G=%u -DEW_CAP=%d -DEW_TREE=%d",
                             a->d, c->kv, c->group, a->softcap != 0.0f, a->mode == EW_ATTN_TREE);
         out->shared_bytes = c->shared_bytes;
+        out->n_maps = 1;
+        out->maps[0] = (struct ew_cuda_tensor_map){ .address = g->kv,
+                                                    .cols = a->d,
+                                                    .rows = a->b * 2 * a->hkv * a->cap,
+                                                    .row_bytes = a->d * 2,
+                                                    .box_cols = 64,
+                                                    .box_rows = 128,
+                                                    .swizzle_bytes = 128,
+                                                    .is_f16 = c->kv == 1 };
     } else {
         const uint32_t grid[3] = { g->b * g->s, (g->hq + 3) / 4, 1 };
 
@@ -300,6 +363,6 @@ ew_status ew_cuda_attn_plan(const struct ew_cuda_attn *p, const struct ew_cuda_c
     g = common_args(p, &c);
     if (!c.is_fused)
         plan_prep(a, &c, norm, &g, &out[(*n)++]);
-    plan_main(a, &c, norm, &g, &out[(*n)++]);
+    plan_main(a, &c, chip, norm, &g, &out[(*n)++]);
     return EW_STATUS_OK;
 }

@@ -219,7 +219,7 @@ extern "C" __global__ void __launch_bounds__(EW_WARPS * 32)
         ew_cp_async_commit();
         if (slot >= warp_hi || slot + TILE <= warp_lo)
             continue;
-        const bool is_whole = !EW_TREE && slot >= whole_lo && slot + TILE <= whole_hi;
+        const bool is_whole = tile_is_whole(a, v.row[0].prefix, slot, whole_lo, whole_hi);
         float s[TILE / 8][4], keep[2];
 
         scores(&q, k, s);
@@ -228,5 +228,5 @@ extern "C" __global__ void __launch_bounds__(EW_WARPS * 32)
         rescale(&st, keep);
         add_values(s, k + TILE_BYTES, &st);
     }
-    put_out(a, b, h, r0, &st);
+    put_out(a, &v, b, h, r0, &st);
 }

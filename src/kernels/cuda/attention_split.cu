@@ -1,20 +1,26 @@
 /* kernels/cuda/attention_split.cu - attention of few query rows over a long cache: blocks share the
- * cache of a kv head, the last one to finish adds them up.
+ * cache of a kv head and add up what they found.
  *
  * Row r of a kv head is query head r % EW_G of its group, token r / EW_G; a block takes 16 rows.
  * The cache of a batch row is cut into at most n_split chunks whose borders follow from what there
- * is to see alone; in a chunk, 16-slot tiles go round the warps, each of which has a ring of its
- * own in shared memory, filled by asynchronous copies: no barrier until the end. Warps and chunks
- * are added up in their order.
+ * is to see alone; block x of n takes chunks x, x + n .. one after the other. In a chunk 16-slot
+ * tiles go round the warps, each of which has a ring of its own in shared memory, filled by
+ * asynchronous copies that run ahead over the borders of chunks. Warps of a chunk are added up in
+ * their order, then chunks in theirs, so how many blocks there are changes no bit.
  *
- * EW_DECODE 1: one token a batch row; the block prepares its queries itself and the block whose
+ * EW_CLUSTER 1 (sm_90 and later): the blocks of a kv head are one cluster; each adds up a slice of
+ * the outputs, which the others push into its shared memory. 0: chunks go through device memory and
+ * the last block to finish adds them up.
+ *
+ * EW_DECODE 1: one token a batch row; the block prepares its queries itself, and the block whose
  * chunk has the new slot stores key and value. 0: a tree, whose queries come from q_hi and q_lo.
  *
  * Queries and probabilities are multiplied as hi + lo. Up to eight rows lie in the upper half of a
  * fragment's 16, their lo parts in the lower half: one product gives both (PAIRED).
  *
- * grid (n_split, b * hkv, row tiles). Macros: attn_cache.cuh's, EW_G, EW_CAP (1: there is a
- * softcap), EW_DECODE, EW_TREE (its opposite), EW_WARPS, EW_STAGES. */
+ * grid (blocks, b * hkv, row tiles). Macros: attn_cache.cuh's, EW_G, EW_CAP (1: there is a
+ * softcap), EW_DECODE, EW_TREE (its opposite), EW_CLUSTER, EW_WARPS, EW_STAGES. Dynamic shared
+ * memory: the rings, struct shared_sum, the inbox (EW_CLUSTER). */
 #include "attn_tile.cuh"
 
 #define WARPS      EW_WARPS
@@ -23,10 +29,11 @@
 #define K_STEPS    (EW_D / 16)
 #define N_TILES    (EW_D / 8)
 #define Q_STRIDE   (EW_D + 8)
-#define MAX_CHUNKS 64
+#define MAX_CHUNKS 16
 #define CHUNK_MIN  128u /* adding up costs more than 64 slots more */
 #define PAIRED     (EW_DECODE && EW_G <= 8)
 #define ROWS       (PAIRED ? 1 : 2) /* of a lane: g, g + 8 */
+#define SUM_ROWS   (PAIRED ? EW_G : 16)
 
 namespace
 {
@@ -35,10 +42,10 @@ struct shared_q { /* short floats, rows padded to differ in banks */
     unsigned short hi[16][Q_STRIDE], lo[PAIRED ? 1 : 16][Q_STRIDE];
 };
 
-/* What the warps add up with; lies over the rings. */
+/* What the warps of a chunk add up with. */
 struct shared_sum {
-    float o[WARPS][8 * ROWS][EW_D + 4];
-    float m[WARPS][8 * ROWS], l[WARPS][8 * ROWS];
+    float o[WARPS][SUM_ROWS][EW_D + 4];
+    float m[WARPS][SUM_ROWS], l[WARPS][SUM_ROWS];
 };
 
 #if EW_DECODE
@@ -168,15 +175,18 @@ struct view { /* what the two rows of a lane may see */
     int lo;       /* decode: first position in the window */
 };
 
-EW_DEV bool sees(const ew_cuda_attn_args &a, const struct view &v, unsigned b, int r, unsigned slot)
+/* Which of the slots from `slot` on row r of a lane sees, a bit each. */
+EW_DEV unsigned seen(const ew_cuda_attn_args &a, const struct view &v, unsigned b, int r,
+                     unsigned slot)
 {
 #if EW_DECODE
-    (void)a;
-    (void)b;
-    (void)r;
-    return slot < v.end && (int)slot >= v.lo;
+    unsigned bits = v.end - slot < 32 ? (1u << (v.end - slot)) - 1 : ~0u;
+
+    if (v.lo > (int)slot)
+        bits &= v.lo - (int)slot < 32 ? ~0u << (v.lo - (int)slot) : 0;
+    return bits;
 #else
-    return v.is_row[r] && slot < v.end && attn_row_sees(a, v.row[r], b, v.i[r], slot);
+    return v.is_row[r] ? tree_row_sees(a, v.row[r], b, v.i[r], slot) : 0;
 #endif
 }
 
@@ -230,9 +240,14 @@ EW_DEV void attend(const ew_cuda_attn_args &a, const struct view &v, unsigned b,
     unsigned p_hi[4], p_lo[4];
 
     scores(q, k, s);
+    unsigned bits[ROWS]; /* slots that a row sees */
 #pragma unroll
-    for (int r = 0; r < ROWS; r++)
+    for (int r = 0; r < ROWS; r++) {
         top[r] = -EW_INFINITY;
+        bits[r] = ~0u;
+        if (!is_whole)
+            bits[r] = seen(a, v, b, r, slot);
+    }
 #pragma unroll
     for (int n = 0; n < 2; n++)
 #pragma unroll
@@ -247,7 +262,7 @@ EW_DEV void attend(const ew_cuda_attn_args &a, const struct view &v, unsigned b,
 #if EW_CAP
             s[n][e] = a.softcap * EW_LOG2E * tanhf(s[n][e] / a.softcap);
 #endif
-            if (is_whole || sees(a, v, b, e >> 1, slot + col))
+            if (bits[e >> 1] >> col & 1u)
                 top[e >> 1] = fmaxf(top[e >> 1], s[n][e]);
             else
                 s[n][e] = -EW_INFINITY;
@@ -305,7 +320,7 @@ EW_DEV void attend(const ew_cuda_attn_args &a, const struct view &v, unsigned b,
     }
 }
 
-/* This warp's rows to shared memory. */
+/* This warp's rows of a chunk to shared memory; it begins anew. */
 EW_DEV void hand_over(struct shared_sum *sum, struct state *st)
 {
     const unsigned warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane >> 2, t = lane & 3u;
@@ -314,18 +329,26 @@ EW_DEV void hand_over(struct shared_sum *sum, struct state *st)
     for (int r = 0; r < ROWS; r++) {
         st->l[r] += __shfl_xor_sync(0xffffffffu, st->l[r], 1);
         st->l[r] += __shfl_xor_sync(0xffffffffu, st->l[r], 2);
-        if (t == 0) {
+        if (t == 0 && g + 8 * r < SUM_ROWS) {
             sum->m[warp][g + 8 * r] = st->m[r];
             sum->l[warp][g + 8 * r] = st->l[r];
         }
+        st->m[r] = -EW_INFINITY;
+        st->l[r] = 0;
 #pragma unroll
         for (int j = 0; j < N_TILES; j++) {
             const float x = st->o[j][2 * r] + (PAIRED ? st->o[j][2] : 0.0f);
             const float y = st->o[j][2 * r + 1] + (PAIRED ? st->o[j][3] : 0.0f);
 
-            *(float2 *)&sum->o[warp][g + 8 * r][j * 8 + t * 2] = make_float2(x, y);
+            if (g + 8 * r < SUM_ROWS)
+                *(float2 *)&sum->o[warp][g + 8 * r][j * 8 + t * 2] = make_float2(x, y);
         }
     }
+#pragma unroll
+    for (int j = 0; j < N_TILES; j++)
+#pragma unroll
+        for (int e = 0; e < 4; e++)
+            st->o[j][e] = 0;
 }
 
 EW_DEV float weight(float m, float top)
@@ -345,90 +368,171 @@ EW_DEV void put_out(const ew_cuda_attn_args &a, unsigned b, unsigned h, unsigned
             (unsigned short)f32_to_bf16(y);
 }
 
-/* Adds up the warps; with one chunk that is the result, else a partial one. */
-__device__ void add_warps(const ew_cuda_attn_args &a, const struct shared_sum *sum, unsigned b,
-                          unsigned h, unsigned r0, unsigned n_rows, bool is_only,
-                          unsigned long long part)
+struct part { /* a sum over some slots, of one row and column */
+    float m, l, o;
+};
+
+/* The warps of a chunk, in their order. */
+EW_DEV struct part chunk_part(const struct shared_sum *sum, unsigned r, unsigned c)
 {
-    for (unsigned u = threadIdx.x; u < n_rows * EW_D; u += WARPS * 32) {
-        const unsigned r = u / EW_D, c = u % EW_D;
-        float m = -EW_INFINITY, l = 0, o = 0;
+    struct part p = { -EW_INFINITY, 0, 0 };
 
 #pragma unroll
-        for (int w = 0; w < WARPS; w++)
-            m = fmaxf(m, sum->m[w][r]);
+    for (int w = 0; w < WARPS; w++)
+        p.m = fmaxf(p.m, sum->m[w][r]);
 #pragma unroll
-        for (int w = 0; w < WARPS; w++) {
-            const float f = weight(sum->m[w][r], m);
+    for (int w = 0; w < WARPS; w++) {
+        const float f = weight(sum->m[w][r], p.m);
 
-            l += f * sum->l[w][r];
-            o += f * sum->o[w][r][c];
-        }
-        if (is_only) {
-            put_out(a, b, h, r0 + r, c, o, l);
-        } else {
-            ((float *)a.part_o)[(part * 16 + r) * EW_D + c] = o;
-            if (c == 0) {
-                ((float *)a.part_ml)[(part * 16 + r) * 2] = m;
-                ((float *)a.part_ml)[(part * 16 + r) * 2 + 1] = l;
+        p.l += f * sum->l[w][r];
+        p.o += f * sum->o[w][r][c];
+    }
+    return p;
+}
+
+/* Where chunks go. Output u = row * EW_D + column of the block's rows. */
+struct out_plan {
+    unsigned b, h, r0;
+    unsigned n_out, n_chunks;
+    unsigned n_blocks; /* that have chunks */
+    unsigned slice;    /* EW_CLUSTER: outputs of a block */
+    unsigned long long part;
+};
+
+#if EW_CLUSTER
+/* The inbox: [n_chunks][slice] outputs, then [n_chunks][16] pairs of maximum and sum. */
+EW_DEV unsigned inbox_pairs(const struct out_plan &w)
+{
+    return (w.n_chunks * w.slice * 4 + 7) / 8 * 8;
+}
+
+EW_DEV unsigned remote(unsigned shared, unsigned block)
+{
+    unsigned at;
+
+    asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(at) : "r"(shared), "r"(block));
+    return at;
+}
+
+EW_DEV void push(unsigned at, float v)
+{
+    asm volatile("st.shared::cluster.f32 [%0], %1;" ::"r"(at), "f"(v) : "memory");
+}
+
+EW_DEV void send(const ew_cuda_attn_args &a, const struct out_plan &w, const struct shared_sum *sum,
+                 unsigned chunk, unsigned inbox)
+{
+    (void)a;
+    for (unsigned u = threadIdx.x; u < w.n_out; u += WARPS * 32) {
+        const struct part p = chunk_part(sum, u / EW_D, u % EW_D);
+        const unsigned owner = u / w.slice;
+
+        push(remote(inbox, owner) + (chunk * w.slice + u % w.slice) * 4, p.o);
+        if (u % EW_D == 0)
+            for (unsigned k = 0; k < w.n_blocks; k++) {
+                const unsigned at = remote(inbox, k) + inbox_pairs(w) + (chunk * 16 + u / EW_D) * 8;
+
+                push(at, p.m);
+                push(at + 4, p.l);
             }
-        }
     }
 }
 
-/* Adds up the chunks. First the weight of each for each row, then every thread its columns with
- * all loads in flight. factor: [n_rows][n_chunks + 1] floats of shared memory. */
-__device__ void add_chunks(const ew_cuda_attn_args &a, unsigned b, unsigned h, unsigned r0,
-                           unsigned n_rows, unsigned n_chunks, unsigned long long part,
-                           float *factor)
+/* Every block its slice of the outputs. */
+EW_DEV void add_chunks(const ew_cuda_attn_args &a, const struct out_plan &w,
+                       const unsigned char *inbox)
 {
-    for (unsigned r = threadIdx.x / 32; r < n_rows; r += WARPS) {
-        const float2 *const ml = (const float2 *)a.part_ml + part * 16 + r;
-        float *const f = factor + r * (MAX_CHUNKS + 1);
-        const unsigned lane = threadIdx.x % 32;
-        float2 v[MAX_CHUNKS / 32];
-        float m = -EW_INFINITY, l = 0;
+    for (unsigned i = threadIdx.x; i < w.slice; i += WARPS * 32) {
+        const unsigned u = blockIdx.x * w.slice + i, r = u / EW_D;
+        const float *const o = (const float *)inbox + i;
+        const float2 *const ml = (const float2 *)(inbox + inbox_pairs(w)) + r;
+        struct part p = { -EW_INFINITY, 0, 0 };
 
-#pragma unroll
-        for (int j = 0; j < MAX_CHUNKS / 32; j++) {
-            v[j] = make_float2(-EW_INFINITY, 0);
-            if (lane + 32 * j < n_chunks)
-                v[j] = __ldcg(ml + (lane + 32 * j) * 16);
-            m = fmaxf(m, v[j].x);
-        }
-        m = ew_warp_max(m);
-#pragma unroll
-        for (int j = 0; j < MAX_CHUNKS / 32; j++) {
-            const float w = weight(v[j].x, m);
+        if (u >= w.n_out)
+            break;
+#    pragma unroll 8
+        for (unsigned k = 0; k < w.n_chunks; k++)
+            p.m = fmaxf(p.m, ml[k * 16].x);
+#    pragma unroll 8
+        for (unsigned k = 0; k < w.n_chunks; k++) {
+            const float f = weight(ml[k * 16].x, p.m);
 
-            if (lane + 32 * j < n_chunks) {
-                f[lane + 32 * j] = w;
-                l += w * v[j].y;
-            }
+            p.l += f * ml[k * 16].y;
+            p.o += f * o[k * w.slice];
         }
-        l = ew_warp_sum(l);
-        if (lane == 0)
-            f[MAX_CHUNKS] = l;
+        put_out(a, w.b, w.h, w.r0 + r, u % EW_D, p.o, p.l);
     }
+}
+#else
+EW_DEV void send(const ew_cuda_attn_args &a, const struct out_plan &w, const struct shared_sum *sum,
+                 unsigned chunk, unsigned inbox)
+{
+    (void)inbox;
+    for (unsigned u = threadIdx.x; u < w.n_out; u += WARPS * 32) {
+        const struct part p = chunk_part(sum, u / EW_D, u % EW_D);
+        const unsigned long long at = (w.part + chunk) * 16;
+
+        ((float *)a.part_o)[at * EW_D + u] = p.o;
+        if (u % EW_D == 0)
+            ((float2 *)a.part_ml)[at + u / EW_D] = make_float2(p.m, p.l);
+    }
+}
+
+/* The last block, all outputs; all loads of one at once. */
+EW_DEV void add_chunks(const ew_cuda_attn_args &a, const struct out_plan &w, const unsigned char *)
+{
+    for (unsigned u = threadIdx.x; u < w.n_out; u += WARPS * 32) {
+        const float *const o = (const float *)a.part_o + w.part * 16 * EW_D + u;
+        const float2 *const ml = (const float2 *)a.part_ml + w.part * 16 + u / EW_D;
+        struct part p = { -EW_INFINITY, 0, 0 };
+        float2 x[MAX_CHUNKS];
+        float y[MAX_CHUNKS];
+
+#    pragma unroll
+        for (unsigned k = 0; k < MAX_CHUNKS; k++) {
+            const bool is_there = k < w.n_chunks;
+
+            x[k] = is_there ? __ldcg(ml + k * 16) : make_float2(-EW_INFINITY, 0.0f);
+            y[k] = is_there ? __ldcg(o + k * 16 * EW_D) : 0.0f;
+        }
+#    pragma unroll
+        for (unsigned k = 0; k < MAX_CHUNKS; k++)
+            p.m = fmaxf(p.m, x[k].x);
+#    pragma unroll
+        for (unsigned k = 0; k < MAX_CHUNKS; k++) {
+            const float f = k < w.n_chunks ? weight(x[k].x, p.m) : 0.0f;
+
+            p.l += f * x[k].y;
+            p.o += f * y[k];
+        }
+        put_out(a, w.b, w.h, w.r0 + u / EW_D, u % EW_D, p.o, p.l);
+    }
+}
+#endif
+
+/* The chunk that the warps have been over: out with it. */
+EW_DEV void flush(const ew_cuda_attn_args &a, const struct out_plan &w, struct shared_sum *sum,
+                  unsigned chunk, unsigned inbox, struct state *st)
+{
+    __syncthreads(); /* the chunk before was read */
+    hand_over(sum, st);
     __syncthreads();
-    for (unsigned u = threadIdx.x; u < n_rows * EW_D; u += WARPS * 32) {
-        const unsigned r = u / EW_D, c = u % EW_D;
-        const float *const po = (const float *)a.part_o + (part * 16 + r) * EW_D + c;
-        const float *const f = factor + r * (MAX_CHUNKS + 1);
-        float o = 0;
+    if (w.n_chunks > 1) {
+        send(a, w, sum, chunk, inbox);
+        return;
+    }
+    for (unsigned u = threadIdx.x; u < w.n_out; u += WARPS * 32) {
+        const struct part p = chunk_part(sum, u / EW_D, u % EW_D);
 
-#pragma unroll 16
-        for (unsigned k = 0; k < n_chunks; k++)
-            o += f[k] * __ldcg(po + k * 16 * EW_D);
-        put_out(a, b, h, r0 + r, c, o, f[MAX_CHUNKS]);
+        put_out(a, w.b, w.h, w.r0 + u / EW_D, u % EW_D, p.o, p.l);
     }
 }
 
-/* What this block sees of the cache. */
+/* How the cache of a batch row is cut. */
 struct span {
-    unsigned first, end; /* slots of the chunk */
-    unsigned n_chunks;   /* of the batch row; 1 when there is nothing to see */
-    unsigned n_tiles;
+    unsigned begin, end;
+    unsigned chunk, n_chunks; /* slots of one; 1 when there is nothing to see */
+    unsigned steps;           /* of a warp in a chunk */
 };
 
 EW_DEV void view_find(const ew_cuda_attn_args &a, unsigned b, unsigned r0, struct view *v)
@@ -457,146 +561,50 @@ EW_DEV void view_find(const ew_cuda_attn_args &a, unsigned b, unsigned r0, struc
 
 EW_DEV struct span span_find(const ew_cuda_attn_args &a, const struct view &v)
 {
-    const unsigned begin = (unsigned)v.lo & ~63u;
-    unsigned chunk = (v.end - begin + a.n_split - 1) / a.n_split;
-    struct span s = { 0, 0, 1, 0 };
+    struct span s = { (unsigned)v.lo & ~63u, v.end, CHUNK_MIN, 1, 0 };
 
-    if (v.end <= begin)
+    if (s.end <= s.begin)
         return s;
-    chunk = max((chunk + 63) & ~63u, CHUNK_MIN);
-    s.n_chunks = (v.end - begin + chunk - 1) / chunk;
-    s.first = begin + blockIdx.x * chunk;
-    s.end = min(s.first + chunk, v.end);
-    s.n_tiles = s.end > s.first ? (s.end - s.first + TILE - 1) / TILE : 0;
+    s.chunk = max(((s.end - s.begin + a.n_split - 1) / a.n_split + 63) & ~63u, CHUNK_MIN);
+    s.n_chunks = (s.end - s.begin + s.chunk - 1) / s.chunk;
+    s.steps = (s.chunk / TILE + WARPS - 1) / WARPS;
     return s;
 }
 
-/* Tile `tile` of the chunk into its stage of this warp's ring, or nothing; one group of copies. */
-EW_DEV void fetch(const ew_cuda_attn_args &a, const struct span &s, const struct readable &which,
-                  unsigned b, unsigned h, unsigned char *ring, unsigned stage, unsigned tile)
+/* First slot of the tile that this warp takes in its step i; at or past `end`: none. */
+EW_DEV unsigned step_slot(const struct span &s, unsigned i)
 {
-    const unsigned dst = ew_shared(ring) + stage * 2 * TILE_BYTES, lane = threadIdx.x % 32;
+    const unsigned chunk = blockIdx.x + i / s.steps * gridDim.x;
+    const unsigned tile = (threadIdx.x / 32 + i % s.steps * WARPS) * TILE;
 
-    if (tile < s.n_tiles) {
-        const unsigned slot = s.first + tile * TILE;
+    return chunk < s.n_chunks && tile < s.chunk ? s.begin + chunk * s.chunk + tile : s.end;
+}
 
+/* The tile of step i into its stage of this warp's ring, or nothing; one group of copies. */
+EW_DEV void fetch(const ew_cuda_attn_args &a, const struct span &s, const struct readable &which,
+                  unsigned b, unsigned h, unsigned char *ring, unsigned i)
+{
+    const unsigned dst = ew_shared(ring) + i % EW_STAGES * 2 * TILE_BYTES, lane = threadIdx.x % 32;
+    const unsigned slot = s.steps ? step_slot(s, i) : s.end;
+
+    if (slot < s.end) {
         tile_load<TILE>(dst, kv_row(a, b, 0, h, 0), slot, which, lane, 32);
         tile_load<TILE>(dst + TILE_BYTES, kv_row(a, b, 1, h, 0), slot, which, lane, 32);
     }
     ew_cp_async_commit();
 }
 
-/* This warp's tiles. The first EW_STAGES - 1 of them are on their way. new_row: key and value of
- * the new token, not yet to be read from the cache; NULL where the block has not got it. */
-EW_DEV void run_tiles(const ew_cuda_attn_args &a, const struct view &v, const struct span &s,
-                      const struct readable &which, unsigned b, unsigned h,
-                      const struct shared_q *q, const unsigned char *new_row, unsigned char *ring,
-                      struct state *st)
+/* All chunks of this block. The tiles of the first EW_STAGES - 1 steps are on their way. new_row:
+ * key and value of the new token, not yet to be read from the cache. */
+EW_DEV void run_chunks(const ew_cuda_attn_args &a, const struct view &v, const struct span &s,
+                       const struct readable &which, const struct out_plan &w,
+                       const struct shared_q *q, const unsigned char *new_row, unsigned char *ring,
+                       struct shared_sum *sum, unsigned inbox)
 {
-    const float k_scale = kv_head_scale(a, 0, h);
-    unsigned stage = 0;
-
-    for (unsigned tile = threadIdx.x / 32; tile < s.n_tiles; tile += WARPS) {
-        unsigned char *const k = ring + stage * 2 * TILE_BYTES, *const val = k + TILE_BYTES;
-        const unsigned slot = s.first + tile * TILE;
-
-        fetch(a, s, which, b, h, ring, (stage + EW_STAGES - 1) % EW_STAGES,
-              tile + (EW_STAGES - 1) * WARPS);
-        ew_cp_async_wait<EW_STAGES - 1>();
-        __syncwarp();
-#if EW_DECODE
-        const bool is_whole = slot + TILE <= v.end && (int)slot >= v.lo;
-
-        if (new_row && (v.end - 1 - s.first) / TILE == tile) {
-            const unsigned at = (v.end - 1 - s.first) % TILE * EW_TILE_STRIDE;
-
-            for (unsigned u = threadIdx.x % 32 * 4; u < EW_ROW_BYTES; u += 128) {
-                *(unsigned *)(k + at + u) = *(const unsigned *)(new_row + u);
-                *(unsigned *)(val + at + u) = *(const unsigned *)(new_row + EW_TILE_STRIDE + u);
-            }
-            __syncwarp();
-        }
-#else /* before the tree every row sees everything; padding rows are put right at the end */
-        const bool is_whole = a.window <= 0 && slot + TILE <= which.prefix;
-#endif
-        attend(a, v, b, q, k, val, slot, is_whole, k_scale, st);
-        __syncwarp();
-        stage = (stage + 1) % EW_STAGES;
-    }
-    ew_cp_async_wait<0>();
-#pragma unroll
-    for (int r = 0; r < ROWS && !EW_DECODE; r++)
-        if (!v.is_row[r]) {
-            st->m[r] = -EW_INFINITY;
-            st->l[r] = 0;
-        }
-}
-
-/* Whether this block is the last of its batch row, kv head and row tile to come here. */
-EW_DEV bool comes_last(const ew_cuda_attn_args &a, unsigned n_chunks)
-{
-    __shared__ unsigned is_last;
-
-    __threadfence();
-    __syncthreads();
-    if (threadIdx.x == 0) {
-        unsigned *const counter = (unsigned *)a.counters + blockIdx.y * gridDim.z + blockIdx.z;
-
-        is_last = atomicAdd(counter, 1) == n_chunks - 1;
-        if (is_last)
-            *counter = 0;
-    }
-    __syncthreads();
-    if (is_last)
-        __threadfence();
-    return is_last;
-}
-
-} // namespace
-
-extern "C" __global__ void __launch_bounds__(WARPS * 32, 1)
-    ew_attention_split(const __grid_constant__ ew_cuda_attn_args a)
-{
-    extern __shared__ __align__(16) unsigned char mem[];
-    __shared__ __align__(16) struct shared_q q;
-    const unsigned b = blockIdx.y / a.hkv, h = blockIdx.y % a.hkv, r0 = blockIdx.z * 16;
-    const unsigned n_rows = min(16u, a.s * EW_G - r0);
-    const unsigned long long part =
-        ((unsigned long long)blockIdx.y * gridDim.z + blockIdx.z) * a.n_split;
-    unsigned char *const ring = mem + threadIdx.x / 32 * EW_STAGES * 2 * TILE_BYTES;
-    const unsigned char *new_kv = 0;
-    struct view v;
+    const float k_scale = kv_head_scale(a, 0, w.h);
     struct state st;
+    unsigned i = 0;
 
-    view_find(a, b, r0, &v);
-    const struct span s = span_find(a, v);
-    if (blockIdx.x >= s.n_chunks)
-        return;
-    ew_grid_release();
-#if EW_DECODE
-    __shared__ __align__(16) unsigned char new_row[2][EW_TILE_STRIDE];
-    const struct readable which = readable_find(a, b, v.lo, min(s.end, v.end - 1));
-    struct prepared frames;
-
-#    pragma unroll
-    for (int j = 0; j < EW_STAGES - 1; j++)
-        fetch(a, s, which, b, h, ring, j, threadIdx.x / 32 + j * WARPS);
-    frames_load(a, v.row[0], b, h, r0, &frames);
-    ew_grid_wait();
-    if (v.end > 0 && v.end - 1 >= s.first && v.end - 1 < s.end)
-        new_kv = new_row[0];
-    if (v.end > 0)
-        prepare(a, v.row[0], b, h, r0, new_kv != 0, &frames, &q, new_row);
-#else
-    const struct readable which = readable_find(a, b, 0, s.end);
-
-    ew_grid_wait();
-#    pragma unroll
-    for (int j = 0; j < EW_STAGES - 1; j++)
-        fetch(a, s, which, b, h, ring, j, threadIdx.x / 32 + j * WARPS);
-    fetch_queries(a, b, h, r0, &q);
-#endif
-    __syncthreads();
 #pragma unroll
     for (int j = 0; j < N_TILES; j++)
 #pragma unroll
@@ -607,12 +615,137 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32, 1)
         st.m[r] = -EW_INFINITY;
         st.l[r] = 0;
     }
-    run_tiles(a, v, s, which, b, h, &q, new_kv, ring, &st);
+    for (unsigned chunk = blockIdx.x; chunk < s.n_chunks; chunk += gridDim.x) {
+        for (unsigned step = 0; step < s.steps; step++, i++) {
+            unsigned char *const k = ring + i % EW_STAGES * 2 * TILE_BYTES;
+            const unsigned slot = step_slot(s, i);
+
+            fetch(a, s, which, w.b, w.h, ring, i + EW_STAGES - 1);
+            ew_cp_async_wait<EW_STAGES - 1>();
+            __syncwarp();
+            if (slot >= s.end)
+                continue;
+#if EW_DECODE
+            const bool is_whole = slot + TILE <= s.end && (int)slot >= v.lo;
+
+            if (slot + TILE >= s.end) { /* the tile with the new slot */
+                const unsigned at = (s.end - 1 - slot) * EW_TILE_STRIDE;
+
+                for (unsigned u = threadIdx.x % 32 * 4; u < EW_ROW_BYTES; u += 128) {
+                    *(unsigned *)(k + at + u) = *(const unsigned *)(new_row + u);
+                    *(unsigned *)(k + TILE_BYTES + at + u) =
+                        *(const unsigned *)(new_row + EW_TILE_STRIDE + u);
+                }
+                __syncwarp();
+            }
+#else /* before the tree every row sees everything; padding rows are put right at the end */
+            const bool is_whole = a.window <= 0 && slot + TILE <= which.prefix;
+#endif
+            attend(a, v, w.b, q, k, k + TILE_BYTES, slot, is_whole, k_scale, &st);
+            __syncwarp();
+        }
+#pragma unroll
+        for (int r = 0; r < ROWS && !EW_DECODE; r++)
+            if (!v.is_row[r]) {
+                st.m[r] = -EW_INFINITY;
+                st.l[r] = 0;
+            }
+#if EW_CLUSTER
+        if (chunk == blockIdx.x && s.n_chunks > 1) /* the others have begun, their inboxes exist */
+            asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
+#endif
+        flush(a, w, sum, chunk, inbox, &st);
+    }
+    ew_cp_async_wait<0>();
+}
+
+#if !EW_CLUSTER
+/* Whether this block is the last of its batch row, kv head and row tile to come here. */
+EW_DEV bool comes_last(const ew_cuda_attn_args &a, unsigned n_blocks)
+{
+    __shared__ unsigned is_last;
+
     __syncthreads();
-    hand_over((struct shared_sum *)mem, &st);
+    if (threadIdx.x == 0) { /* for all: what they wrote comes before, what they read behind */
+        unsigned *const counter = (unsigned *)a.counters + blockIdx.y * gridDim.z + blockIdx.z;
+        unsigned before;
+
+        asm volatile("atom.add.acq_rel.gpu.global.u32 %0, [%1], 1;"
+                     : "=r"(before)
+                     : "l"(counter)
+                     : "memory");
+        is_last = before == n_blocks - 1;
+        if (is_last)
+            *counter = 0;
+    }
     __syncthreads();
-    add_warps(a, (const struct shared_sum *)mem, b, h, r0, n_rows, s.n_chunks == 1,
-              part + blockIdx.x);
-    if (s.n_chunks > 1 && comes_last(a, s.n_chunks))
-        add_chunks(a, b, h, r0, n_rows, s.n_chunks, part, (float *)mem);
+    return is_last;
+}
+#endif
+
+} // namespace
+
+extern "C" __global__ void __launch_bounds__(WARPS * 32, 1)
+    ew_attention_split(const __grid_constant__ ew_cuda_attn_args a)
+{
+    extern __shared__ __align__(16) unsigned char mem[];
+    __shared__ __align__(16) struct shared_q q;
+    const unsigned b = blockIdx.y / a.hkv, h = blockIdx.y % a.hkv, r0 = blockIdx.z * 16;
+    unsigned char *const ring = mem + threadIdx.x / 32 * EW_STAGES * 2 * TILE_BYTES;
+    struct shared_sum *const sum = (struct shared_sum *)(mem + WARPS * EW_STAGES * 2 * TILE_BYTES);
+    unsigned char *const inbox = (unsigned char *)(sum + 1);
+    const unsigned char *new_kv = 0;
+    struct view v;
+
+    view_find(a, b, r0, &v);
+    const struct span s = span_find(a, v);
+    if (blockIdx.x >= s.n_chunks)
+        return;
+    ew_grid_release();
+#if EW_CLUSTER
+    if (s.n_chunks > 1)
+        asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory");
+#endif
+    struct out_plan w = { b, h, r0 };
+    w.n_out = min(16u, a.s * EW_G - r0) * EW_D;
+    w.n_chunks = s.n_chunks;
+    w.n_blocks = min(gridDim.x, s.n_chunks);
+    w.slice = (w.n_out + w.n_blocks - 1) / w.n_blocks;
+    w.part = ((unsigned long long)blockIdx.y * gridDim.z + blockIdx.z) * a.n_split;
+#if EW_DECODE
+    __shared__ __align__(16) unsigned char new_row[2][EW_TILE_STRIDE];
+    const struct readable which = readable_find(a, b, v.lo, v.end - 1);
+    struct prepared frames;
+
+    new_kv = new_row[0];
+#    pragma unroll
+    for (int j = 0; j < EW_STAGES - 1; j++)
+        fetch(a, s, which, b, h, ring, j);
+    frames_load(a, v.row[0], b, h, r0, &frames);
+    ew_grid_wait();
+    if (v.end > 0)
+        prepare(a, v.row[0], b, h, r0, (v.end - 1 - s.begin) / s.chunk % gridDim.x == blockIdx.x,
+                &frames, &q, new_row);
+#else
+    const struct readable which = readable_find(a, b, 0, v.end);
+
+    ew_grid_wait();
+#    pragma unroll
+    for (int j = 0; j < EW_STAGES - 1; j++)
+        fetch(a, s, which, b, h, ring, j);
+    fetch_queries(a, b, h, r0, &q);
+#endif
+    __syncthreads();
+    run_chunks(a, v, s, which, w, &q, new_kv, ring, sum, ew_shared(inbox));
+    if (s.n_chunks == 1)
+        return;
+#if EW_CLUSTER
+    asm volatile("barrier.cluster.arrive.release.aligned;\n"
+                 "barrier.cluster.wait.acquire.aligned;" ::
+                     : "memory");
+    add_chunks(a, w, inbox);
+#else
+    if (comes_last(a, w.n_blocks))
+        add_chunks(a, w, inbox);
+#endif
 }

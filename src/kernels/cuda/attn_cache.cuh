@@ -112,6 +112,39 @@ EW_DEV bool attn_row_sees(const ew_cuda_attn_args &a, const struct attn_row &r, 
     return a.window <= 0 || (long long)pos > (long long)r.pos - a.window;
 }
 
+/* Which of the slots [slot, slot + 32) real row i of a tree sees, a bit each; slots before the tree
+ * and the mask's words are taken at once. */
+EW_DEV unsigned tree_row_sees(const ew_cuda_attn_args &a, const struct attn_row &r, unsigned b,
+                              unsigned i, unsigned slot)
+{
+    const unsigned *const mask =
+        (const unsigned *)a.mask + ((unsigned long long)b * a.s + i) * a.mask_words;
+    const unsigned end = attn_row_end(a, r), before = r.prefix > slot ? r.prefix - slot : 0;
+    const unsigned j = slot + before - r.prefix, w = j / 32; /* first tree row in reach */
+    unsigned long long bits = 0;
+
+    if (before < 32) {
+        bits = (w < a.mask_words ? mask[w] : 0u) |
+               (unsigned long long)(w + 1 < a.mask_words ? mask[w + 1] : 0u) << 32;
+        bits = bits >> (j % 32) << before;
+    }
+    bits |= before < 32 ? (1ull << before) - 1 : ~0ull;
+    if (end < slot + 32)
+        bits &= end > slot ? (1ull << (end - slot)) - 1 : 0;
+    for (unsigned k = 0; k < 32 && a.window > 0; k++) {
+        const bool is_tree = slot + k >= r.prefix;
+
+        if (!(bits >> k & 1u))
+            continue;
+        const int pos =
+            is_tree ? ((const int *)a.pos_id)[(unsigned long long)b * a.s + slot + k - r.prefix]
+                    : (int)(slot + k);
+        if ((long long)pos <= (long long)r.pos - a.window)
+            bits &= ~(1ull << k);
+    }
+    return (unsigned)bits;
+}
+
 /* ---- rows of the cache ---- */
 
 EW_DEV unsigned char *kv_row(const ew_cuda_attn_args &a, unsigned b, unsigned is_v, unsigned h,
@@ -223,28 +256,48 @@ EW_DEV unsigned rope_partner(unsigned i, unsigned rd)
     return i < rd / 2 ? i + rd / 2 : i - rd / 2;
 }
 
+/* All of a head turns, and a lane has the partners of its own elements: fewer loads. */
+#define TURNS_WHOLE(rd) (EW_D % 64 == 0 && (rd) == EW_D)
+#define LANE_HALF       (EW_D % 64 == 0 ? EW_D / 64 : 0)
+
 /* w: of this head, read if EW_NORM. rope: NULL for none. */
 EW_DEV void head_frame_load(struct head_frame *f, const float *w, const float *rope, unsigned rd)
 {
+    const unsigned lane = threadIdx.x % 32;
+
 #pragma unroll
     for (int j = 0; j < EW_LANE_ELEMS; j++) {
-        const unsigned i = threadIdx.x % 32 + 32 * j;
-        const bool turns = rope && i < rd;
-
         f->w[j] = f->w_other[j] = f->cos[j] = 1.0f;
         f->sin[j] = 0.0f;
-        if (i >= EW_D)
+#if EW_NORM
+        if (lane + 32 * j < EW_D)
+            f->w[j] = w[lane + 32 * j];
+#endif
+    }
+    if (!rope)
+        return;
+    if (TURNS_WHOLE(rd)) {
+#pragma unroll
+        for (int j = 0; j < EW_LANE_ELEMS; j++) {
+            const int r = j < LANE_HALF ? j : j - LANE_HALF;
+
+            f->w_other[j] = f->w[j < LANE_HALF ? j + LANE_HALF : r];
+            f->cos[j] = j < LANE_HALF ? rope[lane + 32 * r] : f->cos[r];
+            f->sin[j] = j < LANE_HALF ? -rope[EW_D / 2 + lane + 32 * r] : -f->sin[r];
+        }
+        return;
+    }
+#pragma unroll
+    for (int j = 0; j < EW_LANE_ELEMS; j++) {
+        const unsigned i = lane + 32 * j, r = i < rd / 2 ? i : i - rd / 2;
+
+        if (i >= rd)
             break;
 #if EW_NORM
-        f->w[j] = w[i];
-        f->w_other[j] = turns ? w[rope_partner(i, rd)] : 1.0f;
+        f->w_other[j] = w[rope_partner(i, rd)];
 #endif
-        if (turns) {
-            const unsigned r = i < rd / 2 ? i : i - rd / 2;
-
-            f->cos[j] = rope[r];
-            f->sin[j] = i < rd / 2 ? -rope[rd / 2 + r] : rope[rd / 2 + r];
-        }
+        f->cos[j] = rope[r];
+        f->sin[j] = i < rd / 2 ? -rope[rd / 2 + r] : rope[rd / 2 + r];
     }
 }
 
@@ -252,14 +305,22 @@ EW_DEV void head_frame_load(struct head_frame *f, const float *w, const float *r
 EW_DEV void head_load(const float *x, const struct head_frame *f, float inv, float eps,
                       const float *rope, unsigned rd, float out[EW_LANE_ELEMS])
 {
+    const unsigned lane = threadIdx.x % 32;
     float self[EW_LANE_ELEMS], other[EW_LANE_ELEMS];
 
 #pragma unroll
     for (int j = 0; j < EW_LANE_ELEMS; j++) {
-        const unsigned i = threadIdx.x % 32 + 32 * j;
-
-        self[j] = i < EW_D ? x[i] : 0.0f;
-        other[j] = rope && i < rd ? x[rope_partner(i, rd)] : 0.0f;
+        self[j] = lane + 32 * j < EW_D ? x[lane + 32 * j] : 0.0f;
+        other[j] = 0.0f;
+    }
+    if (rope && TURNS_WHOLE(rd)) {
+#pragma unroll
+        for (int j = 0; j < EW_LANE_ELEMS; j++)
+            other[j] = self[j < LANE_HALF ? j + LANE_HALF : j - LANE_HALF];
+    } else if (rope) {
+#pragma unroll
+        for (int j = 0; j < EW_LANE_ELEMS; j++)
+            other[j] = lane + 32 * j < rd ? x[rope_partner(lane + 32 * j, rd)] : 0.0f;
     }
 #if EW_NORM == 1
     float sum = 0;
@@ -271,11 +332,10 @@ EW_DEV void head_load(const float *x, const struct head_frame *f, float inv, flo
 #endif
 #pragma unroll
     for (int j = 0; j < EW_LANE_ELEMS; j++) {
-        const unsigned i = threadIdx.x % 32 + 32 * j;
         const float a = EW_NORM ? self[j] * inv * f->w[j] : self[j];
         const float b = EW_NORM ? other[j] * inv * f->w_other[j] : other[j];
 
-        out[j] = rope && i < rd ? a * f->cos[j] + b * f->sin[j] : a;
+        out[j] = rope && lane + 32 * j < rd ? a * f->cos[j] + b * f->sin[j] : a;
     }
 }
 

@@ -71,11 +71,20 @@ EW_DEV void shape_scores(const ew_cuda_attn_args &a, const struct rows *v, unsig
 {
     const unsigned t = threadIdx.x & 3u;
 
+    unsigned bits[2] = { ~0u, ~0u };
+
 #pragma unroll
-    for (int n = 0; n < TILE / 8; n++)
+    for (int n = 0; n < TILE / 8; n++) {
+#if EW_TREE
+        if (!is_whole && n % 4 == 0)
+#    pragma unroll
+            for (int r = 0; r < 2; r++)
+                bits[r] = v->hi[r] ? tree_row_sees(a, v->row[r], b, v->i[r], slot + n * 8) : 0;
+#endif
 #pragma unroll
         for (int e = 0; e < 4; e++) {
             const unsigned col = n * 8 + t * 2 + (e & 1), at = slot + col;
+            const int r = e >> 1;
 
 #if EW_KV == 4
             s[n][e] *= i8_row_scale(k + col * EW_TILE_STRIDE);
@@ -85,17 +94,21 @@ EW_DEV void shape_scores(const ew_cuda_attn_args &a, const struct rows *v, unsig
 #if EW_CAP
             s[n][e] = a.softcap * EW_LOG2E * tanhf(s[n][e] / a.softcap);
 #endif
-            if (!is_whole) {
-                const int r = e >> 1;
-                bool sees = at >= v->lo[r] && at < v->hi[r];
-
-#if EW_TREE
-                sees = sees && attn_row_sees(a, v->row[r], b, v->i[r], at);
-#endif
-                if (!sees)
-                    s[n][e] = -EW_INFINITY;
-            }
+            if (!is_whole &&
+                !(EW_TREE ? (bits[r] >> col % 32 & 1u) != 0 : at >= v->lo[r] && at < v->hi[r]))
+                s[n][e] = -EW_INFINITY;
         }
+    }
+}
+
+/* Whether every row of the block that counts sees every slot of the tile: whole_lo and whole_hi are
+ * the bounds over a warp's rows; a tree's rows see all that is before it. */
+EW_DEV bool tile_is_whole(const ew_cuda_attn_args &a, unsigned prefix, unsigned slot,
+                          unsigned whole_lo, unsigned whole_hi)
+{
+    if (EW_TREE)
+        return a.window <= 0 && slot + TILE <= prefix;
+    return slot >= whole_lo && slot + TILE <= whole_hi;
 }
 
 /* Running softmax: s becomes probabilities; what was summed so far is to be multiplied with keep.
@@ -138,11 +151,13 @@ EW_DEV void rescale(struct state *st, const float keep[2])
             st->o[j][e] *= keep[e >> 1];
 }
 
-EW_DEV void put_out(const ew_cuda_attn_args &a, unsigned b, unsigned h, unsigned r0,
-                    struct state *st)
+/* The two rows of every lane. Rows that see nothing are zeros. */
+EW_DEV void put_out(const ew_cuda_attn_args &a, const struct rows *v, unsigned b, unsigned h,
+                    unsigned r0, struct state *st)
 {
     const unsigned lane = threadIdx.x % 32, t = lane & 3u;
     const float v_scale = kv_head_scale(a, 1, h);
+    const bool by_two = (a.out | a.out_stride * 4) % 8 == 0;
 
 #pragma unroll
     for (int r = 0; r < 2; r++) {
@@ -153,19 +168,25 @@ EW_DEV void put_out(const ew_cuda_attn_args &a, unsigned b, unsigned h, unsigned
         if (at >= a.s * EW_G)
             continue;
         const unsigned tok = b * a.s + at / EW_G, head = h * EW_G + at % EW_G;
-        const float inv = st->l[r] == 0.0f ? 0.0f : v_scale / st->l[r];
+        const bool is_none = v->hi[r] == 0 || st->l[r] == 0.0f;
+        const float inv = is_none ? 0.0f : v_scale / st->l[r];
         float *const y = (float *)a.out + tok * a.out_stride + head * EW_D + t * 2;
         unsigned *const z = (unsigned *)((unsigned short *)a.out_bf16 +
                                          ((unsigned long long)tok * a.hq + head) * EW_D + t * 2);
 #pragma unroll
         for (int j = 0; j < N_TILES; j++) {
-            const float u = st->l[r] == 0.0f ? 0.0f : st->o[j][2 * r] * inv;
-            const float w = st->l[r] == 0.0f ? 0.0f : st->o[j][2 * r + 1] * inv;
+            const float2 u = is_none
+                                 ? make_float2(0, 0)
+                                 : make_float2(st->o[j][2 * r] * inv, st->o[j][2 * r + 1] * inv);
 
-            y[j * 8] = u;
-            y[j * 8 + 1] = w;
+            if (by_two) {
+                *(float2 *)(y + j * 8) = u;
+            } else {
+                y[j * 8] = u.x;
+                y[j * 8 + 1] = u.y;
+            }
             if (a.out_bf16)
-                z[j * 4] = f32_to_bf16(u) | f32_to_bf16(w) << 16;
+                z[j * 4] = ew_bf16x2(u.x, u.y);
         }
     }
 }

@@ -1,5 +1,5 @@
-// kernels/cuda/copy.cuh - moving data: streaming loads, asynchronous copies into shared memory, barriers
-// that count bytes, and overlap with the launch before (programmatic dependent launch).
+// kernels/cuda/copy.cuh - moving data: streaming loads, asynchronous copies into shared memory,
+// barriers that count bytes, and overlap with the launch before (programmatic dependent launch).
 #ifndef EW_KERNELS_CUDA_COPY_CUH
 #define EW_KERNELS_CUDA_COPY_CUH
 
@@ -53,6 +53,13 @@ EW_DEV void ew_cp_async16(uint32_t shared, const void *p, uint32_t bytes)
 {
     asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(shared), "l"(p),
                  "r"(bytes)
+                 : "memory");
+}
+
+// 4, 8 or 16 bytes into shared memory.
+template <int BYTES> EW_DEV void ew_cp_async(uint32_t shared, const void *p)
+{
+    asm volatile("cp.async.ca.shared.global [%0], [%1], %2;" ::"r"(shared), "l"(p), "n"(BYTES)
                  : "memory");
 }
 
@@ -163,6 +170,16 @@ EW_DEV void ew_box_load(uint32_t shared, const void *map, uint32_t x, uint32_t y
     asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes "
                  "[%0], [%1, {%2, %3}], [%4];" ::"r"(shared),
                  "l"(map), "r"(x), "r"(y), "r"(bar)
+                 : "memory");
+}
+
+// Of a map of four dimensions.
+EW_DEV void ew_box_load4(uint32_t shared, const void *map, uint32_t x, uint32_t y, uint32_t z,
+                         uint32_t u, uint32_t bar)
+{
+    asm volatile("cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes "
+                 "[%0], [%1, {%2, %3, %4, %5}], [%6];" ::"r"(shared),
+                 "l"(map), "r"(x), "r"(y), "r"(z), "r"(u), "r"(bar)
                  : "memory");
 }
 #endif

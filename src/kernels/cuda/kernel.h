@@ -40,6 +40,9 @@ struct ew_cuda_tensor_map {
     uint32_t is_f16;             /* 0: bf16 */
     uint32_t arg_offset;         /* a multiple of 64 */
     uint32_t pad;
+    uint64_t pair_rows; /* 0; else a map of four dimensions, [panels][2][8][cols]: panel p is rows
+                           [8p, 8p + 8) and the 8 that lie pair_rows after them; rows == 2 *
+                           pair_rows, a multiple of 16; box_rows counts all rows of a box */
 };
 #define EW_CUDA_MAPS_CAP 2
 

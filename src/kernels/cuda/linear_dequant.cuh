@@ -107,6 +107,14 @@ EW_DEV uint32_t ew_offset(const struct ew_groups &o, int sub, int h)
 
 #define EW_BF16_ONE 0x3f803f80u
 
+// (w & mask) | bits in one instruction: with two constants the compiler takes two.
+EW_DEV uint32_t ew_and_or(uint32_t w, uint32_t mask, uint32_t bits)
+{
+    uint32_t r;
+    asm("lop3.b32 %0, %1, %2, %3, 0xea;" : "=r"(r) : "r"(w), "r"(mask), "r"(bits));
+    return r;
+}
+
 // Scales that are short floats times short codes are exact in bf16 (6 significant bits at most), so
 // that they may be applied to weights instead of sums.
 #define EW_SHORT_SCALE (EW_SCALE >= 4 && (EW_CODE == 3 || EW_CODE >= 6))
@@ -127,8 +135,8 @@ EW_DEV uint32_t ew_code_pair(uint32_t w, int high, uint32_t offset)
 #    if EW_CODE <= 5
     if (high)
         w >>= 8;
-    const uint32_t low7 = (w & 0x007f007fu) | 0x43004300u; // 128 + 7 bits
-    const uint32_t top = (w & 0x00800080u) | 0x43004300u;  // 128, or 256 with the eighth bit
+    const uint32_t low7 = ew_and_or(w, 0x007f007fu, 0x43004300u); // 128 + 7 bits
+    const uint32_t top = ew_and_or(w, 0x00800080u, 0x43004300u);  // 128, or 256 with the eighth bit
 #        if EW_CODE == 4
     const uint32_t v = ew_fma_bf16x2(top, 0xbf80bf80u, low7);
 #        else
@@ -140,9 +148,9 @@ EW_DEV uint32_t ew_code_pair(uint32_t w, int high, uint32_t offset)
     if (!high)
         w <<= 8;
 #        if EW_CODE == 6 // exponent and mantissa in place, then times 2^120
-    return ew_fma_bf16x2((w & 0x80008000u) | (w >> 4 & 0x07f007f0u), 0x7b807b80u, 0);
+    return ew_fma_bf16x2(ew_and_or(w, 0x80008000u, w >> 4 & 0x07f007f0u), 0x7b807b80u, 0);
 #        else            // 2^112
-    return ew_fma_bf16x2((w & 0x80008000u) | (w >> 3 & 0x0fe00fe0u), 0x77807780u, 0);
+    return ew_fma_bf16x2(ew_and_or(w, 0x80008000u, w >> 3 & 0x0fe00fe0u), 0x77807780u, 0);
 #        endif
 #    endif
 }
@@ -162,11 +170,11 @@ EW_DEV void ew_dequant(uint32_t f[4], const uint4 &w, int j, uint32_t o0, uint32
 EW_DEV uint32_t ew_code_pair(uint32_t w, int i, uint32_t offset)
 {
 #    if EW_CODE == 3 // sign and magnitude in place, then times 2^126
-    const uint32_t sign = w << (12 - 4 * i) & 0x80008000u;
+    const uint32_t sign = w << (12 - 4 * i);
     const uint32_t rest = (i < 2 ? w << (6 - 4 * i) : w >> (4 * i - 6)) & 0x01c001c0u;
-    return ew_fma_bf16x2(sign | rest, 0x7e807e80u, 0);
+    return ew_fma_bf16x2(ew_and_or(sign, 0x80008000u, rest), 0x7e807e80u, 0);
 #    else            // 128 + code
-    return ew_fma_bf16x2((w >> (4 * i) & 0x000f000fu) | 0x43004300u, EW_BF16_ONE, offset);
+    return ew_fma_bf16x2(ew_and_or(w >> (4 * i), 0x000f000fu, 0x43004300u), EW_BF16_ONE, offset);
 #    endif
 }
 

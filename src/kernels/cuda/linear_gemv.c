@@ -6,6 +6,9 @@
 #include "kernels/cuda/linear_plan.h"
 
 #define WARPS 8u
+#ifndef EW_TUNE_BLOCKS
+#    define EW_TUNE_BLOCKS 3
+#endif
 
 static size_t no_workspace(const struct ew_cuda_chip *c, const struct ew_cuda_linear_problem *p)
 {
@@ -14,7 +17,9 @@ static size_t no_workspace(const struct ew_cuda_chip *c, const struct ew_cuda_li
     return 0;
 }
 
-/* Warps that share a row: enough warps in all to keep memory busy, each with a step at least. */
+/* Warps that share a row: enough warps in all to keep memory busy, each with a step at least.
+ * (Choosing them so that the last turn of a smaller grid is fullest was slower: what counts is
+ * reads in flight.) */
 static uint32_t warps_k(const struct ew_cuda_chip *c, size_t n, size_t steps)
 {
     const size_t want = (size_t)c->n_sm * 16;
@@ -30,8 +35,8 @@ static size_t plan(const struct ew_cuda_chip *c, const struct ew_cuda_linear_pro
 {
     const size_t elem = type == 0 ? 4 : 2, step = 32 * 16 / elem;
     const uint32_t m = p->m <= 1 ? 1 : p->m <= 2 ? 2 : p->m <= 4 ? 4 : 8;
-    const uint32_t rows = m <= 2 && !(p->glu && m == 1) ? 2 : 4;
-    const uint32_t depth = rows == 2 ? 4 : 2, blocks = m == 1 ? 3 : m <= 4 ? 2 : 1;
+    const uint32_t rows = m <= 2 ? 2 : 4;
+    const uint32_t depth = 8 / rows, blocks = m == 1 ? EW_TUNE_BLOCKS : m <= 4 ? 2 : 1;
     const uint32_t wk = warps_k(c, p->n, ew_cuda_div_up(p->k, step)), warps_n = WARPS / wk;
     struct ew_cuda_linear_args a = ew_cuda_linear_args_of(p);
     uint32_t grid;

@@ -16,6 +16,7 @@
 #    include "linear_epilogue.cuh"
 #    include "mma.cuh"
 #endif
+#include "linear_tile.cuh"
 
 #define WARPS       8
 #define THREADS     (WARPS * 32)
@@ -214,19 +215,24 @@ EW_DEV void store_sum(const ew_args &a, float z, uint32_t m, uint32_t n)
 #endif
 }
 
+EW_DEV const float *row_scales(const ew_args &a, uint32_t panel)
+{
+#if EW_CODE
+    const uint32_t last = last_panel(a);
+    return (const float *)((const char *)a.w + (size_t)(panel < last ? panel : last) * a.row_bytes +
+                           a.row_scales_at);
+#else
+    return 0;
+#endif
+}
+
 EW_DEV void store_panel(const ew_args &a, const float acc[WARP_TILES][4], uint32_t panel,
                         uint32_t m0, uint32_t lane)
 {
     const uint32_t g = lane / 4, t = lane % 4, n = panel * (EW_GLU ? 8 : 16) + g;
-    float s0 = 1.0f, s1 = 1.0f;
+    const float *scales = row_scales(a, panel);
+    const float s0 = scales ? scales[g] : 1.0f, s1 = scales ? scales[g + 8] : 1.0f;
 
-#if EW_CODE
-    const uint32_t last = last_panel(a);
-    const float *scales =
-        (const float *)((const char *)a.w + (size_t)(panel < last ? panel : last) * a.row_bytes +
-                        a.row_scales_at);
-    s0 = scales[g], s1 = scales[g + 8];
-#endif
 #pragma unroll
     for (int i = 0; i < WARP_TILES; i++)
 #pragma unroll
@@ -307,7 +313,28 @@ extern "C" __global__ void __launch_bounds__(THREADS, EW_N == 128 ? 1 : 2)
         multiply_plain(s, panel0, ring + at, row0, lane);
 #endif
     }
-#pragma unroll
+#if EW_N >= 32 && !EW_SPLIT
+    float *buffer = (float *)(dynamic + warp * EW_TILE_BYTES);
+    const bool wide = ew_wide(a);
+
+    ew_cp_async_wait<0>();
+    __syncthreads(); // the ring is free
+#    pragma unroll
+    for (int p = 0; p < WARP_PANELS; p++) {
+        const uint32_t panel = tile * 8 + panel0 + p;
+#    pragma unroll
+        for (int i = 0; i < WARP_TILES; i += 4) {
+            const uint32_t m = m0 + row0 + i * 8;
+            ew_tile_put(buffer, &s.acc[p][i][0], lane);
+            __syncwarp();
+            if (m < a.m)
+                ew_tile_store(a, buffer, row_scales(a, panel), panel, m, lane, wide);
+            __syncwarp();
+        }
+    }
+#else
+#    pragma unroll
     for (int p = 0; p < WARP_PANELS; p++)
         store_panel(a, s.acc[p], tile * 8 + panel0 + p, m0 + row0, lane);
+#endif
 }

@@ -2,7 +2,11 @@
  * columns follows from n, k and the chip alone, so that bits do not depend on m. */
 #include "kernels/cuda/linear_plan.h"
 
-#define STATIC_BYTES (24u << 10) /* of sums, at most */
+#ifndef EW_TUNE_CLUSTER
+#    define EW_TUNE_CLUSTER 1
+#endif
+
+#define DEPTH 4u /* steps read ahead */
 
 struct sharing {
     uint32_t warps_k, cluster;
@@ -11,6 +15,14 @@ struct sharing {
 static uint32_t step_cols(const struct ew_cuda_linear_problem *p)
 {
     return ew_quant_is(&p->format) ? 2 * (uint32_t)ew_cuda_panel_of(&p->format, 1).block_cols : 64;
+}
+
+/* Shared memory beside x: sums of two turns, sums of the blocks of a cluster, squares, zeros. */
+static uint32_t fixed_bytes(struct sharing s, uint32_t warps, uint32_t rows)
+{
+    const uint32_t sums = 2 * warps + (s.cluster > 1 ? 2 : 1) * (warps / s.warps_k);
+
+    return (sums * rows * 80 + rows * 32 + 16 + 127) / 128 * 128;
 }
 
 /* Enough warps in all to keep memory busy, each with a step at least; and ranges of which sixteen
@@ -24,8 +36,9 @@ static struct sharing share(const struct ew_cuda_chip *c, const struct ew_cuda_l
     while (s.warps_k < 8 && s.warps_k * 2 <= steps && panels * s.warps_k < want)
         s.warps_k *= 2;
     while (c->sm >= 90 && s.cluster < 8 &&
-           ((s.cluster * 2 * s.warps_k <= steps && panels * s.warps_k * s.cluster < want) ||
-            p->k / s.cluster * 32 + STATIC_BYTES * 2 > c->shared_per_block))
+           ((EW_TUNE_CLUSTER && s.cluster * 2 * s.warps_k <= steps &&
+             panels * s.warps_k * s.cluster < want) ||
+            p->k / s.cluster * 32 + 4096 + fixed_bytes(s, 16, 16) > c->shared_per_block))
         s.cluster *= 2;
     return s;
 }
@@ -48,23 +61,24 @@ static size_t plan(const struct ew_cuda_chip *c, const struct ew_cuda_linear_pro
     const uint32_t rows = !exact ? 16 : p->m <= 1 ? 1 : p->m <= 2 ? 2 : p->m <= 4 ? 4 : 8;
     const size_t x_rows = p->m * (exact ? 2 : 1), sm_bytes = c->shared_per_block;
     const uint32_t whole = ew_cuda_div_up(range, s.warps_k) * s.warps_k; /* steps of a range */
-    const size_t wanted = x_rows * (whole * cols * 2 + 64);
-    uint32_t warps = 8, blocks = 3, chunk, grid;
+    uint32_t warps = 8, blocks = quant && rows <= 4 ? 3 : 2, chunk, grid;
     struct ew_cuda_linear_args a = ew_cuda_linear_args_of(p);
     char format[96] = "-DEW_CODE=0";
     size_t room;
 
     if (p->m == 0 || p->n == 0)
         return 0;
-    if (!exact || wanted > sm_bytes / 2 - STATIC_BYTES) {
+    if (!exact ||
+        x_rows * (whole * cols * 2 + 64) + fixed_bytes(s, warps, rows) + 1024 > sm_bytes / blocks) {
         warps = 16;
         blocks = 1;
-    } else if (!quant || rows > 4 || wanted > sm_bytes / 3 - STATIC_BYTES / 2) {
-        blocks = 2;
     }
-    room = sm_bytes / blocks - STATIC_BYTES * (blocks == 1 ? 2 : 1) / (blocks == 3 ? 2 : 1);
+    room = sm_bytes - fixed_bytes(s, 16, rows);
     chunk = (uint32_t)((room / x_rows - 64) / (cols * 2) / s.warps_k * s.warps_k);
-    chunk = chunk < s.warps_k ? s.warps_k : chunk > whole ? whole : chunk;
+    /* a chunk is a multiple of the depth of reads ahead */
+    chunk = chunk >= whole ? whole : chunk / (s.warps_k * DEPTH) * (s.warps_k * DEPTH);
+    if (chunk == 0)
+        chunk = s.warps_k * DEPTH;
     if (quant)
         ew_cuda_quant_defines(&p->format, p->k, format, sizeof(format));
     else
@@ -78,10 +92,11 @@ static size_t plan(const struct ew_cuda_chip *c, const struct ew_cuda_linear_pro
     out[0].grid[0] = grid * s.cluster;
     out[0].block[0] = warps * 32;
     out[0].cluster = s.cluster > 1 ? s.cluster : 0;
-    out[0].shared_bytes = (uint32_t)(x_rows * (chunk * cols * 2 + (quant ? 16 : 64)));
+    out[0].shared_bytes =
+        fixed_bytes(s, warps, rows) + (uint32_t)(x_rows * (chunk * cols * 2 + (quant ? 16 : 64)));
     ew_cuda_linear_define(&out[0], p,
                           "%s -DEW_LO=%d -DEW_ROWS=%u -DEW_WARPS=%u -DEW_WARPS_K=%u "
-                          "-DEW_CLUSTER=%u -DEW_DEPTH=%d -DEW_MIN_BLOCKS=%u -DEW_NORM=%d",
+                          "-DEW_CLUSTER=%u -DEW_DEPTH=%u -DEW_MIN_BLOCKS=%u -DEW_NORM=%d",
                           format,
                           !exact      ? 0
                           : rows <= 4 ? 4

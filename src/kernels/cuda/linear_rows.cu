@@ -46,6 +46,7 @@ struct fixed {
     float squares[EW_ROWS][8];
     uint4 zero;
 };
+#define FIXED_BYTES ((sizeof(struct fixed) + 127) / 128 * 128)
 
 // What a lane reads in a step.
 struct step {
@@ -72,7 +73,7 @@ EW_DEV uint32_t x_pitch(const ew_args &a)
 
 EW_DEV char *x_row(const ew_args &a, uint32_t part, uint32_t m)
 {
-    return dynamic + (part * a.m + m) * x_pitch(a);
+    return dynamic + FIXED_BYTES + (part * a.m + m) * x_pitch(a);
 }
 
 EW_DEV float4 load_x4(const float *x, uint32_t col, uint32_t k, bool vec)
@@ -354,7 +355,7 @@ EW_DEV struct source source_of(const ew_args &a, uint32_t panel, uint32_t g)
 extern "C" __global__ void __launch_bounds__(THREADS, EW_MIN_BLOCKS)
     ew_linear_rows(const struct ew_cuda_linear_args a)
 {
-    __shared__ struct fixed f;
+    struct fixed &f = *(struct fixed *)dynamic; // first, then x
     const uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane / 4;
     const uint32_t rank = EW_CLUSTER > 1 ? ew_cluster_rank() : 0;
     const uint32_t stride = gridDim.x / EW_CLUSTER * PANELS;
@@ -371,8 +372,12 @@ extern "C" __global__ void __launch_bounds__(THREADS, EW_MIN_BLOCKS)
     float squares[SLOTS];
 
     ew_grid_release();
-    // every warp takes as many steps, the last ones may be past the end
-    const uint32_t steps = (range + EW_WARPS_K - 1) / EW_WARPS_K;
+    // every warp takes as many steps, the last ones may be past the end; with chunks a multiple of
+    // EW_DEPTH, so that a chunk always begins at d = 0 below and the code that fills it stands once
+    const uint32_t chunk = a.tiles_m / EW_WARPS_K,
+                   plain_steps = (range + EW_WARPS_K - 1) / EW_WARPS_K;
+    const uint32_t steps =
+        chunk < plain_steps ? (plain_steps + EW_DEPTH - 1) / EW_DEPTH * EW_DEPTH : plain_steps;
     uint32_t ahead_left = steps;
 #define LOAD(d)                                                                                    \
     do {                                                                                           \
@@ -412,7 +417,6 @@ extern "C" __global__ void __launch_bounds__(THREADS, EW_MIN_BLOCKS)
         x_step[i] = m < a.m ? 64 : 0;
     }
     uint32_t step = 0, in_chunk = 0;
-    const uint32_t chunk = a.tiles_m / EW_WARPS_K;
     bool more = true, stage_next = true, first_turn = true;
 
     while (more) {
@@ -420,7 +424,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, EW_MIN_BLOCKS)
         for (int d = 0; d < EW_DEPTH; d++) {
             if (!more)
                 break;
-            if (stage_next) {
+            if (d == 0 && stage_next) {
                 const uint32_t at = begin + step * EW_WARPS_K, left = end > at ? end - at : 0;
 
                 __syncthreads(); // the chunk before is read

@@ -31,14 +31,30 @@ static size_t stage_bytes(const struct ew_quant_format *f, size_t k, const struc
 
     const struct ew_cuda_panel l = ew_cuda_panel_of(f, k);
     const bool grouped = ew_quant_groups(f, k) > 1, wide = l.block_cols == 32;
-    const size_t blocks = t->stage_cols / l.block_cols;
-    const size_t unit = grouped && f->group > l.block_cols ? f->group / l.block_cols : 1;
-    const size_t units = !grouped || unit >= blocks ? 1 : blocks / unit;
     const size_t scale =
-        grouped && f->scale != EW_DTYPE_NONE ? 16 * l.sub * (ew_dtype_bits(f->scale) / 8) : 0;
-    const size_t zero = f->zero ? 16 * l.sub * (wide ? 2 : 1) : 0;
+        grouped && f->scale != EW_DTYPE_NONE ? 2 * l.sub * (ew_dtype_bits(f->scale) / 8) : 0;
+    const size_t zero = f->zero ? 2 * l.sub * (wide ? 2 : 1) : 0;
+    const size_t slot = 512 + 32 * ((scale > 2 ? scale : 0) + (zero > 2 ? zero : 0));
 
-    return round_up(x + PANELS * (blocks * 512 + units * (scale + zero)), 1024);
+    return round_up(x + PANELS * (t->stage_cols / l.block_cols) * slot, 1024);
+}
+
+/* Rows of x of a tile for many: the widest that leaves the fewest multiprocessors idle in the last
+ * turn. */
+static uint32_t wide_tile(const struct ew_cuda_chip *c, size_t m, size_t tiles_n)
+{
+    uint32_t best = 256;
+    size_t least = SIZE_MAX;
+
+    for (uint32_t n = 256; n >= 128; n -= 64) {
+        const size_t turns = ew_cuda_div_up(ew_cuda_div_up(m, n) * tiles_n, c->n_sm);
+
+        if (turns * (n + 24) < least) {
+            least = turns * (n + 24);
+            best = n;
+        }
+    }
+    return best;
 }
 
 static struct tiling tiling_of(const struct ew_cuda_chip *c, const struct ew_cuda_linear_problem *p)
@@ -49,9 +65,13 @@ static struct tiling tiling_of(const struct ew_cuda_chip *c, const struct ew_cud
                         .blocks = p->m <= (quant ? 32 : 64) ? 2 : 1 };
     size_t room = t.blocks == 2 ? 112u << 10 : 224u << 10;
 
-    t.n = p->m <= 16 ? 16 : p->m <= 32 ? 32 : p->m <= 64 ? 64 : p->m <= 128 || quant ? 128 : 256;
-    t.tiles_m = ew_cuda_div_up(p->m, t.n);
     t.tiles_n = ew_cuda_div_up(n_out, p->glu ? ROWS / 2 : ROWS);
+    t.n = p->m <= 16             ? 16
+          : p->m <= 32           ? 32
+          : p->m <= 64           ? 64
+          : p->m <= 128 || quant ? 128
+                                 : wide_tile(c, p->m, t.tiles_n);
+    t.tiles_m = ew_cuda_div_up(p->m, t.n);
     t.cluster = p->m <= 64    ? ew_cuda_linear_splits(c, t.tiles_n, p->k)
                 : p->m <= 256 ? ew_cuda_linear_splits(c, (size_t)t.tiles_n * (256 / t.n), p->k)
                               : 1;
@@ -80,7 +100,9 @@ static size_t plan(const struct ew_cuda_chip *c, const struct ew_cuda_linear_pro
     const bool quant = ew_quant_is(&p->format);
     const struct tiling t = tiling_of(c, p);
     struct ew_cuda_linear_map_args args = { .a = ew_cuda_linear_args_of(p) };
-    const uint32_t at_once = c->n_sm * t.blocks, tiles = t.tiles_m * t.tiles_n;
+    const size_t n_out = p->glu ? p->n / 2 : p->n;
+    const uint32_t at_once = c->n_sm * t.blocks;
+    const uint32_t tiles = t.tiles_m * t.tiles_n;
     struct ew_cuda_launch *l = out;
     char format[96] = "-DEW_CODE=0";
 
@@ -115,7 +137,8 @@ static size_t plan(const struct ew_cuda_chip *c, const struct ew_cuda_linear_pro
                                               .rows = p->n,
                                               .row_bytes = round_up(p->k * 2, 16),
                                               .box_cols = 64,
-                                              .box_rows = p->glu ? 8 : ROWS,
+                                              .box_rows = ROWS,
+                                              .pair_rows = p->glu ? n_out : 0,
                                               .swizzle_bytes = 128,
                                               .is_f16 = f16,
                                               .arg_offset = 128 };
@@ -130,13 +153,12 @@ static size_t plan(const struct ew_cuda_chip *c, const struct ew_cuda_linear_pro
     return (size_t)(l - out) + 1;
 }
 
-/* A stage holds whole groups, or a group whole stages. */
-static bool takes_quant(const struct ew_quant_format *f, size_t n, size_t k, bool glu)
+/* Gate and up rows come in one box of panels of 8 and 8. */
+static bool takes_plain(const struct ew_quant_format *f, size_t n, size_t k, bool glu)
 {
-    (void)n;
-    (void)glu;
-    return ew_quant_groups(f, k) == 1 || f->scale == EW_DTYPE_NONE || 128 % f->group == 0 ||
-           f->group % 128 == 0;
+    (void)f;
+    (void)k;
+    return !glu || n % 16 == 0;
 }
 
 static size_t plan_bf16(const struct ew_cuda_chip *c, const struct ew_cuda_linear_problem *p,
@@ -167,7 +189,7 @@ static size_t plan_f16(const struct ew_cuda_chip *c, const struct ew_cuda_linear
         .plan = planner,                                                                           \
     };
 
-WGMMA(bf16, plan_bf16, NULL, EW_X_ERROR_BF16)
-WGMMA(f16, plan_f16, NULL, EW_X_ERROR_F16)
-WGMMA(q4, plan_bf16, takes_quant, EW_X_ERROR_BF16)
-WGMMA(q8, plan_bf16, takes_quant, EW_X_ERROR_BF16)
+WGMMA(bf16, plan_bf16, takes_plain, EW_X_ERROR_BF16)
+WGMMA(f16, plan_f16, takes_plain, EW_X_ERROR_F16)
+WGMMA(q4, plan_bf16, NULL, EW_X_ERROR_BF16)
+WGMMA(q8, plan_bf16, NULL, EW_X_ERROR_BF16)

@@ -113,33 +113,46 @@ EW_DEV float weight(float score, float max, double temperature)
     return (float)exp(((double)score - (double)max) / temperature);
 }
 
-/* Sum over the row in order of ids, in doubles: thread i has a run of its own. */
-EW_DEV double sum_of_row(const float *x, unsigned n, float max, double temperature,
-                         struct shared *s, double *before_own)
+/* The same to about the last bit, for sums over the whole row. */
+EW_DEV float weight_fast(float score, float max, float inv_temperature)
 {
-    const unsigned per = (n + THREADS - 1) / THREADS;
-    const unsigned begin = min(threadIdx.x * per, n), end = min(begin + per, n);
-    const unsigned warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-    double own = 0, all = 0, run, less = 0;
+    return expf((score - max) * inv_temperature);
+}
 
-    for (unsigned i = begin; i < end; i++)
-        own += (double)weight(x[i], max, temperature);
-    run = own;
+/* Calls f(value, index) for every value of the row that this thread looks at, many loads at once.
+ */
+template <class F> EW_DEV void for_row(const float *x, unsigned n, F f)
+{
+    for (unsigned i = threadIdx.x; i < n; i += 8 * THREADS) {
+        float v[8];
+
 #pragma unroll
-    for (int o = 1; o < 32; o <<= 1) {
-        const double v = __shfl_up_sync(0xffffffffu, run, o);
+        for (int j = 0; j < 8; j++)
+            v[j] = i + j * THREADS < n ? __ldg(x + i + j * THREADS) : -EW_INFINITY;
+#pragma unroll
+        for (int j = 0; j < 8; j++)
+            if (i + j * THREADS < n)
+                f(v[j], i + j * THREADS);
+    }
+}
 
-        run += lane >= o ? v : 0.0;
-    }
-    if (lane == 31)
-        s->part[warp] = run;
+/* Sum of the weights of the whole row. */
+EW_DEV double sum_of_row(const float *x, unsigned n, float max, double temperature,
+                         struct shared *s)
+{
+    const float inv = (float)(1.0 / temperature);
+    double own = 0, all = 0;
+
+    for_row(x, n, [&](float v, unsigned) { own += (double)weight_fast(v, max, inv); });
+#pragma unroll
+    for (int o = 16; o > 0; o >>= 1)
+        own += __shfl_xor_sync(0xffffffffu, own, o);
+    if (threadIdx.x % 32 == 0)
+        s->part[threadIdx.x / 32] = own;
     __syncthreads();
-    for (unsigned w = 0; w < THREADS / 32; w++) {
-        less += w < warp ? s->part[w] : 0.0;
+    for (unsigned w = 0; w < THREADS / 32; w++)
         all += s->part[w];
-    }
     __syncthreads();
-    *before_own = less + run - own;
     return all;
 }
 
@@ -151,10 +164,12 @@ EW_DEV int draw_from_row(const float *x, unsigned n, float max, const struct dra
     const unsigned per = (n + THREADS - 1) / THREADS;
     const unsigned begin = min(threadIdx.x * per, n), end = min(begin + per, n);
     const unsigned warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    const float inv = (float)(1.0 / p.temperature);
     double own = 0, run, less = 0, all = 0;
 
+#pragma unroll 8
     for (unsigned i = begin; i < end; i++) {
-        const float w = weight(x[i], max, p.temperature);
+        const float w = weight_fast(__ldg(x + i), max, inv);
 
         own += (double)w < p.min_p ? 0.0 : (double)w;
     }
@@ -176,7 +191,7 @@ EW_DEV int draw_from_row(const float *x, unsigned n, float max, const struct dra
     }
     run = less + run - own;
     for (unsigned i = begin; i < end && run <= u * all; i++) {
-        const float w = weight(x[i], max, p.temperature);
+        const float w = weight_fast(x[i], max, inv);
 
         if ((double)w < p.min_p || w == 0.0f)
             continue;
@@ -244,15 +259,13 @@ EW_DEV bool look_over(const float *x, unsigned n, struct shared *s, float *max, 
     int at = 0x7fffffff;
     bool has_nan = false;
 
-    for (unsigned i = threadIdx.x; i < n; i += THREADS) {
-        const float v = x[i];
-
+    for_row(x, n, [&](float v, unsigned i) {
         has_nan |= v != v;
         if (v > own) {
             own = v;
             at = (int)i;
         }
-    }
+    });
     s->top[threadIdx.x] = own;
     *max = ew_block_max(own, s->reduce);
     if (threadIdx.x == 0)
@@ -275,7 +288,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) ew_sample_draw(const ew
     const unsigned n = a.n;
     float max;
     int best, token = -1;
-    double total = 0, unused;
+    double total = 0;
 
     ew_grid_release();
     ew_grid_wait();
@@ -307,7 +320,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) ew_sample_draw(const ew
                         n_few--;
                 }
                 if (!has_k) /* of all, not of the few */
-                    total = sum_of_row(x, n, max, p.temperature, &s, &unused);
+                    total = sum_of_row(x, n, max, p.temperature, &s);
                 sort(s.c, n_few, true);
                 if (threadIdx.x < n_few)
                     s.c[threadIdx.x].score = weight(s.c[threadIdx.x].score, max, p.temperature);
