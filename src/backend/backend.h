@@ -41,6 +41,12 @@ struct ew_step {
     uint64_t bytes, flops;
 };
 
+struct ew_list_memory {
+    struct ew_list_memory *next; /* in the list's arena, as this is */
+    void *data;
+    size_t bytes;
+};
+
 #define EW_CONV_SLOTS 16
 struct ew_step_list {
     struct ew_arena *arena; /* of the launch */
@@ -49,6 +55,7 @@ struct ew_step_list {
     size_t n_ran; /* steps that have run already, where a list runs while it is emitted */
     size_t shared_bytes, thread_bytes; /* largest need of any step */
     size_t counter_bytes;              /* the same of zeroed words (a device's) */
+    struct ew_list_memory *memory;     /* of a device: goes with the list */
     struct {
         void *data;
         size_t bytes;
@@ -86,6 +93,10 @@ struct ew_backend {
                             size_t n_ids, float scale, ew_error *err);
     ew_status (*emit_argmax)(struct ew_step_list *list, const struct ew_emit *e, const void *x,
                              size_t rows, size_t n, void *tokens, ew_error *err);
+    /* After the last node of a list: a device may make other steps of those from `first` on. NULL:
+     * nothing to do. */
+    ew_status (*emit_end)(struct ew_step_list *list, const struct ew_emit *e, size_t first,
+                          ew_error *err);
     /* Runs steps [begin, end); the status is x->status. NULL: lists run on streams of a device. */
     void (*run)(const struct ew_step_list *list, size_t begin, size_t end, struct ew_exec *x);
 };

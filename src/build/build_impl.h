@@ -99,6 +99,10 @@ ew_status ew_build_dry_all(struct ew_build *b, struct ew_build_specs *s);
 ew_status ew_build_switches(struct ew_build *b, struct ew_timing_cache *tc, bool timed,
                             struct ew_build_specs *s);
 
+/* device_step.c: whether a decode step of one row runs as one kernel (plan.device.one_kernel).
+ * The device's table has what it needs. */
+ew_status ew_build_time_step(struct ew_build *b);
+
 /* tactics_time.c: what the cache knows. False: nothing. */
 bool ew_timing_cache_get(const struct ew_timing_cache *tc, const char *key, uint64_t *ns);
 bool ew_timing_cache_put(struct ew_timing_cache *tc, const char *key, uint64_t ns);

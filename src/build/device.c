@@ -58,6 +58,19 @@ static ew_status keep_images(struct ew_build *b, struct ew_build_specs *s)
     return EW_STATUS_OK;
 }
 
+static ew_status time_step(struct ew_build *b)
+{
+    struct ew_plan *p = &b->plan;
+
+    for (uint32_t i = 0; i < p->n_images; i++) {
+        const struct ew_cuda_image image = { p->images[i].source, p->images[i].defines,
+                                             p->images[i].code, (size_t)p->images[i].bytes };
+
+        EW_TRY(ew_cuda_modules_add(b->cuda->modules, &image, b->err));
+    }
+    return ew_build_time_step(b);
+}
+
 static ew_status switches(struct ew_build *b, struct ew_build_specs *s)
 {
     const bool timed = !(b->opts.flags & EW_BUILD_NO_TIMING);
@@ -92,6 +105,8 @@ ew_status ew_build_device_kernels(struct ew_build *b)
         st = ew_build_specs_compile(b, &s);
     if (!st)
         st = keep_images(b, &s);
+    if (!st && !(b->opts.flags & EW_BUILD_NO_TIMING))
+        st = time_step(b);
     ew_build_device_close(b); /* its table of kernels borrows code of `timed` */
     ew_build_specs_deinit(&timed);
     ew_build_specs_deinit(&s);

@@ -102,8 +102,12 @@ static ew_status emit_all(struct dry *d)
     for (uint32_t i = 0; i < p->n_nodes && !st; i++)
         if (!ew_plan_node_is_free(p, i, &s))
             st = emit_node(d, i, &list);
-    if (!st)
+    if (!st) {
+        const struct ew_emit e = { .plan = p, .device = &d->cuda->base };
+
+        st = ew_backend_cuda()->emit_end(&list, &e, 0, d->b->err);
         emit_around(d, &list);
+    }
     if (!st && list.shared_bytes > p->device.scratch_bytes)
         p->device.scratch_bytes = list.shared_bytes;
     if (!st && list.counter_bytes > p->device.counter_bytes)

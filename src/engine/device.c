@@ -340,6 +340,14 @@ ew_status ew_context_device_before(struct ew_context *c, struct ew_launch *l)
     return EW_STATUS_OK;
 }
 
+ew_status ew_context_device_end(struct ew_context *c, struct ew_launch *l, size_t first)
+{
+    struct ew_emit e = { .plan = &c->engine->plan };
+
+    ew_context_device_emit(c, &e);
+    return c->engine->backend->emit_end(&l->list, &e, first, &c->err);
+}
+
 ew_status ew_context_device_after(struct ew_context *c, struct ew_launch *l)
 {
     const struct ew_plan *p = &c->engine->plan;

@@ -146,6 +146,7 @@ void *ew_context_device_held_now(const struct ew_context *c, uint32_t o); /* NUL
  * emitted again. */
 /* Steps before and after the nodes: lookups, arg max. */
 ew_status ew_context_device_before(struct ew_context *c, struct ew_launch *l);
+ew_status ew_context_device_end(struct ew_context *c, struct ew_launch *l, size_t first);
 ew_status ew_context_device_after(struct ew_context *c, struct ew_launch *l);
 ew_status ew_context_device_scratch(struct ew_context *c, const struct ew_step_list *list,
                                     bool *grown);

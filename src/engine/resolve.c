@@ -4,12 +4,23 @@
 
 #include "base/size.h"
 
+static void drop_memory(struct ew_context *c, struct ew_step_list *list)
+{
+    for (struct ew_list_memory *m = list->memory; m; m = m->next) {
+        const ew_memory *from = ew_engine_memory(c->engine);
+
+        from->release(from->ctx, m->data, m->bytes);
+    }
+    list->memory = NULL;
+}
+
 void ew_launch_destroy(struct ew_context *c, struct ew_launch *l)
 {
     if (!l)
         return;
     if (l->recording)
         c->engine->device->ops->drop(ew_context_stream(c), l->recording);
+    drop_memory(c, &l->list);
     ew_arena_deinit(&l->arena);
     ew_mem_free(l->key);
     ew_mem_free(l);
@@ -168,14 +179,19 @@ ew_status ew_launch_emit_outputs(struct ew_context *c, struct ew_launch *l)
 static ew_status emit_all(struct ew_context *c, struct ew_launch *l)
 {
     const struct ew_plan *p = &c->engine->plan;
+    size_t first;
 
+    drop_memory(c, &l->list);
     memset(&l->list, 0, sizeof(l->list));
     l->list.arena = &l->arena;
     if (c->dev)
         EW_TRY(ew_context_device_before(c, l));
+    first = l->list.n;
     for (uint32_t i = 0; i < p->n_nodes; i++)
         if (!ew_plan_node_is_free(p, i, &l->shapes))
             EW_TRY(ew_launch_emit_node(c, l, i));
+    if (c->dev)
+        EW_TRY(ew_context_device_end(c, l, first));
     EW_TRY(ew_launch_emit_outputs(c, l));
     return c->dev ? ew_context_device_after(c, l) : EW_STATUS_OK;
 }

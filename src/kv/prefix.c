@@ -62,6 +62,7 @@ ew_status ew_prefix_save(struct ew_prefix_store *s, const struct ew_kv *kv, uint
     size_t head = ew_align_up(sizeof(struct ew_prefix_entry), 16);
     struct ew_prefix_entry *e;
     size_t bytes;
+    ew_status st;
 
     if (row >= kv->max_batch || n == 0 || n > (uint32_t)kv->lengths[row])
         return ew_fail(err, EW_STATUS_INVALID_ARG, "saved prefix: %u tokens of row %u", n, row);
@@ -86,7 +87,11 @@ ew_status ew_prefix_save(struct ew_prefix_store *s, const struct ew_kv *kv, uint
     e->ids = (int32_t *)(void *)((char *)e + head);
     e->block = (char *)e + head + ids_bytes;
     memcpy(e->ids, ids, n * sizeof(*ids));
-    ew_kv_save(kv, row, n, e->block);
+    st = ew_kv_save(kv, row, n, e->block);
+    if (st) {
+        ew_mem_free(e);
+        return ew_fail(err, st, "saved prefix of %u tokens: the device gave nothing back", n);
+    }
     e->next = s->head;
     s->head = e;
     s->used_bytes += bytes;
@@ -117,7 +122,8 @@ uint32_t ew_prefix_load(struct ew_prefix_store *s, struct ew_kv *kv, uint32_t ro
     }
     if (!best)
         return 0;
-    ew_kv_load(kv, row, (*best)->block, (*best)->n, best_len);
+    if (ew_kv_load(kv, row, (*best)->block, (*best)->n, best_len))
+        return 0; /* as if there were none; the device's next run says why */
     touch(s, best);
     return best_len;
 }

@@ -524,7 +524,7 @@ static void times(struct cc *c, const struct ew_cuda_linear_kernel *k,
                   const struct ew_quant_format *f)
 {
     static const size_t rows[] = { 1, 2, 4, 8, 16, 64, 256, 2048 };
-    const bool gemv = strncmp(k->name, "gemv", 4) == 0, few = strncmp(k->name, "rows", 4) == 0;
+    const bool gemv = strncmp(k->name, "gemv", 4) == 0, few = k->max_rows <= 16;
     const size_t least = gemv ? 1 : !few ? 16 : k->max_rows > 8 ? 8 : 1, most = gemv ? 4 : 4096;
     static const struct shape list[] = {
         { .n = 4096, .k = 1024 },

@@ -20,6 +20,7 @@ struct ew_cuda { /* what a struct ew_device of this backend is */
     struct ew_cuda_modules *modules;
     struct ew_cuda_queue memory_queue; /* of copies that belong to no context */
     struct ew_mutex *memory_lock;
+    bool keeps_steps;                                       /* emit_end leaves lists as they are */
     void (*see)(void *ctx, const struct ew_cuda_launch *l); /* dry: every launch emitted */
     void *see_ctx;
     ew_cu_ptr weights;
@@ -27,6 +28,11 @@ struct ew_cuda { /* what a struct ew_device of this backend is */
     void *ranges;     /* NVTX, where it is: names in a profiler's picture */
     int (*range_push)(const char *name);
     int (*range_pop)(void);
+};
+
+struct ew_cuda_prefetch { /* launched beside the steps of a captured list, some ahead */
+    ew_cu_function function;
+    struct ew_cuda_launch launch;
 };
 
 enum ew_cuda_step_kind { EW_CUDA_STEP_LAUNCH, EW_CUDA_STEP_COPY };
@@ -37,6 +43,8 @@ struct ew_cuda_step { /* arguments of a struct ew_step */
     struct ew_cuda_launch launch;
     ew_cu_ptr to, from; /* COPY */
     size_t bytes;
+    const struct ew_cuda_prefetch *prefetch;  /* of what it reads, by a kernel before it; or NULL */
+    const struct ew_cuda_decode_node *decode; /* the node for one token in one kernel; or NULL */
     struct { /* of a norm whose result the next Linear alone reads: it may do the norm itself */
         const float *x, *w, *y; /* y NULL: no such norm */
         size_t rows, n;
@@ -92,6 +100,19 @@ ew_status ew_cuda_f32_in(struct ew_cuda_work *w, uint32_t k, const float **out, 
 /* Output k in f32: before and after emitting what writes it. */
 ew_status ew_cuda_f32_out(struct ew_cuda_work *w, uint32_t k, float **out, ew_error *err);
 ew_status ew_cuda_f32_out_end(struct ew_cuda_work *w, uint32_t k, const float *from, ew_error *err);
+
+struct ew_cuda_decode_node;
+/* Tells emit_end what the list's last step is in a chain of nodes for one token. */
+ew_status ew_cuda_note_decode(struct ew_step_list *list, const struct ew_cuda_decode_node *node,
+                              ew_error *err);
+/* emit_decode.c */
+ew_status ew_cuda_emit_end(struct ew_step_list *list, const struct ew_emit *e, size_t first,
+                           ew_error *err);
+
+/* emit_prefetch.c: the list's last step reads `bytes` at `at`: they are asked for before, where the
+ * plan says so. */
+ew_status ew_cuda_note_prefetch(struct ew_step_list *list, const struct ew_emit *e, const void *at,
+                                size_t bytes, ew_error *err);
 
 /* The tactic of a packed weight's problem, or NULL. */
 const struct ew_plan_tactic *ew_cuda_tactic_of(const struct ew_plan *p,

@@ -258,7 +258,8 @@ static ew_status cuda_argmax(struct ew_step_list *list, const struct ew_emit *e,
 const struct ew_backend *ew_backend_cuda(void)
 {
     static const struct ew_backend cuda = { "cuda",     cuda_emit,   cuda_emit_copy,
-                                            cuda_embed, cuda_argmax, NULL };
+                                            cuda_embed, cuda_argmax, ew_cuda_emit_end,
+                                            NULL };
 
     return &cuda;
 }

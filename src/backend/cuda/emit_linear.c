@@ -3,6 +3,9 @@
 
 #include "backend/cuda/cuda.h"
 #include "kernels/cuda/linear.h"
+#include "kernels/cuda/step.h"
+
+#define PREFETCH_ROWS 16 /* with more, kernels are long */
 
 static uint64_t address(const void *p)
 {
@@ -173,7 +176,8 @@ ew_status ew_cuda_emit_linear(struct ew_step_list *list, const struct ew_emit *e
     p.scale = at->scale;
     p.softcap = at->softcap;
     norm = norm_before(list, k, &p);
-    if (norm) {
+    /* Kernels that prepare x in a launch of their own always do the norm there. */
+    if (norm && (k->takes_prepared || !e->plan->device.split_norms)) {
         see_without_norm(cuda, k, &p);
         p.x = address(norm->norm.x);
         p.norm_weight = address(norm->norm.w);
@@ -187,5 +191,14 @@ ew_status ew_cuda_emit_linear(struct ew_step_list *list, const struct ew_emit *e
     EW_TRY(ew_cuda_emit_launches(list, e, launches, n, k->name,
                                  w->expert_bytes + 4ull * p.m * (p.k + p.y_stride),
                                  2ull * p.m * p.n * p.k, err));
+    if (p.m <= PREFETCH_ROWS && n)
+        EW_TRY(ew_cuda_note_prefetch(list, e, e->in[1]->data, (size_t)w->expert_bytes, err));
+    if (p.m == 1 && n && e->out[0]->type.dtype == EW_DTYPE_F32) {
+        const struct ew_cuda_decode_node node = {
+            .kind = EW_CUDA_DECODE_LINEAR, .name = e->node->name, .layout = w->kernel, .problem = p
+        };
+
+        EW_TRY(ew_cuda_note_decode(list, &node, err));
+    }
     return ew_cuda_f32_out_end(&work, 0, y, err);
 }

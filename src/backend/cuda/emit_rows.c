@@ -4,6 +4,7 @@
 
 #include "backend/cuda/cuda.h"
 #include "kernels/cuda/rows_cuda.h"
+#include "kernels/cuda/step.h"
 
 /* True when the tensor is x of one Linear and nothing else. */
 static bool one_linear_reads(const struct ew_plan *p, uint32_t t)
@@ -61,6 +62,20 @@ ew_status ew_cuda_emit_rms_norm(struct ew_step_list *list, const struct ew_emit 
     EW_TRY(ew_cuda_f32_out(&work, 0, &p.y, err));
     EW_TRY(ew_cuda_norm_plan(&p, &l, err));
     EW_TRY(ew_cuda_emit_launches(list, e, &l, 1, NULL, 8ull * count, 4ull * count, err));
+    if (p.rows == 1 && !p.residual) {
+        const struct ew_cuda_decode_node node = { .kind = EW_CUDA_DECODE_NORM,
+                                                  .name = e->node->name,
+                                                  .problem = { .x = (uint64_t)(uintptr_t)p.x,
+                                                               .y = (uint64_t)(uintptr_t)p.y,
+                                                               .norm_weight =
+                                                                   (uint64_t)(uintptr_t)p.w,
+                                                               .norm_eps = p.eps,
+                                                               .m = 1,
+                                                               .n = p.n,
+                                                               .k = p.n } };
+
+        EW_TRY(ew_cuda_note_decode(list, &node, err));
+    }
     if (!p.residual && e->in[0]->type.dtype == EW_DTYPE_F32 &&
         e->out[0]->type.dtype == EW_DTYPE_F32 && one_linear_reads(e->plan, e->node->out[0]))
         note_norm(list, &p);
@@ -95,6 +110,18 @@ ew_status ew_cuda_emit_pointwise(struct ew_step_list *list, const struct ew_emit
     return ew_cuda_f32_out_end(&work, 0, p.y, err);
 }
 
+static ew_status note_same(struct ew_step_list *list, const struct ew_emit *e, ew_error *err)
+{
+    const struct ew_cuda_decode_node node = { .kind = EW_CUDA_DECODE_SAME,
+                                              .name = e->node->name,
+                                              .problem = { .x = (uint64_t)(uintptr_t)e->in[0]->data,
+                                                           .y =
+                                                               (uint64_t)(uintptr_t)e->out[0]->data,
+                                                           .m = 1 } };
+
+    return ew_cuda_note_decode(list, &node, err);
+}
+
 static ew_status gather(struct ew_step_list *list, const struct ew_emit *e,
                         const struct ew_cuda_gather *p, ew_error *err)
 {
@@ -105,8 +132,11 @@ static ew_status gather(struct ew_step_list *list, const struct ew_emit *e,
     if (!p->n_batch || !p->n_idx || !p->row_bytes)
         return EW_STATUS_OK;
     EW_TRY(ew_cuda_gather_plan(p, &l, err));
-    return ew_cuda_emit_launches(list, e, &l, 1, "gather",
-                                 2ull * p->n_batch * p->n_idx * p->row_bytes, 0, err);
+    EW_TRY(ew_cuda_emit_launches(list, e, &l, 1, "gather",
+                                 2ull * p->n_batch * p->n_idx * p->row_bytes, 0, err));
+    if (p->n_batch == 1 && p->n_idx == 1 && p->n_rows == 1 && e->in[0]->type.dtype == EW_DTYPE_F32)
+        return note_same(list, e, err); /* of one row there is one choice */
+    return EW_STATUS_OK;
 }
 
 /* Elements of dims [from, to) and bytes of an element; false: not of whole bytes. */

@@ -56,6 +56,13 @@ EW_DEV void ew_cp_async16(uint32_t shared, const void *p, uint32_t bytes)
                  : "memory");
 }
 
+// 4, 8 or 16 bytes into shared memory.
+template <int BYTES> EW_DEV void ew_cp_async(uint32_t shared, const void *p)
+{
+    asm volatile("cp.async.ca.shared.global [%0], [%1], %2;" ::"r"(shared), "l"(p), "n"(BYTES)
+                 : "memory");
+}
+
 EW_DEV void ew_cp_async_commit(void)
 {
     asm volatile("cp.async.commit_group;" ::: "memory");
@@ -154,28 +161,6 @@ EW_DEV void ew_bulk_load(uint32_t shared, const void *p, uint32_t bytes, uint32_
     asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes "
                  "[%0], [%1], %2, [%3];" ::"r"(shared),
                  "l"(p), "r"(bytes), "r"(bar)
-                 : "memory");
-}
-
-// On the barrier at the same place in block `rank` of the cluster.
-EW_DEV void ew_mbar_arrive_at(uint32_t bar, uint32_t rank)
-{
-    asm volatile("{\n"
-                 ".reg .b32 at;\n"
-                 "mapa.shared::cluster.u32 at, %0, %1;\n"
-                 "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [at];\n"
-                 "}" ::"r"(bar),
-                 "r"(rank)
-                 : "memory");
-}
-
-// A box of a tensor map into the same place of all blocks of `mask`, and counted by their barriers.
-EW_DEV void ew_box_load_all(uint32_t shared, const void *map, uint32_t x, uint32_t y, uint32_t bar,
-                            uint16_t mask)
-{
-    asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes"
-                 ".multicast::cluster [%0], [%1, {%2, %3}], [%4], %5;" ::"r"(shared),
-                 "l"(map), "r"(x), "r"(y), "r"(bar), "h"(mask)
                  : "memory");
 }
 

@@ -1,38 +1,56 @@
+/* clang-format off */
 /* kernels/cuda/linear.h - y = x W^T with its epilogue on a GPU: how weights lie in device memory,
  * and the kernels that multiply. What is computed is kernels/linear.h's formula; what differs:
  *
- * Numbers. x is f32 in memory. "exact" kernels multiply it as it is (error as in kernels/linear.h).
- * The others round x to bf16 (f16 for f16 weights) once: the tolerance is then against the rounded
- * x, plus x_error relative. Codes of quantised weights are exact in bf16 and scales are applied in
- * f32 to the sums of a group, so quantised weights lose nothing but what was quantised. Sums are
- * f32. Bits: an output depends on its row of x and on W, and on the kernel; not on m or its
- * neighbours.
+ * Numbers. x is f32 in memory and sums are f32. A kernel's x_error says what becomes of x:
+ *   0        it is multiplied as it is (error as in kernels/linear.h)
+ *   2^-17,18 it is taken apart into two bf16 numbers, or three 7-bit digits of an integer (then the
+ *            error is a part of the largest of 128 neighbours): x_error is relative to sum |x W|
+ *   2^-9,12  it is rounded to bf16 (f16 for f16 weights) once: the tolerance is against the rounded x
+ * Codes of quantised weights are exact inside and scales are applied in f32 to the sums of a group
+ * (e4m3 and e8m0 scales of float codes to the codes, which is exact in bf16 too): weights lose
+ * nothing but what was quantised. inf in x may give NaN where x is taken apart.
+ *
+ * Bits. An output depends on its row of x, on W and the kernel; not on the rows beside it, and not on
+ * m within a class of m: all m for gemv, rows and digits; up to 64, up to 256 and more for wgmma and
+ * mma, which share out columns differently.
+ *
+ * Kernels ("wgmma_q4" is kernel and layout):
+ *   gemv      any m, made for 1 or 2: FMAs; f32, f16, bf16
+ *   rows      up to 8 rows (rows16: up to 16, rounded) on tensor cores; bf16, q4, q8
+ *   digits    up to 8 rows, integer codes with groups of 32, 64, a multiple of 128 or none, on integer
+ *             tensor cores; q4, q8
+ *   wgmma     sm_90 alone, any m, best above 16; plain weights in tiles by the copy engine
+ *   mma       every chip, any m, best above 8
  *
  * Layouts (the ew_linear_kernel half: pack, unpack_row and sizes are real, run is NULL). One layout
  * serves decode, verification and prefill.
  *
- *   linear_{f32,f16,bf16}__cuda  plain: row-major [n][ld], rows in the order of the parts (glu: all
- *       gate rows, then all up rows), ld = k rounded up to 16 bytes, zero padded. When k already is
- * a multiple of 8 this is a checkpoint's own matrix: no packing is needed, another library's GEMM
- * can read it, and so can an embedding lookup. linear_q4__cuda   codes of 4 bits (i4, u4, f4e2m1),
- * linear_q8__cuda of 8 (i8, u8, f8e4m3, f8e5m2): panels of 16 rows; glu: 8 gate rows, then their 8
- * up rows. A panel is
+ *   linear_{f32,f16,bf16}__cuda  plain: row-major [n][ld], rows in the order of the parts (glu: all gate
+ *       rows, then all up rows), ld = k rounded up to 16 bytes, zero padded. When k already is a multiple
+ *       of 8 this is a checkpoint's own matrix: no packing is needed, another library's GEMM can read it,
+ *       and so can an embedding lookup.
+ *   linear_q4__cuda   codes of 4 bits (i4, u4, f4e2m1)
+ *   linear_q8__cuda   codes of 8 bits (i8, u8, f8e4m3, f8e5m2)
+ *       panels of 16 rows; glu: 8 gate rows, then their 8 up rows. A panel is
  *
  *         codes  [k_blocks][32 lanes][16 bytes]   a block is 64 (q4) or 32 (q8) columns
  *         scales [units][8][sub][2]               in the format's dtype; absent for one group a row
  *         zeros  the same shape, u8 (u4) or i16 (u8)
  *         row scales f32 [16]                     row_scale (times the scale of one group a row)
  *
- *       each part 16-byte aligned, the panel padded to 128. Lane 4g + t holds rows g and g + 8 of
- * the panel as the A operand of mma m16n8k16 wants them: tile j of a block covers columns
- * 16j..16j+15 and has, in this order, (g, 2t) (g, 2t+1) (g+8, 2t) (g+8, 2t+1) (g, 2t+8) (g, 2t+9)
- *       (g+8, 2t+8) (g+8, 2t+9). q8: two tiles, 8 bytes each, the second and third of every four
- *       bytes swapped. q4: four tiles, a word each: elements 2i and 2i+1 are nibbles i and i + 4;
- * i4 is stored as code + 8. Scales: `sub` groups share a block when a group is shorter than one
- * (else sub = 1 and a unit is a group); the last index is row g or g + 8.
+ *       each part 16-byte aligned, the panel padded to 128. Lane 4g + t holds rows g and g + 8 of the
+ *       panel as the A operand of mma m16n8k16 wants them: tile j of a block covers columns 16j..16j+15
+ *       and has, in this order,
+ *         (g, 2t) (g, 2t+1) (g+8, 2t) (g+8, 2t+1) (g, 2t+8) (g, 2t+9) (g+8, 2t+8) (g+8, 2t+9)
+ *       q8: two tiles, 8 bytes each, the second and third of every four bytes swapped. q4: four tiles, a
+ *       word each: elements 2i and 2i+1 are nibbles i and i + 4; i4 is stored as code + 8. Scales: `sub`
+ *       groups share a block when a group is shorter than one (else sub = 1 and a unit is a group); the
+ *       last index is row g or g + 8.
  *
- * Kernels: a plan function turns a problem into launches (plain data, any machine). It refuses
- * nothing that takes() and the row range allow. */
+ * A plan function turns a problem into launches (plain data, any machine). It refuses nothing that
+ * takes() and the row range allow. */
+/* clang-format on */
 #ifndef EW_KERNELS_CUDA_LINEAR_H
 #define EW_KERNELS_CUDA_LINEAR_H
 

@@ -5,8 +5,10 @@
 
 #include "kernels/cuda/linear_plan.h"
 
-#define WARPS  8u
-#define BLOCKS 2u /* of a multiprocessor */
+#define WARPS 8u
+#ifndef EW_TUNE_BLOCKS
+#    define EW_TUNE_BLOCKS 3
+#endif
 
 static size_t no_workspace(const struct ew_cuda_chip *c, const struct ew_cuda_linear_problem *p)
 {
@@ -15,23 +17,17 @@ static size_t no_workspace(const struct ew_cuda_chip *c, const struct ew_cuda_li
     return 0;
 }
 
-/* How many warps share a row so that the last turn of a grid of two blocks a multiprocessor is
- * fullest. Half the chip is left for the launch after this one, which reads ahead meanwhile. */
+/* Warps that share a row: enough warps in all to keep memory busy, each with a step at least.
+ * (Choosing them so that the last turn of a smaller grid is fullest was slower: what counts is
+ * reads in flight.) */
 static uint32_t warps_k(const struct ew_cuda_chip *c, size_t n, size_t steps)
 {
-    uint32_t best = 1;
-    size_t least = SIZE_MAX;
+    const size_t want = (size_t)c->n_sm * 16;
+    uint32_t w = 1;
 
-    for (uint32_t w = 1; w <= WARPS && w <= steps; w *= 2) {
-        const size_t turns = ew_cuda_div_up(n, (size_t)c->n_sm * BLOCKS * WARPS / w);
-        const size_t cost = turns * ew_cuda_div_up(steps, w) + (w > 1 ? turns / 4 : 0);
-
-        if (cost < least) {
-            least = cost;
-            best = w;
-        }
-    }
-    return best;
+    while (w < WARPS && w * 2 <= steps && n / 2 * w < want)
+        w *= 2;
+    return w;
 }
 
 static size_t plan(const struct ew_cuda_chip *c, const struct ew_cuda_linear_problem *p, int type,
@@ -39,10 +35,11 @@ static size_t plan(const struct ew_cuda_chip *c, const struct ew_cuda_linear_pro
 {
     const size_t elem = type == 0 ? 4 : 2, step = 32 * 16 / elem;
     const uint32_t m = p->m <= 1 ? 1 : p->m <= 2 ? 2 : p->m <= 4 ? 4 : 8;
-    const uint32_t rows = m == 1 && !p->glu ? 1 : m <= 2 ? 2 : 4;
-    const uint32_t depth = 8 / rows, blocks = m == 1 ? 4 : m == 2 ? 3 : m == 4 ? 2 : 1;
-    const uint32_t wk = warps_k(c, p->glu ? p->n / 2 : p->n, ew_cuda_div_up(p->k, step)),
-                   warps_n = WARPS / wk;
+    /* gate and up rows in twos where that still gives every warp some */
+    const bool twos = m == 1 && p->glu && p->n / 4 >= (size_t)c->n_sm * 3 * WARPS;
+    const uint32_t rows = m <= 2 && !twos ? 2 : 4;
+    const uint32_t depth = 8 / rows, blocks = m == 1 ? EW_TUNE_BLOCKS : m <= 4 ? 2 : 1;
+    const uint32_t wk = warps_k(c, p->n, ew_cuda_div_up(p->k, step)), warps_n = WARPS / wk;
     struct ew_cuda_linear_args a = ew_cuda_linear_args_of(p);
     uint32_t grid;
 
@@ -50,8 +47,8 @@ static size_t plan(const struct ew_cuda_chip *c, const struct ew_cuda_linear_pro
         return 0;
     a.row_bytes = (p->k * elem + 15) & ~(size_t)15;
     grid = ew_cuda_div_up(ew_cuda_div_up(a.n_out, p->glu ? rows / 2 : rows), warps_n);
-    if (grid > c->n_sm * BLOCKS)
-        grid = ew_cuda_div_up(grid, ew_cuda_div_up(grid, c->n_sm * BLOCKS));
+    if (wk == 1 && grid > c->n_sm * blocks)
+        grid = ew_cuda_div_up(grid, ew_cuda_div_up(grid, c->n_sm * blocks));
     out[0] = ew_cuda_linear_launch("linear_gemv", "ew_linear_gemv", &a);
     out[0].grid[0] = grid;
     out[0].grid[1] = ew_cuda_div_up(p->m, m);

@@ -372,8 +372,12 @@ extern "C" __global__ void __launch_bounds__(THREADS, EW_MIN_BLOCKS)
     float squares[SLOTS];
 
     ew_grid_release();
-    // every warp takes as many steps, the last ones may be past the end
-    const uint32_t steps = (range + EW_WARPS_K - 1) / EW_WARPS_K;
+    // every warp takes as many steps, the last ones may be past the end; with chunks a multiple of
+    // EW_DEPTH, so that a chunk always begins at d = 0 below and the code that fills it stands once
+    const uint32_t chunk = a.tiles_m / EW_WARPS_K,
+                   plain_steps = (range + EW_WARPS_K - 1) / EW_WARPS_K;
+    const uint32_t steps =
+        chunk < plain_steps ? (plain_steps + EW_DEPTH - 1) / EW_DEPTH * EW_DEPTH : plain_steps;
     uint32_t ahead_left = steps;
 #define LOAD(d)                                                                                    \
     do {                                                                                           \
@@ -413,7 +417,6 @@ extern "C" __global__ void __launch_bounds__(THREADS, EW_MIN_BLOCKS)
         x_step[i] = m < a.m ? 64 : 0;
     }
     uint32_t step = 0, in_chunk = 0;
-    const uint32_t chunk = a.tiles_m / EW_WARPS_K;
     bool more = true, stage_next = true, first_turn = true;
 
     while (more) {
@@ -421,7 +424,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, EW_MIN_BLOCKS)
         for (int d = 0; d < EW_DEPTH; d++) {
             if (!more)
                 break;
-            if (stage_next) {
+            if (d == 0 && stage_next) {
                 const uint32_t at = begin + step * EW_WARPS_K, left = end > at ? end - at : 0;
 
                 __syncthreads(); // the chunk before is read

@@ -12,7 +12,7 @@
 #define BUFFERS  (8u * 32 * 20 * 4)
 
 struct tiling {
-    uint32_t n, stages, stage_cols, stage_bytes, cluster, share, blocks;
+    uint32_t n, stages, stage_cols, stage_bytes, cluster, blocks;
     uint32_t tiles_m, tiles_n;
 };
 
@@ -31,14 +31,12 @@ static size_t stage_bytes(const struct ew_quant_format *f, size_t k, const struc
 
     const struct ew_cuda_panel l = ew_cuda_panel_of(f, k);
     const bool grouped = ew_quant_groups(f, k) > 1, wide = l.block_cols == 32;
-    const size_t blocks = t->stage_cols / l.block_cols;
-    const size_t unit = grouped && f->group > l.block_cols ? f->group / l.block_cols : 1;
-    const size_t units = !grouped || unit >= blocks ? 1 : blocks / unit;
     const size_t scale =
-        grouped && f->scale != EW_DTYPE_NONE ? 16 * l.sub * (ew_dtype_bits(f->scale) / 8) : 0;
-    const size_t zero = f->zero ? 16 * l.sub * (wide ? 2 : 1) : 0;
+        grouped && f->scale != EW_DTYPE_NONE ? 2 * l.sub * (ew_dtype_bits(f->scale) / 8) : 0;
+    const size_t zero = f->zero ? 2 * l.sub * (wide ? 2 : 1) : 0;
+    const size_t slot = 512 + 32 * ((scale > 2 ? scale : 0) + (zero > 2 ? zero : 0));
 
-    return round_up(x + PANELS * (blocks * 512 + units * (scale + zero)), 1024);
+    return round_up(x + PANELS * (t->stage_cols / l.block_cols) * slot, 1024);
 }
 
 /* Rows of x of a tile for many: the widest that leaves the fewest multiprocessors idle in the last
@@ -77,8 +75,6 @@ static struct tiling tiling_of(const struct ew_cuda_chip *c, const struct ew_cud
     t.cluster = p->m <= 64    ? ew_cuda_linear_splits(c, t.tiles_n, p->k)
                 : p->m <= 256 ? ew_cuda_linear_splits(c, (size_t)t.tiles_n * (256 / t.n), p->k)
                               : 1;
-    /* a pair of blocks reads x once where the L2 cache would not keep up */
-    t.share = 1;
     t.stage_bytes = (uint32_t)stage_bytes(&p->format, p->k, &t);
     room -= BARRIERS + (t.cluster == 1 && t.n >= 32 ? BUFFERS : 0);
     t.stages = (uint32_t)(room / t.stage_bytes);
@@ -105,8 +101,8 @@ static size_t plan(const struct ew_cuda_chip *c, const struct ew_cuda_linear_pro
     const struct tiling t = tiling_of(c, p);
     struct ew_cuda_linear_map_args args = { .a = ew_cuda_linear_args_of(p) };
     const size_t n_out = p->glu ? p->n / 2 : p->n;
-    const uint32_t at_once = c->n_sm * t.blocks / t.share;
-    const uint32_t tiles = t.tiles_m * ew_cuda_div_up(t.tiles_n, t.share);
+    const uint32_t at_once = c->n_sm * t.blocks;
+    const uint32_t tiles = t.tiles_m * t.tiles_n;
     struct ew_cuda_launch *l = out;
     char format[96] = "-DEW_CODE=0";
 
@@ -115,24 +111,24 @@ static size_t plan(const struct ew_cuda_chip *c, const struct ew_cuda_linear_pro
     if (!p->prepared)
         *l++ = ew_cuda_linear_prepare(p, f16, &args.a);
     args.a.tiles_m = t.tiles_m;
-    args.a.tiles_n = ew_cuda_div_up(t.tiles_n, t.share);
+    args.a.tiles_n = t.tiles_n;
     *l = (struct ew_cuda_launch){ .spec = { .source = "linear_wgmma", .entry = "ew_linear_wgmma" },
-                                  .grid = { tiles * t.cluster * t.share, 1, 1 },
+                                  .grid = { tiles * t.cluster, 1, 1 },
                                   .block = { t.blocks == 1 ? 384 : 288, 1, 1 },
-                                  .cluster = t.cluster * t.share > 1 ? t.cluster * t.share : 0,
+                                  .cluster = t.cluster > 1 ? t.cluster : 0,
                                   .shared_bytes = t.stages * t.stage_bytes + BARRIERS +
                                                   (t.cluster == 1 && t.n >= 32 ? BUFFERS : 0),
                                   .early_start = true,
                                   .n_maps = quant ? 1 : 2,
                                   .arg_bytes = sizeof(args) };
     if (t.cluster == 1 && tiles > at_once)
-        l->grid[0] = ew_cuda_div_up(tiles, ew_cuda_div_up(tiles, at_once)) * t.share;
+        l->grid[0] = ew_cuda_div_up(tiles, ew_cuda_div_up(tiles, at_once));
     l->maps[0] = (struct ew_cuda_tensor_map){ .address = args.a.prepared,
                                               .cols = p->k,
                                               .rows = p->m,
                                               .row_bytes = args.a.prepared_stride * 2,
                                               .box_cols = 64,
-                                              .box_rows = t.n / t.share,
+                                              .box_rows = t.n,
                                               .swizzle_bytes = 128,
                                               .is_f16 = f16,
                                               .arg_offset = 0 };
@@ -151,9 +147,9 @@ static size_t plan(const struct ew_cuda_chip *c, const struct ew_cuda_linear_pro
         ew_cuda_quant_defines(&p->format, p->k, format, sizeof(format));
     ew_cuda_linear_define(
         l, p,
-        "%s -DEW_F16=%d -DEW_N=%u -DEW_STAGES=%u -DEW_STAGE_COLS=%u -DEW_CLUSTER=%u -DEW_SHARE=%u "
+        "%s -DEW_F16=%d -DEW_N=%u -DEW_STAGES=%u -DEW_STAGE_COLS=%u -DEW_CLUSTER=%u "
         "-DEW_MIN_BLOCKS=%u",
-        format, f16, t.n, t.stages, t.stage_cols, t.cluster, t.share, t.blocks);
+        format, f16, t.n, t.stages, t.stage_cols, t.cluster, t.blocks);
     return (size_t)(l - out) + 1;
 }
 
@@ -163,15 +159,6 @@ static bool takes_plain(const struct ew_quant_format *f, size_t n, size_t k, boo
     (void)f;
     (void)k;
     return !glu || n % 16 == 0;
-}
-
-/* A stage holds whole groups, or a group whole stages. */
-static bool takes_quant(const struct ew_quant_format *f, size_t n, size_t k, bool glu)
-{
-    (void)n;
-    (void)glu;
-    return ew_quant_groups(f, k) == 1 || f->scale == EW_DTYPE_NONE || 128 % f->group == 0 ||
-           f->group % 128 == 0;
 }
 
 static size_t plan_bf16(const struct ew_cuda_chip *c, const struct ew_cuda_linear_problem *p,
@@ -204,5 +191,5 @@ static size_t plan_f16(const struct ew_cuda_chip *c, const struct ew_cuda_linear
 
 WGMMA(bf16, plan_bf16, takes_plain, EW_X_ERROR_BF16)
 WGMMA(f16, plan_f16, takes_plain, EW_X_ERROR_F16)
-WGMMA(q4, plan_bf16, takes_quant, EW_X_ERROR_BF16)
-WGMMA(q8, plan_bf16, takes_quant, EW_X_ERROR_BF16)
+WGMMA(q4, plan_bf16, NULL, EW_X_ERROR_BF16)
+WGMMA(q8, plan_bf16, NULL, EW_X_ERROR_BF16)

@@ -7,12 +7,11 @@
 // each: quantised weights go from shared memory to A in registers, a warp a panel. With EW_CLUSTER
 // > 1 blocks of a cluster have a range of the columns each and add up their tiles through each
 // other's shared memory, in order; else blocks walk over tiles, rows of x first, so that weights
-// are read from memory once. With EW_SHARE = 2 pairs of blocks have the same rows of x: each reads
-// half of them, for both.
+// are read from memory once.
 //
-// Macros: EW_N (16 to 256), EW_STAGES, EW_STAGE_COLS (64 or 128), EW_CLUSTER, EW_SHARE, EW_GLU,
+// Macros: EW_N (16 to 256), EW_STAGES, EW_STAGE_COLS (64 or 128), EW_CLUSTER, EW_GLU,
 // EW_F16; plain: EW_CODE 0; quantised: those of linear_dequant.cuh. args.tiles_m, tiles_n: tiles of
-// rows of x and (of pairs, with EW_SHARE) of W.
+// rows of x and of W.
 #if EW_CODE
 #    include "linear_dequant.cuh"
 #else
@@ -36,16 +35,16 @@
 
 #if EW_CODE
 #    define STAGE_BLOCKS (EW_STAGE_COLS / EW_BLOCK_COLS)
-// Units of scales that a stage can touch, and their bytes.
+// Blocks of a group of scales.
 #    define UNIT_BLOCKS                                                                            \
         (!EW_GROUPED ? 1 << 30 : EW_GROUP < EW_BLOCK_COLS ? 1 : EW_GROUP / EW_BLOCK_COLS)
-#    define STAGE_UNITS (UNIT_BLOCKS >= STAGE_BLOCKS ? 1 : STAGE_BLOCKS / UNIT_BLOCKS)
-#    define SCALE_UNIT  (16 * EW_SUB * EW_SCALE_BYTES)
-#    define ZERO_UNIT   (16 * EW_SUB * EW_ZERO_BYTES)
-#    define W_BYTES     (PANELS * STAGE_BLOCKS * 512)
-#    define SCALES_AT   (SUBS * X_SUB + W_BYTES)
-#    define ZEROS_AT    (SCALES_AT + PANELS * STAGE_UNITS * SCALE_UNIT)
-#    define STAGE_BYTES ((ZEROS_AT + PANELS * STAGE_UNITS * ZERO_UNIT + 1023) / 1024 * 1024)
+// What a lane reads of a block beside its codes. Two bytes cannot be copied asynchronously.
+#    define SCALE_BYTES (2 * EW_SUB * EW_SCALE_BYTES)
+#    define ZERO_BYTES  (2 * EW_SUB * EW_ZERO_BYTES)
+#    define SCALE_SLOT  (SCALE_BYTES > 2 ? SCALE_BYTES : 0)
+#    define ZERO_SLOT   (ZERO_BYTES > 2 ? ZERO_BYTES : 0)
+#    define SLOT        (512 + 32 * (SCALE_SLOT + ZERO_SLOT)) // of a warp and block
+#    define STAGE_BYTES ((SUBS * X_SUB + GROUPS * 4 * STAGE_BLOCKS * SLOT + 1023) / 1024 * 1024)
 #else
 #    define STAGE_BYTES (SUBS * (X_SUB + W_SUB))
 #endif
@@ -82,58 +81,34 @@ EW_DEV struct work work_of(const ew_args &a)
     const uint32_t range = ((all + unit - 1) / unit + EW_CLUSTER - 1) / EW_CLUSTER * unit;
     struct work w;
 
-    w.tile = blockIdx.x / (EW_CLUSTER * EW_SHARE);
-    w.stride = gridDim.x / (EW_CLUSTER * EW_SHARE);
+    w.tile = blockIdx.x / EW_CLUSTER;
+    w.stride = gridDim.x / EW_CLUSTER;
     w.begin = rank * range < all ? rank * range : all;
     w.end = w.begin + range < all ? w.begin + range : all;
     w.iters = (w.end - w.begin + stage - 1) / stage;
     return w;
 }
 
-// Weights of iteration `it` of a tile into a stage; all lanes. Bytes of the whole stage are
-// announced.
+// The stage of iteration `it` of a tile is announced; of plain weights the load is started.
 EW_DEV void load_weights(const struct ew_cuda_linear_map_args &p, const struct work &w,
-                         uint32_t tile_n, uint32_t it, uint32_t stage, uint32_t full, uint32_t lane)
+                         uint32_t tile_n, uint32_t it, uint32_t stage, uint32_t full)
 {
-    const ew_args &a = p.a;
 #    if EW_CODE
     const uint32_t b = w.begin + it * STAGE_BLOCKS;
     const uint32_t blocks = w.end - b < STAGE_BLOCKS ? w.end - b : STAGE_BLOCKS;
-    const uint32_t subs = (blocks * EW_BLOCK_COLS + 63) / 64;
-    const uint32_t unit = b / UNIT_BLOCKS;
-    const uint32_t units = EW_GROUPED ? (b + blocks - 1) / UNIT_BLOCKS - unit + 1 : 1;
 
-    if (lane == 0)
-        ew_mbar_expect(full,
-                       subs * X_SUB + PANELS * (blocks * 512 + units * (SCALE_UNIT + ZERO_UNIT)));
-    __syncwarp();
-    if (lane < PANELS) {
-        const uint32_t want = tile_n * PANELS + lane,
-                       last = (a.n_out + (EW_GLU ? 7 : 15)) / (EW_GLU ? 8 : 16) - 1;
-        const char *panel = (const char *)a.w + (size_t)(want < last ? want : last) * a.row_bytes;
-
-        ew_bulk_load(stage + SUBS * X_SUB + lane * (STAGE_BLOCKS * 512), panel + (size_t)b * 512,
-                     blocks * 512, full);
-        if (SCALE_UNIT)
-            ew_bulk_load(stage + SCALES_AT + lane * (STAGE_UNITS * SCALE_UNIT),
-                         panel + a.scales_at + unit * SCALE_UNIT, units * SCALE_UNIT, full);
-        if (ZERO_UNIT)
-            ew_bulk_load(stage + ZEROS_AT + lane * (STAGE_UNITS * ZERO_UNIT),
-                         panel + a.zeros_at + unit * ZERO_UNIT, units * ZERO_UNIT, full);
-    }
+    ew_mbar_expect(full, (blocks * EW_BLOCK_COLS + 63) / 64 * X_SUB);
 #    else
     const uint32_t b = w.begin + it * SUBS;
     const uint32_t subs = w.end - b < SUBS ? w.end - b : SUBS;
 
-    if (lane == 0)
-        ew_mbar_expect(full, subs * (X_SUB + W_SUB));
-    __syncwarp();
+    ew_mbar_expect(full, subs * (X_SUB + W_SUB));
     for (uint32_t s = 0; s < subs; s++) {
         const uint32_t to = stage + SUBS * X_SUB + s * W_SUB, col = (b + s) * 64;
 
-        if (lane == 0 && EW_GLU) // panels of 8 gate rows and their 8 up rows
+        if (EW_GLU) // panels of 8 gate rows and their 8 up rows
             ew_box_load4(to, p.map_w, col, 0, 0, tile_n * PANELS, full);
-        else if (lane == 0)
+        else
             ew_box_load(to, p.map_w, col, tile_n * ROWS, full);
     }
 #    endif
@@ -152,35 +127,20 @@ EW_DEV void load_x(const struct ew_cuda_linear_map_args &p, const struct work &w
 #    endif
 
     for (uint32_t s = 0; s < subs; s++) {
-#    if EW_SHARE > 1
-        const uint32_t part = ew_cluster_rank() * (EW_N / EW_SHARE);
-        ew_box_load_all(stage + s * X_SUB + part * 128, p.map_x, col + s * 64, tile_m * EW_N + part,
-                        full, (1 << EW_SHARE) - 1);
-#    else
         ew_box_load(stage + s * X_SUB, p.map_x, col + s * 64, tile_m * EW_N, full);
-#    endif
     }
-}
-
-// Tile of rows of W: blocks that share x have neighbouring ones.
-EW_DEV uint32_t tile_n_of(const ew_args &a, uint32_t tile)
-{
-    return tile / a.tiles_m * EW_SHARE + (EW_SHARE > 1 ? ew_cluster_rank() : 0);
 }
 
 // A warp has read stage `at`: whoever fills it next may.
 EW_DEV void release(struct bars &bars, uint32_t at, uint32_t lane)
 {
-    if (EW_SHARE > 1) {
-        if (lane < EW_SHARE)
-            ew_mbar_arrive_at(ew_shared(&bars.empty[at]), lane);
-    } else if (lane == 0) {
+    if (lane == 0)
         ew_mbar_arrive(ew_shared(&bars.empty[at]));
-    }
 }
 
+// One lane.
 EW_DEV void produce(const struct ew_cuda_linear_map_args &p, const struct work &w, uint32_t ring,
-                    struct bars &bars, uint32_t lane)
+                    struct bars &bars)
 {
     const uint32_t tiles = p.a.tiles_m * p.a.tiles_n;
     const uint32_t pre = w.iters < EW_STAGES ? w.iters : EW_STAGES;
@@ -188,8 +148,8 @@ EW_DEV void produce(const struct ew_cuda_linear_map_args &p, const struct work &
 
     // weights do not depend on the launch before
     for (uint32_t it = 0; it < pre; it++)
-        load_weights(p, w, tile_n_of(p.a, w.tile), it, ring + it * STAGE_BYTES,
-                     ew_shared(&bars.full[it]), lane);
+        load_weights(p, w, w.tile / p.a.tiles_m, it, ring + it * STAGE_BYTES,
+                     ew_shared(&bars.full[it]));
     ew_grid_wait();
     for (uint32_t tile = w.tile; tile < tiles; tile += w.stride) {
         for (uint32_t it = 0; it < w.iters; it++) {
@@ -199,11 +159,9 @@ EW_DEV void produce(const struct ew_cuda_linear_map_args &p, const struct work &
                 skip--;
             } else {
                 ew_mbar_wait(ew_shared(&bars.empty[at]), phase ^ 1);
-                load_weights(p, w, tile_n_of(p.a, tile), it, stage, full, lane);
+                load_weights(p, w, tile / p.a.tiles_m, it, stage, full);
             }
-            if (lane == 0)
-                load_x(p, w, tile % p.a.tiles_m, it, stage, full);
-            __syncwarp();
+            load_x(p, w, tile % p.a.tiles_m, it, stage, full);
             if (++at == EW_STAGES) {
                 at = 0;
                 phase ^= 1;
@@ -216,17 +174,73 @@ EW_DEV void produce(const struct ew_cuda_linear_map_args &p, const struct work &
 #        define FRAGMENTS (EW_TILES * 4)
 #        define PROMOTE   (EW_GROUPED && EW_SCALE && !EW_SHORT_SCALE)
 
-EW_DEV void load_stage_groups(struct ew_groups &o, const char *stage, uint32_t panel, uint32_t unit,
-                              uint32_t g)
+// Codes, scales and zero points of a warp's panel come through a ring of its own (beside the stages
+// of x), in which every lane reads back what it copied: nobody else is waited for. (The copy engine
+// was tried: 16 copies of a kilobyte or less a stage keep it too busy.)
+struct stream {
+    uint32_t tile, it, at; // what is copied next, and to which stage
+};
+
+EW_DEV const char *panel_at(const ew_args &a, uint32_t panel)
 {
-    if (SCALE_UNIT)
-        ew_load_small<SCALE_UNIT / 8>(o.scales, stage + SCALES_AT +
-                                                    (panel * STAGE_UNITS + unit) * SCALE_UNIT +
-                                                    g * (SCALE_UNIT / 8));
-    if (ZERO_UNIT)
-        ew_load_small<ZERO_UNIT / 8>(o.zeros, stage + ZEROS_AT +
-                                                  (panel * STAGE_UNITS + unit) * ZERO_UNIT +
-                                                  g * (ZERO_UNIT / 8));
+    const uint32_t last = (a.n_out + (EW_GLU ? 7 : 15)) / (EW_GLU ? 8 : 16) - 1;
+
+    return (const char *)a.w + (size_t)(panel < last ? panel : last) * a.row_bytes;
+}
+
+EW_DEV void stream_next(struct stream &s, const ew_args &a, const struct work &w, uint32_t warp,
+                        uint32_t lane)
+{
+    if (s.tile < a.tiles_m * a.tiles_n && w.iters) {
+        const char *panel = panel_at(a, s.tile / a.tiles_m * PANELS + warp);
+        const uint32_t b = w.begin + s.it * STAGE_BLOCKS;
+        const uint32_t to =
+            ew_shared(dynamic) + s.at * STAGE_BYTES + SUBS * X_SUB + warp * (STAGE_BLOCKS * SLOT);
+
+#        pragma unroll
+        for (int i = 0; i < STAGE_BLOCKS; i++) {
+            const uint32_t unit = ((b + i) / UNIT_BLOCKS * 8 + lane / 4);
+
+            if (b + i >= w.end)
+                break;
+            ew_cp_async16(to + i * SLOT + lane * 16, panel + (size_t)(b + i) * 512 + lane * 16, 16);
+#        pragma unroll
+            for (int j = 0; j < SCALE_SLOT; j += 16)
+                ew_cp_async<(SCALE_SLOT < 4    ? 4
+                             : SCALE_SLOT > 16 ? 16
+                                               : SCALE_SLOT)>(
+                    to + i * SLOT + 512 + lane * SCALE_SLOT + j,
+                    panel + a.scales_at + unit * SCALE_BYTES + j);
+            if (ZERO_SLOT)
+                ew_cp_async<(ZERO_SLOT < 4 ? 4 : ZERO_SLOT)>(
+                    to + i * SLOT + 512 + 32 * SCALE_SLOT + lane * ZERO_SLOT,
+                    panel + a.zeros_at + unit * ZERO_BYTES);
+        }
+        if (++s.it == w.iters) {
+            s.it = 0;
+            s.tile += w.stride;
+        }
+    }
+    ew_cp_async_commit();
+    if (++s.at == EW_STAGES)
+        s.at = 0;
+}
+
+// Of block `b` of a panel, in slot `slot`.
+EW_DEV void load_slot_groups(struct ew_groups &o, const ew_args &a, const char *slot,
+                             const char *panel, uint32_t b, uint32_t lane)
+{
+    const uint32_t unit = b / UNIT_BLOCKS * 8 + lane / 4;
+
+    if (SCALE_SLOT)
+        ew_load_small<SCALE_SLOT ? SCALE_SLOT : 4>(o.scales, slot + 512 + lane * SCALE_SLOT);
+    else if (SCALE_BYTES)
+        ew_load_small<2>(o.scales, panel + a.scales_at + unit * SCALE_BYTES);
+    if (ZERO_SLOT)
+        ew_load_small<ZERO_SLOT ? ZERO_SLOT : 4>(o.zeros,
+                                                 slot + 512 + 32 * SCALE_SLOT + lane * ZERO_SLOT);
+    else if (ZERO_BYTES)
+        ew_load_small<2>(o.zeros, panel + a.zeros_at + unit * ZERO_BYTES);
 }
 
 EW_DEV void promote(float *acc, float *part, const struct ew_groups &o, int sub)
@@ -245,13 +259,14 @@ struct fragments {
     struct ew_groups o;
 };
 
-EW_DEV void dequant_block(struct fragments &f, const char *stage, uint32_t panel, int i,
-                          uint32_t unit, uint32_t lane)
+EW_DEV void dequant_block(struct fragments &f, const ew_args &a, uint32_t stage, const char *panel,
+                          int i, uint32_t b, uint32_t warp, uint32_t lane)
 {
-    const uint4 w =
-        *(const uint4 *)(stage + SUBS * X_SUB + (panel * STAGE_BLOCKS + i) * 512 + lane * 16);
+    const char *slot =
+        dynamic + stage * STAGE_BYTES + SUBS * X_SUB + (warp * STAGE_BLOCKS + i) * SLOT;
+    const uint4 w = *(const uint4 *)(slot + lane * 16);
 
-    load_stage_groups(f.o, stage, panel, unit, lane / 4);
+    load_slot_groups(f.o, a, slot, panel, b, lane);
 #        pragma unroll
     for (int j = 0; j < EW_TILES; j++) {
         const int sub = j / EW_GROUP_TILES;
@@ -291,10 +306,10 @@ EW_DEV void multiply_block(float *acc, float *part, const struct fragments &f, u
 // Sums of a tile: 64 rows of W by EW_N rows of x. The next block is dequantised while the tensor
 // cores work on this one.
 EW_DEV void consume(const ew_args &a, const struct work &w, float *acc, uint32_t &at,
-                    uint32_t &phase, struct bars &bars, uint32_t group, uint32_t warp,
-                    uint32_t lane)
+                    uint32_t &phase, struct bars &bars, struct stream &stream, uint32_t tile_n,
+                    uint32_t warp, uint32_t lane)
 {
-    const uint32_t panel = group * 4 + warp % 4;
+    const char *panel = panel_at(a, tile_n * PANELS + warp);
     float part[PROMOTE ? EW_N / 2 : 1];
     struct fragments f[2];
     bool keep = false;
@@ -304,13 +319,15 @@ EW_DEV void consume(const ew_args &a, const struct work &w, float *acc, uint32_t
         acc[i] = 0.0f;
     if (w.iters == 0)
         return;
-    ew_mbar_wait(ew_shared(&bars.full[at]), phase);
-    dequant_block(f[0], dynamic + at * STAGE_BYTES, panel, 0, 0, lane);
+    ew_cp_async_wait<EW_STAGES - 2>();
+    dequant_block(f[0], a, at, panel, 0, w.begin, warp, lane);
     for (uint32_t it = 0; it < w.iters; it++) {
-        const char *stage = dynamic + at * STAGE_BYTES;
+        const uint32_t x = ew_shared(dynamic + at * STAGE_BYTES), now = at;
         const uint32_t b = w.begin + it * STAGE_BLOCKS, left = w.end - b;
-        const uint32_t blocks = left < STAGE_BLOCKS ? left : STAGE_BLOCKS, now = at;
+        const uint32_t blocks = left < STAGE_BLOCKS ? left : STAGE_BLOCKS;
 
+        ew_mbar_wait(ew_shared(&bars.full[at]), phase);
+        stream_next(stream, a, w, warp, lane); // into the stage before this one
         if (++at == EW_STAGES) {
             at = 0;
             phase ^= 1;
@@ -319,13 +336,12 @@ EW_DEV void consume(const ew_args &a, const struct work &w, float *acc, uint32_t
         for (int i = 0; i < STAGE_BLOCKS; i++) {
             if (i >= blocks)
                 break;
-            multiply_block(acc, part, f[i % 2], ew_shared(stage), i, keep);
+            multiply_block(acc, part, f[i % 2], x, i, keep);
             if (i + 1 < blocks) {
-                dequant_block(f[(i + 1) % 2], stage, panel, i + 1,
-                              EW_GROUPED ? (b + i + 1) / UNIT_BLOCKS - b / UNIT_BLOCKS : 0, lane);
+                dequant_block(f[(i + 1) % 2], a, now, panel, i + 1, b + i + 1, warp, lane);
             } else if (it + 1 < w.iters) {
-                ew_mbar_wait(ew_shared(&bars.full[at]), phase);
-                dequant_block(f[0], dynamic + at * STAGE_BYTES, panel, 0, 0, lane);
+                ew_cp_async_wait<EW_STAGES - 2>();
+                dequant_block(f[0], a, at, panel, 0, b + STAGE_BLOCKS, warp, lane);
             }
             ew_wg_wait<0>();
             ew_wg_touch<EW_N>(PROMOTE ? part : acc);
@@ -339,8 +355,7 @@ EW_DEV void consume(const ew_args &a, const struct work &w, float *acc, uint32_t
 }
 #    else
 EW_DEV void consume(const ew_args &a, const struct work &w, float *acc, uint32_t &at,
-                    uint32_t &phase, struct bars &bars, uint32_t group, uint32_t warp,
-                    uint32_t lane)
+                    uint32_t &phase, struct bars &bars, uint32_t group, uint32_t lane)
 {
     uint32_t before = EW_STAGES; // the stage whose products may be in flight
 
@@ -384,9 +399,7 @@ EW_DEV void consume(const ew_args &a, const struct work &w, float *acc, uint32_t
 EW_DEV const float *row_scales(const ew_args &a, uint32_t panel)
 {
 #    if EW_CODE
-    const uint32_t last = (a.n_out + (EW_GLU ? 7 : 15)) / (EW_GLU ? 8 : 16) - 1;
-    return (const float *)((const char *)a.w + (size_t)(panel < last ? panel : last) * a.row_bytes +
-                           a.row_scales_at);
+    return (const float *)(panel_at(a, panel) + a.row_scales_at);
 #    else
     return 0;
 #    endif
@@ -495,30 +508,39 @@ extern "C" __global__ void __launch_bounds__(THREADS, EW_MIN_BLOCKS)
     if (threadIdx.x == 0) {
         for (int i = 0; i < EW_STAGES; i++) {
             ew_mbar_init(ew_shared(&bars.full[i]), 1);
-            ew_mbar_init(ew_shared(&bars.empty[i]), GROUPS * 4 * EW_SHARE);
+            ew_mbar_init(ew_shared(&bars.empty[i]), GROUPS * 4);
         }
         ew_mbar_init_fence();
     }
-    if (EW_SHARE > 1)
-        ew_cluster_sync(); // nobody arrives at a barrier that is not there yet
-    else
-        __syncthreads();
+    __syncthreads();
     if (warp >= GROUPS * 4) {
         if (LARGE)
             asm volatile("setmaxnreg.dec.sync.aligned.u32 40;");
-        if (warp == GROUPS * 4)
-            produce(p, w, ew_shared(dynamic), bars, lane);
+        if (warp == GROUPS * 4 && lane == 0)
+            produce(p, w, ew_shared(dynamic), bars);
+        __syncwarp();
     } else {
         uint32_t at = 0, phase = 0;
         float acc[EW_N / 2];
 
         if (LARGE)
             asm volatile("setmaxnreg.inc.sync.aligned.u32 232;");
+#    if EW_CODE
+        struct stream stream = { w.tile, 0, 0 };
+#        pragma unroll
+        for (int i = 0; i < EW_STAGES - 1; i++)
+            stream_next(stream, a, w, warp, lane);
+#    endif
         ew_grid_wait();
         for (uint32_t tile = w.tile; tile < a.tiles_m * a.tiles_n; tile += w.stride) {
-            const uint32_t tile_n = tile_n_of(a, tile), m0 = tile % a.tiles_m * EW_N;
+            const uint32_t tile_n = tile / a.tiles_m, m0 = tile % a.tiles_m * EW_N;
 
-            consume(a, w, acc, at, phase, bars, warp / 4, warp, lane);
+#    if EW_CODE
+            consume(a, w, acc, at, phase, bars, stream, tile_n, warp, lane);
+#    else
+            consume(a, w, acc, at, phase, bars, warp / 4, lane);
+#    endif
+
 #    if EW_CLUSTER > 1
             store_cluster(a, acc, tile_n, m0, warp, lane);
 #    else
@@ -532,7 +554,5 @@ extern "C" __global__ void __launch_bounds__(THREADS, EW_MIN_BLOCKS)
         ew_cluster_sync(); // the one in store_cluster
     ew_cluster_sync();     // nobody leaves while its sums are read
 #    endif
-    if (EW_SHARE > 1)
-        ew_cluster_sync(); // or while others may write to it
 #endif
 }

@@ -1,0 +1,527 @@
+/* kernels/cuda/step.c - a chain of nodes as the table of phases that step.cu interprets. */
+#include "kernels/cuda/step.h"
+
+#include <string.h>
+
+#include "base/mem.h"
+#include "base/size.h"
+#include "kernels/cuda/launch.h"
+#include "kernels/cuda/linear_plan.h"
+#include "op/attrs.h"
+#include "tensor/tensor.h"
+
+_Static_assert(sizeof(struct ew_step_phase) == 136, "step.cuh says so");
+_Static_assert(sizeof(struct ew_step_args) <= EW_CUDA_ARGS_CAP, "arguments of a launch");
+
+#define WORKSPACE_HEAD 256   /* bytes: epoch, fault */
+#define SLOTS          10    /* places for vectors, taken in turn: see choose_blocks */
+#define MAX_K          16384 /* columns: scales of 128 in shared memory */
+#define MAX_CHUNK      1024u /* columns of a stage: step_linear.cuh's STEP_COLS */
+#define PAD            64u   /* bytes between rows in shared memory: other banks */
+
+/* What a phase is to the graph. */
+struct link {
+    const struct ew_cuda_decode_node *node;
+    uint64_t in, out; /* addresses there of what packets carry here */
+    size_t n_out;
+    size_t kept; /* RESIDUAL: the phase whose input it adds */
+};
+
+struct planner {
+    const struct ew_cuda_chip *chip;
+    struct ew_step_phase *table;
+    struct link *links;
+    size_t n;                               /* phases */
+    const struct ew_cuda_decode_node *norm; /* not yet taken by a linear */
+    uint64_t current;                       /* what the last phase made, or the first reads */
+    uint64_t x;                             /* of the first phase */
+    const struct ew_attn_args *attention;   /* the first */
+    uint32_t kinds, act;
+    int w_f16, scale_f16, kv_f16; /* -1: none yet */
+    bool has_bias, has_softcap;
+    size_t x_bytes, keep_bytes;
+    uint32_t blocks, splits;
+    struct ew_step_args args;
+    ew_error *err;
+};
+
+static ew_status refuse(const struct planner *p, const struct ew_cuda_decode_node *n,
+                        const char *why)
+{
+    return ew_fail(p->err, EW_STATUS_UNSUPPORTED, "one kernel a step: node '%s': %s",
+                   n->name ? n->name : "?", why);
+}
+
+/* The kernel is compiled for one such type. */
+static bool one_type(int *have, bool f16)
+{
+    if (*have < 0)
+        *have = f16;
+    return *have == (int)f16;
+}
+
+static size_t larger(size_t a, size_t b)
+{
+    return a > b ? a : b;
+}
+
+/* ---- nodes to phases ---- */
+
+static struct ew_step_phase *next_phase(struct planner *p, const struct ew_cuda_decode_node *node,
+                                        uint64_t in, uint64_t out, size_t n_out)
+{
+    struct ew_step_phase *ph = &p->table[p->n];
+
+    memset(ph, 0, sizeof(*ph));
+    p->links[p->n] = (struct link){ node, in, out, n_out, 0 };
+    p->n++;
+    p->current = out;
+    return ph;
+}
+
+/* The kept vector is the input of the last KEEP phase; phase i becomes one, for the last phase. */
+static ew_status keep_input(struct planner *p, const struct ew_cuda_decode_node *node, size_t i)
+{
+    struct ew_step_phase *last = &p->table[p->n - 1];
+
+    if (p->table[i].k != p->links[p->n - 1].n_out)
+        return refuse(p, node, "its residual is of another size");
+    for (size_t j = i + 1; j < p->n; j++)
+        if (p->table[j].flags & EW_STEP_KEEP)
+            return refuse(p, node, "two residuals cross");
+    for (size_t j = i; j + 1 < p->n; j++)
+        if (p->table[j].flags & EW_STEP_RESIDUAL && p->links[j].kept < i)
+            return refuse(p, node, "two residuals cross");
+    p->table[i].flags |= EW_STEP_KEEP;
+    p->links[p->n - 1].kept = i;
+    p->keep_bytes = larger(p->keep_bytes, (size_t)p->table[i].k * 4);
+    last->flags |= EW_STEP_RESIDUAL;
+    return EW_STATUS_OK;
+}
+
+/* Where the vector at `address` was last read, unless it was overwritten since. */
+static ew_status keep(struct planner *p, const struct ew_cuda_decode_node *node, uint64_t address)
+{
+    for (size_t i = p->n; i-- > 0;) {
+        if (p->links[i].in == address && p->table[i].kind != EW_STEP_ATTENTION)
+            return keep_input(p, node, i);
+        if (i && p->links[i - 1].out == address)
+            break;
+    }
+    return refuse(p, node, "its residual is no input of a linear before it");
+}
+
+static ew_status quant_kind(struct planner *p, const struct ew_cuda_decode_node *node,
+                            struct ew_step_phase *ph)
+{
+    const struct ew_cuda_linear_problem *l = &node->problem;
+    const struct ew_cuda_panel panel = ew_cuda_panel_of(&l->format, l->k);
+    const bool wide = l->format.code == EW_DTYPE_I8;
+    const uint32_t group = panel.units ? l->format.group : 0;
+
+    if (l->format.code != EW_DTYPE_I4 && !wide)
+        return refuse(p, node, "codes other than i4 and i8");
+    if (l->format.zero)
+        return refuse(p, node, "zero points");
+    if (group && (group < 32 || group > 1024 || (group & (group - 1))))
+        return refuse(p, node, "groups other than 32, 64, 128 ... 1024 columns");
+    if (group && (wide ? group < 64 : false))
+        return refuse(p, node, "groups of less than 64 columns of 8-bit codes");
+    if (group && l->format.scale != EW_DTYPE_F16 && l->format.scale != EW_DTYPE_BF16)
+        return refuse(p, node, "scales other than f16 and bf16");
+    if (group && !one_type(&p->scale_f16, l->format.scale == EW_DTYPE_F16))
+        return refuse(p, node, "scales of f16 and of bf16 in one step");
+    if (group && l->k % group)
+        return refuse(p, node, "a last group that is short");
+    if (l->k % 64 || panel.bytes > UINT32_MAX)
+        return refuse(p, node, "columns that are no multiple of 64");
+    ph->kind = wide ? EW_STEP_Q8 : EW_STEP_Q4;
+    ph->stride = (uint32_t)panel.bytes;
+    ph->scales_at = (uint32_t)panel.scales_at;
+    ph->row_scales_at = (uint32_t)panel.row_scales_at;
+    for (uint32_t g = group; g > 1; g >>= 1)
+        ph->group_log2++;
+    p->x_bytes = larger(p->x_bytes, 3 * (l->k + PAD));
+    return EW_STATUS_OK;
+}
+
+static ew_status linear_kind(struct planner *p, const struct ew_cuda_decode_node *node,
+                             struct ew_step_phase *ph)
+{
+    const struct ew_cuda_linear_problem *l = &node->problem;
+
+    if (l->k > MAX_K || l->n > UINT32_MAX / 2 || l->m != 1)
+        return refuse(p, node, "more than one row or 16384 columns");
+    if (ew_quant_is(&l->format))
+        return quant_kind(p, node, ph);
+    if (!node->layout ||
+        (node->layout->weight_dtype != EW_DTYPE_BF16 && node->layout->weight_dtype != EW_DTYPE_F16))
+        return refuse(p, node, "plain weights other than bf16 and f16");
+    if (!one_type(&p->w_f16, node->layout->weight_dtype == EW_DTYPE_F16))
+        return refuse(p, node, "weights of f16 and of bf16 in one step");
+    if (l->k % 64)
+        return refuse(p, node, "columns that are no multiple of 64");
+    ph->kind = EW_STEP_PLAIN16;
+    ph->stride = (uint32_t)l->k * 2;
+    p->x_bytes = larger(p->x_bytes, l->k * 4);
+    return EW_STATUS_OK;
+}
+
+static ew_status add_linear(struct planner *p, const struct ew_cuda_decode_node *node)
+{
+    const struct ew_cuda_linear_problem *l = &node->problem;
+    const struct ew_cuda_linear_problem *norm = p->norm ? &p->norm->problem : NULL;
+    const bool is_normed = norm && norm->y == l->x;
+    const uint64_t in = is_normed ? norm->x : l->x;
+    struct ew_step_phase *ph;
+
+    if (in != p->current)
+        return refuse(p, node, "it reads something else than the node before it made");
+    if (is_normed && (norm->k != l->k || l->norm_weight))
+        return refuse(p, node, "a norm over other rows, or two norms");
+    ph = next_phase(p, node, in, l->y, l->glu ? l->n / 2 : l->n);
+    EW_TRY(linear_kind(p, node, ph));
+    ph->w = l->w;
+    ph->n = (uint32_t)l->n;
+    ph->k = (uint32_t)l->k;
+    ph->inv_k = 1.0f / (float)l->k;
+    ph->bias = l->bias;
+    ph->scale = l->scale;
+    ph->softcap = l->softcap;
+    ph->act = (uint32_t)l->act;
+    ph->norm = is_normed ? norm->norm_weight : l->norm_weight;
+    ph->eps = is_normed ? norm->norm_eps : l->norm_eps;
+    ph->flags = (l->glu ? EW_STEP_GLU : 0) | (ph->norm ? EW_STEP_NORM : 0);
+    p->kinds |= 1u << ph->kind;
+    p->has_bias = p->has_bias || l->bias;
+    p->has_softcap = p->has_softcap || l->softcap != 0;
+    p->norm = NULL;
+    if (ph->w % 16 || ph->bias % 4 || ph->norm % 16)
+        return refuse(p, node, "weights that are not aligned");
+    if (l->act != EW_ACT_NONE && p->act != EW_ACT_NONE && p->act != ph->act)
+        return refuse(p, node, "two kinds of activation in one step");
+    if (l->act != EW_ACT_NONE)
+        p->act = ph->act;
+    return l->residual ? keep(p, node, l->residual) : EW_STATUS_OK;
+}
+
+static ew_status attention_ok(struct planner *p, const struct ew_cuda_decode_node *node)
+{
+    const struct ew_attn_args *a = &node->attention;
+    const struct ew_attn_args *first = p->attention ? p->attention : a;
+
+    if (a->mode != EW_ATTN_DECODE || a->b != 1 || a->s != 1)
+        return refuse(p, node, "attention other than one token of one sequence");
+    if ((a->d != 64 && a->d != 128) || !a->hkv || a->hq % a->hkv || a->hq / a->hkv > 8)
+        return refuse(p, node, "heads other than 64 or 128 wide, 8 queries a key at most");
+    if (a->hq != first->hq || a->hkv != first->hkv || a->d != first->d ||
+        a->context_lengths != first->context_lengths)
+        return refuse(p, node, "attention of other sizes than the first");
+    if (a->kv_dtype != EW_DTYPE_F16 && a->kv_dtype != EW_DTYPE_BF16)
+        return refuse(p, node, "a cache other than f16 or bf16");
+    if (!one_type(&p->kv_f16, a->kv_dtype == EW_DTYPE_F16))
+        return refuse(p, node, "caches of f16 and of bf16 in one step");
+    if (a->qk_norm_full && (a->q_norm || a->k_norm))
+        return refuse(p, node, "a norm over all heads of the queries");
+    if (a->k != a->q + a->hq * a->d || a->v != a->k + a->hkv * a->d)
+        return refuse(p, node, "queries, keys and values that are not one vector");
+    if (a->rope && (a->rd > a->d || a->rd % 2 || !a->rd || a->rope_rows < a->cap))
+        return refuse(p, node, "RoPE wider than a head, or a table shorter than the cache");
+    if (a->cap > INT32_MAX || !a->cap || a->window > INT32_MAX)
+        return refuse(p, node, "a cache of more than 2^31 positions");
+    return EW_STATUS_OK;
+}
+
+static ew_status add_attention(struct planner *p, const struct ew_cuda_decode_node *node)
+{
+    const struct ew_attn_args *a = &node->attention;
+    struct ew_step_phase *ph;
+
+    EW_TRY(attention_ok(p, node));
+    if (ew_cuda_address(a->q) != p->current || !p->n)
+        return refuse(p, node, "it reads something else than the node before it made");
+    if (!p->attention)
+        p->attention = a;
+    ph = next_phase(p, node, p->current, ew_cuda_address(a->out), a->hq * a->d);
+    ph->kind = EW_STEP_ATTENTION;
+    ph->w = ew_cuda_address(a->kv);
+    ph->norm = ew_cuda_address(a->q_norm);
+    ph->bias = ew_cuda_address(a->k_norm);
+    ph->rope = ew_cuda_address(a->rope);
+    ph->eps = a->qk_norm_eps;
+    ph->scale = a->scale;
+    ph->softcap = a->softcap;
+    ph->rd = a->rope ? (uint32_t)a->rd : 0;
+    ph->cap = (uint32_t)a->cap;
+    ph->window = a->window > 0 ? (uint32_t)a->window : 0;
+    p->kinds |= 1u << EW_STEP_ATTENTION;
+    p->has_softcap = p->has_softcap || a->softcap != 0;
+    if (ph->w % 16)
+        return refuse(p, node, "a cache that is not aligned");
+    return EW_STATUS_OK;
+}
+
+static ew_status add_node(struct planner *p, const struct ew_cuda_decode_node *node)
+{
+    switch (node->kind) {
+    case EW_CUDA_DECODE_LINEAR:
+        return add_linear(p, node);
+    case EW_CUDA_DECODE_ATTENTION:
+        return add_attention(p, node);
+    case EW_CUDA_DECODE_NORM:
+        if (p->norm)
+            return refuse(p, node, "a norm of a norm");
+        if (node->problem.x != p->current || node->problem.residual || !node->problem.norm_weight)
+            return refuse(p, node, "a norm of something else than the node before it made");
+        p->norm = node;
+        return EW_STATUS_OK;
+    case EW_CUDA_DECODE_SAME:
+        if (p->norm || node->problem.x != p->current || !p->n)
+            return refuse(p, node, "a copy of something else than the node before it made");
+        p->current = node->problem.y;
+        p->links[p->n - 1].out = p->current;
+        return EW_STATUS_OK;
+    }
+    return refuse(p, node, "an unknown kind");
+}
+
+/* ---- phases to blocks, stages, packets ---- */
+
+/* What blocks share: outputs of plain linears, panels of quantised ones. */
+static uint32_t n_units(const struct ew_step_phase *ph)
+{
+    if (ph->kind == EW_STEP_PLAIN16)
+        return ph->flags & EW_STEP_GLU ? ph->n / 2 : ph->n;
+    return ph->flags & EW_STEP_GLU ? ew_cuda_div_up(ph->n / 2, 8) : ew_cuda_div_up(ph->n, 16);
+}
+
+/* A place is written again SLOTS phases later. By then every block has read it: between the two
+ * lies a linear in which each block has outputs, and whoever writes has waited for all of them. So
+ * any SLOTS - 1 phases in a row must have such a linear. */
+static ew_status choose_blocks(struct planner *p)
+{
+    uint32_t blocks = p->chip->n_sm;
+
+    for (size_t i = 0; i + SLOTS - 1 <= p->n; i++) {
+        uint32_t most = 0;
+
+        for (size_t j = i; j < i + SLOTS - 1; j++)
+            if (p->table[j].kind != EW_STEP_ATTENTION)
+                most = (uint32_t)larger(most, n_units(&p->table[j]));
+        if (most < blocks)
+            blocks = most;
+    }
+    if (p->attention && blocks < p->attention->hkv)
+        return ew_fail(p->err, EW_STATUS_UNSUPPORTED,
+                       "one kernel a step: %u blocks for %zu heads of keys", blocks,
+                       p->attention->hkv);
+    p->blocks = blocks;
+    p->splits = p->attention ? blocks / (uint32_t)p->attention->hkv : 0;
+    return EW_STATUS_OK;
+}
+
+/* As step_linear.cuh's step_tile_bytes. */
+static size_t tile_bytes(const struct ew_step_phase *ph)
+{
+    if (ph->kind == EW_STEP_PLAIN16)
+        return 8 * ((size_t)ph->chunk * 2 + PAD);
+    return ew_align_up((size_t)ph->chunk * (ph->kind == EW_STEP_Q4 ? 8 : 16) +
+                           (ph->group_log2 ? ph->chunk >> ph->group_log2 << 5 : 0) + 64,
+                       128);
+}
+
+/* Equal parts of the columns. */
+static void choose_chunk(struct ew_step_phase *ph)
+{
+    const uint32_t group = ph->group_log2 ? 1u << ph->group_log2 : 0;
+    const uint32_t unit = group > 128 ? group : 128;
+    const uint32_t parts = ew_cuda_div_up(ph->k, MAX_CHUNK);
+
+    ph->chunk = (uint32_t)ew_align_up(ew_cuda_div_up(ph->k, parts), unit);
+    ph->part_bytes = (uint32_t)tile_bytes(ph);
+}
+
+/* As many parts as a stage has room for: 1, 2 or 4. */
+static uint32_t batch_of(size_t stage, size_t part)
+{
+    return part * 4 <= stage ? 4 : part * 2 <= stage ? 2 : 1;
+}
+
+static void set_stages(struct planner *p, size_t stage, size_t n)
+{
+    p->args.stage_bytes = (uint32_t)stage;
+    p->args.n_stages = (uint32_t)n;
+    p->args.kv_batch = p->attention ? batch_of(stage, EW_STEP_KV_BLOCK * p->attention->d * 2) : 1;
+    for (size_t i = 0; i < p->n; i++)
+        if (p->table[i].kind != EW_STEP_ATTENTION)
+            p->table[i].batch = batch_of(stage, p->table[i].part_bytes);
+}
+
+static void share_out(struct planner *p)
+{
+    uint32_t first = 0;
+
+    for (size_t i = 0; i < p->n; i++) {
+        struct ew_step_phase *ph = &p->table[i];
+
+        if (ph->kind == EW_STEP_ATTENTION)
+            continue;
+        ph->share = n_units(ph) / p->blocks;
+        ph->extra = n_units(ph) % p->blocks;
+        if (ph->kind == EW_STEP_PLAIN16)
+            continue;
+        /* whoever has one panel more in this phase has one less in the next */
+        ph->first = first;
+        first = (first + ph->extra) % p->blocks;
+    }
+}
+
+/* Places of the vectors, in packets. */
+static size_t place_packets(struct planner *p)
+{
+    const struct ew_attn_args *a = p->attention;
+    size_t slot = 0, partial, at;
+
+    slot = ew_align_up(p->table[0].k, 16);
+    for (size_t i = 0; i + 1 < p->n; i++)
+        slot = larger(slot, ew_align_up(p->links[i].n_out, 16));
+    partial = a ? ew_align_up(a->hkv * p->splits * (a->hq / a->hkv) * (a->d + 2), 16) : 0;
+    for (size_t i = 0; i < p->n; i++) {
+        p->table[i].out = (uint32_t)(i % SLOTS * slot);
+        p->table[i].in = i ? p->table[i - 1].out : (uint32_t)((SLOTS - 1) * slot);
+        /* two, in turn: no block is a whole layer ahead of another */
+        p->table[i].partial = (uint32_t)(SLOTS * slot + i % 2 * partial);
+    }
+    at = SLOTS * slot + 2 * partial;
+    p->args.best = (uint32_t)at;
+    return at + 2 * (size_t)p->blocks;
+}
+
+static size_t attention_bytes(const struct ew_attn_args *a)
+{
+    const size_t g = a->hq / a->hkv <= 1   ? 1
+                     : a->hq / a->hkv <= 2 ? 2
+                     : a->hq / a->hkv <= 4 ? 4
+                                           : 8;
+    const size_t groups = EW_STEP_WARPS * 32 / (a->d / 4);
+
+    /* step_attn.cuh's struct step_attn, with room for its alignment */
+    return (g + 2) * a->d * 4 + 2 * g * (a->d * 2 + 16) +
+           EW_STEP_KV_SUPER * EW_STEP_KV_BLOCK * g * 4 + 4 * g * 4 + groups * g * a->d * 4 + 64;
+}
+
+/* The ring takes what is left of a block's shared memory. */
+static ew_status choose_shared(struct planner *p, uint32_t *shared)
+{
+    const size_t kv_stage = p->attention ? EW_STEP_KV_BLOCK * p->attention->d * 2 : 0;
+    size_t fixed;
+
+    if (p->attention)
+        p->x_bytes = larger(p->x_bytes, attention_bytes(p->attention));
+    p->args.x_bytes = (uint32_t)ew_align_up(p->x_bytes, 128);
+    p->args.keep_bytes = (uint32_t)ew_align_up(p->keep_bytes, 128);
+    fixed = p->args.x_bytes + p->args.keep_bytes + 2 * EW_STEP_RED_ROWS * EW_STEP_WARPS * 4 +
+            EW_STEP_WARPS * 4 + MAX_K / 128 * 4 + EW_STEP_MAX_STAGES * 16;
+    /* two parts or two blocks of the cache a stage: waiting costs as much as multiplying one */
+    for (uint32_t most = 2; most >= 1; most--) {
+        size_t stage = most * kv_stage, stages;
+
+        for (size_t i = 0; i < p->n; i++)
+            if (p->table[i].kind != EW_STEP_ATTENTION) {
+                choose_chunk(&p->table[i]);
+                stage = larger(stage, most * p->table[i].part_bytes);
+            }
+        stage = ew_align_up(stage, 128);
+        stages =
+            fixed < p->chip->shared_per_block ? (p->chip->shared_per_block - fixed) / stage : 0;
+        if (stages < EW_STEP_COPIERS)
+            continue;
+        set_stages(p, stage, stages < EW_STEP_MAX_STAGES ? stages : EW_STEP_MAX_STAGES);
+        *shared = (uint32_t)(fixed + p->args.n_stages * stage);
+        return EW_STATUS_OK;
+    }
+    return ew_fail(p->err, EW_STATUS_UNSUPPORTED,
+                   "one kernel a step: %zu bytes of vectors beside the ring in %u of shared memory",
+                   fixed, p->chip->shared_per_block);
+}
+
+static void fill_launch(struct planner *p, uint32_t shared, struct ew_cuda_launch *l)
+{
+    const struct ew_attn_args *a = p->attention;
+    const size_t g = a ? a->hq / a->hkv : 1;
+    const uint32_t grid[3] = { p->blocks, 1, 1 };
+
+    ew_cuda_launch_fill(l, "step", "ew_step", grid, EW_STEP_THREADS, &p->args, sizeof(p->args),
+                        "-DEW_STEP_KINDS=%u -DEW_STEP_G=%u -DEW_STEP_D=%u -DEW_STEP_W_F16=%d "
+                        "-DEW_STEP_SCALE_F16=%d -DEW_STEP_KV_F16=%d -DEW_STEP_ACT=%u "
+                        "-DEW_STEP_BIAS=%d -DEW_STEP_SOFTCAP=%d",
+                        p->kinds,
+                        g <= 1   ? 1u
+                        : g <= 2 ? 2u
+                        : g <= 4 ? 4u
+                                 : 8u,
+                        a ? (unsigned)a->d : 128u, p->w_f16 > 0, p->scale_f16 > 0, p->kv_f16 > 0,
+                        p->act, p->has_bias, p->has_softcap);
+    l->shared_bytes = shared;
+    l->cooperative = true;
+    l->early_start = false;
+}
+
+static ew_status plan_chain(struct planner *p, const struct ew_cuda_decode_node *nodes, size_t n)
+{
+    p->current = p->x = n ? nodes[0].problem.x : 0;
+    for (size_t i = 0; i < n; i++)
+        EW_TRY(add_node(p, &nodes[i]));
+    if (!p->n || p->norm || p->table[p->n - 1].kind == EW_STEP_ATTENTION)
+        return ew_fail(p->err, EW_STATUS_UNSUPPORTED,
+                       "one kernel a step: the last node is no linear");
+    if (p->x % 16)
+        return refuse(p, &nodes[0], "an input that is not aligned");
+    p->table[p->n - 1].flags |= EW_STEP_HEAD;
+    if (p->table[p->n - 1].flags & EW_STEP_GLU)
+        return refuse(p, &nodes[n - 1], "the last linear has a gate");
+    return EW_STATUS_OK;
+}
+
+ew_status ew_cuda_decode_plan(const struct ew_cuda_decode_node *nodes, size_t n,
+                              const struct ew_cuda_chip *chip,
+                              const struct ew_cuda_decode_place *place,
+                              struct ew_cuda_decode_plan *out, ew_error *err)
+{
+    struct planner p = { .chip = chip, .table = out->table, .err = err };
+    size_t packets;
+    uint32_t shared = 0;
+    ew_status st;
+
+    p.w_f16 = p.scale_f16 = p.kv_f16 = -1;
+    p.links = ew_mem_calloc(EW_MEM_PLAN, n ? n : 1, sizeof(*p.links));
+    if (!p.links)
+        return ew_fail(err, EW_STATUS_NO_MEMORY, "one kernel a step: plan");
+    st = plan_chain(&p, nodes, n);
+    if (!st)
+        st = choose_blocks(&p);
+    if (!st)
+        st = choose_shared(&p, &shared);
+    if (!st) {
+        share_out(&p);
+        packets = place_packets(&p);
+        p.args.table = place->table;
+        p.args.epoch = place->workspace;
+        p.args.fault = place->workspace + 4;
+        p.args.workspace = place->workspace + WORKSPACE_HEAD;
+        p.args.x = p.x;
+        p.args.logits = p.links[p.n - 1].out;
+        p.args.token = place->token;
+        p.args.context_lengths = p.attention ? ew_cuda_address(p.attention->context_lengths) : 0;
+        p.args.n_phases = (uint32_t)p.n;
+        p.args.n_x = p.table[0].k;
+        p.args.hq = p.attention ? (uint32_t)p.attention->hq : 1;
+        p.args.hkv = p.attention ? (uint32_t)p.attention->hkv : 1;
+        fill_launch(&p, shared, &out->launch);
+        out->n_phases = p.n;
+        out->table_bytes = p.n * sizeof(*p.table);
+        out->workspace_bytes = WORKSPACE_HEAD + packets * 8;
+    }
+    ew_mem_free(p.links);
+    return st;
+}

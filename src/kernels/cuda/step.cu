@@ -1,0 +1,195 @@
+/* kernels/cuda/step.cu - one decode step of a decoder as one persistent cooperative kernel
+ * (contract: step.h; table: step.cuh).
+ *
+ * A block a multiprocessor, 8 warps that compute and 4 that copy. Those walk the phases on
+ * their own and keep the ring of stages in shared memory full: weights and cache do not
+ * depend on the activations, so memory never waits for a barrier. The others walk the same phases;
+ * each reads the vector it needs as packets (number and sequence in 8 bytes) from L2 as soon as the
+ * last of them is there, multiplies it with the rows its block owns and sends its results as
+ * packets. Reading and waiting are one: a phase costs one trip through L2. */
+#include "step.cuh"
+#include "step_dev.cuh"
+#include "step_linear.cuh"
+#include "step_attn.cuh"
+
+#ifndef EW_STEP_ENTRY
+#define EW_STEP_ENTRY ew_step
+#endif
+
+EW_DEV void prefetch_vector(const struct step *s, uint64_t at, uint32_t bytes)
+{
+    const uint32_t lines = (bytes + 127) / 128;
+
+    if (!at || threadIdx.x != EW_STEP_WARPS * 32)
+        return;
+#pragma unroll 1
+    for (uint32_t i = s->cta; i < lines; i += s->n_cta)
+        prefetch_l2(at + (uint64_t)i * 128);
+}
+
+#define STEP_IS(ph, k) ((EW_STEP_KINDS >> (k) & 1) && (ph)->kind == (k))
+
+EW_DEV void step_copies(struct step *s)
+{
+    const struct ew_step_phase *table = (const struct ew_step_phase *)s->a->table;
+
+#pragma unroll 1
+    for (s->phase = 0; s->phase < s->a->n_phases; s->phase++) {
+        const struct ew_step_phase *ph = table + s->phase;
+
+        if (s->phase + 2 < s->a->n_phases && threadIdx.x % 32 == 0)
+            prefetch_l1((uint64_t)(ph + 2));
+        if (ph->kind != EW_STEP_ATTENTION) {
+            prefetch_vector(s, ph->norm, ph->k * 4);
+            prefetch_vector(s, ph->bias, ph->n * 4);
+        }
+        if (STEP_IS(ph, EW_STEP_PLAIN16))
+            copy_linear<EW_STEP_PLAIN16>(s, ph);
+        else if (STEP_IS(ph, EW_STEP_Q4))
+            copy_linear<EW_STEP_Q4>(s, ph);
+        else if (STEP_IS(ph, EW_STEP_Q8))
+            copy_linear<EW_STEP_Q8>(s, ph);
+        else if (STEP_IS(ph, EW_STEP_ATTENTION))
+            copy_attention(s, ph);
+    }
+}
+
+EW_DEV void better(struct step_best *b, float v, uint32_t i)
+{
+    if (v > b->v || (v == b->v && i < b->i)) {
+        b->v = v;
+        b->i = i;
+    }
+}
+EW_DEV void warp_best(struct step_best *b)
+{
+    for (int d = 16; d; d >>= 1) {
+        const float v = __shfl_xor_sync(EW_ALL, b->v, d);
+        const uint32_t i = __shfl_xor_sync(EW_ALL, b->i, d);
+
+        better(b, v, i);
+    }
+}
+/* Arg max over all blocks; the lowest index of equals. */
+EW_DEV void step_token(struct step *s, struct step_best b)
+{
+    const uint32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    const uint64_t at = s->a->workspace + (uint64_t)s->a->best * 8;
+    float *v = s->red;
+    uint32_t *i = (uint32_t *)(s->red + EW_STEP_WARPS);
+
+    warp_best(&b);
+    sync_warps(); /* red is read no more */
+    if (lane == 0) {
+        v[warp] = b.v;
+        i[warp] = b.i;
+    }
+    sync_warps();
+    if (warp)
+        return;
+    b.v = lane < EW_STEP_WARPS ? v[lane] : -STEP_INF;
+    b.i = lane < EW_STEP_WARPS ? i[lane] : EW_ALL;
+    warp_best(&b);
+    if (lane == 0) {
+        packet_store(at + s->cta * 16, b.v, s->seq);
+        packet_store(at + s->cta * 16 + 8, f32_of(b.i), s->seq);
+    }
+    if (s->cta)
+        return;
+    b.v = -STEP_INF;
+    b.i = EW_ALL;
+#pragma unroll 1
+    for (uint32_t c = lane; c < s->n_cta; c += 32) {
+        const float2 p = packets_wait(s, at + c * 16, packets_load(at + c * 16), s->seq);
+
+        better(&b, p.x, __float_as_uint(p.y));
+    }
+    warp_best(&b);
+    if (lane == 0)
+        *(int32_t *)s->a->token = b.i == EW_ALL ? 0 : (int32_t)b.i;
+}
+
+EW_DEV void step_computes(struct step *s)
+{
+    const struct ew_step_phase *table = (const struct ew_step_phase *)s->a->table;
+    const uint32_t epoch = *(volatile uint32_t *)s->a->epoch;
+    const uint32_t base = epoch * (s->a->n_phases + 1) + 1; /* never 0, which memory had first */
+    const uint64_t first = s->a->workspace + (uint64_t)table->in * 8;
+
+#pragma unroll 1
+    for (uint32_t i = s->cta * EW_STEP_WARPS * 32 + threadIdx.x; i < s->a->n_x;
+         i += s->n_cta * EW_STEP_WARPS * 32)
+        packet_store(first + (uint64_t)i * 8, ((const float *)s->a->x)[i], base);
+
+#pragma unroll 1
+    for (s->phase = 0; s->phase < s->a->n_phases; s->phase++) {
+        struct step_best best = { -STEP_INF, EW_ALL };
+        const struct ew_step_phase *ph = table + s->phase;
+        const bool head = ph->flags & EW_STEP_HEAD;
+
+        s->in_seq = base + s->phase;
+        s->seq = s->in_seq + 1;
+        if (s->phase + 1 < s->a->n_phases && threadIdx.x == 0)
+            prefetch_l1((uint64_t)(ph + 1));
+        if (STEP_IS(ph, EW_STEP_PLAIN16))
+            run_linear<EW_STEP_PLAIN16>(s, ph, &best);
+        else if (STEP_IS(ph, EW_STEP_Q4))
+            run_linear<EW_STEP_Q4>(s, ph, &best);
+        else if (STEP_IS(ph, EW_STEP_Q8))
+            run_linear<EW_STEP_Q8>(s, ph, &best);
+        else if (STEP_IS(ph, EW_STEP_ATTENTION))
+            run_attention(s, ph);
+        if (head && s->a->token)
+            step_token(s, best);
+    }
+    /* Every block has read the epoch: this one needed what they sent. */
+    if (s->cta == 0 && threadIdx.x == 0)
+        *(volatile uint32_t *)s->a->epoch = epoch + 1;
+}
+
+extern "C" __global__ void __launch_bounds__(EW_STEP_THREADS, 1)
+EW_STEP_ENTRY(const __grid_constant__ struct ew_step_args a)
+{
+    extern __shared__ __align__(128) char smem[];
+    struct step s;
+    char *at = smem;
+
+    s.a = &a;
+    s.ring = smem_of(at);
+    at += a.n_stages * a.stage_bytes;
+    s.x = at;
+    at += a.x_bytes;
+    s.keep = (float *)at;
+    at += a.keep_bytes;
+    s.red = (float *)at;
+    at += 2 * EW_STEP_RED_ROWS * EW_STEP_WARPS * 4;
+    s.sums = (float *)at;
+    at += EW_STEP_WARPS * 4;
+    s.xs = (float *)at;
+    at += 128 * 4;
+    s.full = smem_of(at);
+    s.empty = s.full + EW_STEP_MAX_STAGES * 8;
+    s.stage = s.parity = s.half = 0;
+    s.cta = blockIdx.x;
+    s.n_cta = gridDim.x;
+    s.context = (uint32_t)max(*(const int32_t *)a.context_lengths, 1);
+    s.phase = 0;
+    s.g = a.hq / a.hkv;
+    s.splits = s.n_cta / a.hkv;
+    step_kv_set(&s, 0);
+    if (threadIdx.x == 0) {
+#pragma unroll 1
+        for (uint32_t i = 0; i < a.n_stages; i++) {
+            bar_init(s.full + 8 * i, EW_STEP_BULK ? 1 : 32);
+            bar_init(s.empty + 8 * i, EW_STEP_WARPS);
+        }
+        bar_init_done();
+    }
+    __syncthreads();
+    s.turn = threadIdx.x / 32 - EW_STEP_WARPS;
+    s.policy = copy_policy();
+    if (threadIdx.x / 32 >= EW_STEP_WARPS)
+        step_copies(&s);
+    else
+        step_computes(&s);
+}

@@ -1,0 +1,89 @@
+/* kernels/cuda/step.cuh - the table a persistent decode kernel (step.cu) interprets: one entry a
+ * phase, in device memory, written once when a context is made. Shared by C and CUDA.
+ *
+ * Vectors go from phase to phase as packets: 8 bytes, an f32 (low) and a sequence number (high), so
+ * that whoever reads a number knows whether it is this step's. There is no other barrier. */
+#ifndef EW_KERNELS_CUDA_STEP_CUH
+#define EW_KERNELS_CUDA_STEP_CUH
+
+#ifdef __CUDACC_RTC__
+typedef unsigned char uint8_t;
+typedef unsigned short uint16_t;
+typedef unsigned int uint32_t;
+typedef int int32_t;
+typedef unsigned long long uint64_t;
+#else
+#include <stdint.h>
+#endif
+
+#ifndef EW_STEP_WARPS
+#define EW_STEP_WARPS 8 /* that compute */
+#endif
+#ifndef EW_STEP_COPIERS
+#define EW_STEP_COPIERS 4 /* warps that copy: one alone issued a copy every 100 clocks */
+#endif
+#define EW_STEP_THREADS    ((EW_STEP_WARPS + EW_STEP_COPIERS) * 32)
+#define EW_STEP_RED_ROWS   64 /* outputs reduced at once */
+#define EW_STEP_KV_BLOCK   64 /* positions of a stage of the cache */
+#define EW_STEP_KV_SUPER   4  /* blocks whose scores are in shared memory at once */
+#define EW_STEP_MAX_STAGES 48
+
+enum ew_step_kind { EW_STEP_PLAIN16 = 0, EW_STEP_Q4, EW_STEP_Q8, EW_STEP_ATTENTION };
+
+enum ew_step_flags {
+    EW_STEP_KEEP = 2,      /* the input, before its norm, is a residual of the next RESIDUAL phases */
+    EW_STEP_RESIDUAL = 4,  /* add the kept vector to the output */
+    EW_STEP_GLU = 8,       /* rows are gate, then up */
+    EW_STEP_HEAD = 16,     /* output: f32 logits, and their arg max */
+    EW_STEP_NORM = 32      /* RMS norm of the input, weight `norm` */
+};
+
+/* 136 bytes. */
+struct ew_step_phase {
+    uint64_t w;    /* linear: weights; attention: cache of this layer [2][hkv][cap][d] */
+    uint64_t norm; /* linear: f32 [k]; attention: f32 [d] of q, or 0 */
+    uint64_t bias; /* linear: f32 [n] or 0; attention: f32 [d], norm of k, or 0 */
+    uint64_t rope; /* attention: f32 [rows][rd], or 0 */
+    uint32_t kind, flags;
+    uint32_t in, out; /* packets, from the start of the workspace */
+    float eps, scale, softcap;
+    uint32_t act; /* enum ew_act */
+    /* linear */
+    uint32_t n, k;        /* rows of w (glu: both halves), columns */
+    uint32_t chunk;       /* columns of a part: of what a stage has of a tile */
+    uint32_t batch;       /* parts of a stage: 1, 2 or 4 */
+    uint32_t part_bytes;  /* of a stage */
+    uint32_t stride;      /* bytes of a row (plain) or a panel */
+    uint32_t scales_at, row_scales_at; /* in a panel */
+    uint32_t group_log2;               /* of columns a scale serves; 0: row scales alone */
+    uint32_t first;                    /* block that has the first tile (panels) */
+    uint32_t share, extra; /* outputs (plain) or panels a block has; blocks that have one more */
+    float inv_k;
+    /* attention */
+    uint32_t rd, cap;
+    uint32_t window;  /* 0: none */
+    uint32_t partial; /* packets: [hkv * splits][g * (d + 2)] */
+};
+
+struct ew_step_args {
+    uint64_t table;     /* struct ew_step_phase [n_phases] */
+    uint64_t workspace; /* packets; zeroed once */
+    uint64_t epoch;     /* u32, zeroed with the workspace */
+    uint64_t x;         /* f32 [n_x]: the first phase's input, sent as packets first */
+    uint64_t logits;    /* f32 [n] of HEAD, or 0 */
+    uint64_t token;     /* i32: arg max of HEAD, or 0 */
+    uint64_t context_lengths; /* i32 [1]: with this token */
+    uint64_t fault;           /* u32: phase + 1 of a wait that gave up */
+#ifdef EW_STEP_TRACE_ARG
+    uint64_t trace; /* i64 [blocks][512][8] */
+#endif
+    uint32_t n_phases, n_stages, stage_bytes;
+    uint32_t x_bytes;    /* of shared memory: the input of a phase, or attention's */
+    uint32_t keep_bytes; /* of shared memory: the kept vector */
+    uint32_t best;       /* packets of HEAD: 2 a block */
+    uint32_t hq, hkv;    /* of every attention phase */
+    uint32_t n_x;
+    uint32_t kv_batch; /* blocks of the cache a stage has: 1, 2 or 4 */
+};
+
+#endif

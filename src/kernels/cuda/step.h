@@ -1,0 +1,66 @@
+/* kernels/cuda/step.h - a whole decode step of a decoder as ONE persistent cooperative kernel.
+ *
+ * Where launches dominate (small models on fast chips) the step runs as step.cu: weights stream
+ * through shared memory in the order of the phases, ahead of the activations they wait for, and
+ * vectors pass between blocks as packets (a number and its sequence), so that a phase costs one
+ * trip through L2 instead of a kernel boundary. The builder times it against the graph of single
+ * kernels.
+ *
+ *   nodes of a graph, in order --ew_cuda_decode_plan--> table of phases + one launch
+ *   once:  upload the table, zero the workspace        every step: the launch
+ *
+ * What it takes: one token of one sequence; a chain in which each node reads what the one before
+ * it made: norms, linears (bf16 or f16 rows, 4- and 8-bit panels of linear.h), attention over a
+ * linear f16 or bf16 cache, ending in a linear whose output is f32 in memory (the logits).
+ * Everything else is refused by name.
+ *
+ * Numbers. Inputs of plain linears are two short floats (hi + lo: 2^-17 relative of bf16 weights,
+ * 2^-21 of f16), those of quantised ones fixed point numbers of 23 bits shared by 128 columns;
+ * norms, RoPE, softmax and all sums are f32. Sums have a fixed order: the same inputs on the same
+ * chip give the same bits. */
+#ifndef EW_KERNELS_CUDA_STEP_H
+#define EW_KERNELS_CUDA_STEP_H
+
+#include "base/error.h"
+#include "kernels/attention.h"
+#include "kernels/cuda/kernel.h"
+#include "kernels/cuda/linear.h"
+#include "kernels/cuda/step.cuh"
+
+enum ew_cuda_decode_kind {
+    EW_CUDA_DECODE_LINEAR,    /* problem, layout */
+    EW_CUDA_DECODE_NORM,      /* problem.norm_weight, norm_eps, x, y, k */
+    EW_CUDA_DECODE_ATTENTION, /* attention */
+    EW_CUDA_DECODE_SAME       /* y is x (the last-token gather of one token) */
+};
+/* A node with its device addresses. Which node reads which is told by the addresses alone. */
+struct ew_cuda_decode_node {
+    enum ew_cuda_decode_kind kind;
+    const char *name; /* for messages */
+    const struct ew_linear_kernel *layout;
+    struct ew_cuda_linear_problem problem;
+    struct ew_attn_args attention;
+};
+
+/* Where things are in device memory. All 0 when only sizes and the spec are wanted. */
+struct ew_cuda_decode_place {
+    uint64_t table;     /* table_bytes, 16-byte aligned */
+    uint64_t workspace; /* workspace_bytes, 256-byte aligned; zeroed once, then left alone. Of one
+                           context: steps that may run at once share none */
+    uint64_t token;     /* i32 [1]: arg max of the logits, the lowest of equals; or 0 */
+};
+
+struct ew_cuda_decode_plan {
+    struct ew_step_phase *table; /* the caller's, EW_CUDA_DECODE_PHASES(n) of them */
+    size_t n_phases, table_bytes, workspace_bytes;
+    struct ew_cuda_launch launch;
+};
+#define EW_CUDA_DECODE_PHASES(n_nodes) (n_nodes)
+
+/* Fills *out; out->table is set by the caller. UNSUPPORTED says which node and why. Pure. */
+ew_status ew_cuda_decode_plan(const struct ew_cuda_decode_node *nodes, size_t n,
+                              const struct ew_cuda_chip *chip,
+                              const struct ew_cuda_decode_place *place,
+                              struct ew_cuda_decode_plan *out, ew_error *err);
+
+#endif

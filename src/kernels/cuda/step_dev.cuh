@@ -1,0 +1,433 @@
+/* kernels/cuda/step_dev.cuh - what the phases of step.cu share: shared memory, packets, copies and
+ * their barriers, tensor core products. Device only. */
+#ifndef EW_KERNELS_CUDA_STEP_DEV_CUH
+#define EW_KERNELS_CUDA_STEP_DEV_CUH
+
+#include "step.cuh"
+
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
+#define EW_STEP_BULK 1
+#else
+#define EW_STEP_BULK 0
+#endif
+#ifndef EW_STEP_POLL_SLEEP
+#define EW_STEP_POLL_SLEEP 0
+#endif
+#ifndef EW_STEP_POLL_LIMIT
+#define EW_STEP_POLL_LIMIT (1u << 24)
+#endif
+
+/* What a model has (step.c makes them); code that nothing uses only fills the instruction cache:
+ * 230 KB of it made every phase four times as slow. */
+#ifndef EW_STEP_KINDS
+#define EW_STEP_KINDS 15 /* 1 << enum ew_step_kind of the phases there are */
+#endif
+#ifndef EW_STEP_W_F16
+#define EW_STEP_W_F16 0 /* plain weights: f16, else bf16 */
+#endif
+#ifndef EW_STEP_SCALE_F16
+#define EW_STEP_SCALE_F16 1 /* scales of groups: f16, else bf16 */
+#endif
+#ifndef EW_STEP_KV_F16
+#define EW_STEP_KV_F16 0 /* cache: f16, else bf16 */
+#endif
+#ifndef EW_STEP_ACT
+#define EW_STEP_ACT 1 /* enum ew_act of the phases that have one */
+#endif
+#ifndef EW_STEP_BIAS
+#define EW_STEP_BIAS 0
+#endif
+#ifndef EW_STEP_SOFTCAP
+#define EW_STEP_SOFTCAP 0
+#endif
+
+#ifdef EW_STEP_NOCOPY
+#define STEP_NOCOPY 1
+#else
+#define STEP_NOCOPY 0
+#endif
+
+#define EW_DEV static __device__ __forceinline__
+#define EW_ALL   0xffffffffu
+#define STEP_INF __uint_as_float(0x7f800000u)
+
+/* Where a block stands in attention. */
+struct step_kv {
+    uint32_t head, split, splits; /* split >= splits: nothing to do */
+    uint32_t first, pos;          /* oldest position seen; the new one */
+    uint32_t begin, end, blocks;  /* blocks of this split; all */
+    uint32_t window;              /* what it was made for */
+};
+
+struct step {
+    const struct ew_step_args *a;
+    char *smem;                    /* ring of stages */
+    uint32_t ring, full, empty;    /* shared addresses */
+    uint32_t stage, parity;        /* next of the ring */
+    char *x;                       /* input of a phase */
+    float *keep;
+    float *red;                    /* [2][RED_ROWS][WARPS] */
+    float *sums;                   /* [WARPS] */
+    float *xs;                     /* scale of each 128 columns of a quantised input */
+    uint32_t seq;                  /* of what this phase writes */
+    uint32_t in_seq;               /* of what it reads */
+    uint32_t phase, context;
+    uint32_t turn;   /* of the copying warps: stages until this one's next */
+    uint64_t policy; /* of copies */
+    uint32_t cta, n_cta;
+    uint32_t half;                 /* of red */
+    uint32_t g, splits; /* query heads of a kv head; the most splits of the positions */
+    struct step_kv kv;
+};
+
+EW_DEV uint32_t smem_of(const void *p)
+{
+    return (uint32_t)__cvta_generic_to_shared(p);
+}
+EW_DEV float f32_of(uint32_t u)
+{
+    return __uint_as_float(u);
+}
+
+/* ---- barriers of the ring ---- */
+EW_DEV void bar_init(uint32_t bar, uint32_t count)
+{
+    asm volatile("mbarrier.init.shared.b64 [%0], %1;" ::"r"(bar), "r"(count) : "memory");
+}
+EW_DEV void bar_init_done(void)
+{
+#if EW_STEP_BULK
+    asm volatile("fence.mbarrier_init.release.cluster; fence.proxy.async;" ::: "memory");
+#endif
+}
+EW_DEV void bar_arrive(uint32_t bar)
+{
+    asm volatile("{ .reg .b64 t; mbarrier.arrive.shared.b64 t, [%0]; }" ::"r"(bar) : "memory");
+}
+EW_DEV bool bar_try(uint32_t bar, uint32_t parity)
+{
+    uint32_t ok;
+#if EW_STEP_BULK
+    asm volatile("{ .reg .pred p; mbarrier.try_wait.parity.shared.b64 p, [%1], %2; "
+                 "selp.u32 %0, 1, 0, p; }"
+                 : "=r"(ok)
+                 : "r"(bar), "r"(parity)
+                 : "memory");
+#else
+    asm volatile("{ .reg .pred p; mbarrier.test_wait.parity.shared.b64 p, [%1], %2; "
+                 "selp.u32 %0, 1, 0, p; }"
+                 : "=r"(ok)
+                 : "r"(bar), "r"(parity)
+                 : "memory");
+#endif
+    return ok;
+}
+static __device__ __noinline__ void step_gave_up(const struct step *s)
+{
+    *(volatile uint32_t *)s->a->fault = (s->phase + 1) | s->cta << 12 | threadIdx.x / 32 << 24;
+    __threadfence_system();
+    __trap();
+}
+EW_DEV void bar_wait(const struct step *s, uint32_t bar, uint32_t parity)
+{
+    uint32_t n = 0;
+
+    while (!bar_try(bar, parity))
+        if (++n > EW_STEP_POLL_LIMIT)
+            step_gave_up(s);
+}
+/* The warps that compute. */
+EW_DEV void sync_warps(void)
+{
+    asm volatile("bar.sync 1, %0;" ::"n"(EW_STEP_WARPS * 32) : "memory");
+}
+
+#ifdef EW_STEP_TRACE /* clocks of a block's first warp: [cta][phase][8] */
+#define STEP_TRACE(s, i)                                                                          \
+    do {                                                                                          \
+        if (threadIdx.x == 0)                                                                     \
+            ((long long *)(s)->a->trace)[((s)->cta * 512 + (s)->phase) * 8 + (i)] = clock64();                      \
+    } while (0)
+#else
+#define STEP_TRACE(s, i) (void)0
+#endif
+
+/* ---- the ring ---- */
+EW_DEV void ring_next(struct step *s)
+{
+    if (++s->stage == s->a->n_stages) {
+        s->stage = 0;
+        s->parity ^= 1;
+    }
+}
+EW_DEV uint32_t ring_at(const struct step *s)
+{
+    return s->ring + s->stage * s->a->stage_bytes;
+}
+EW_DEV void ring_wait_full(const struct step *s)
+{
+    bar_wait(s, s->full + 8 * s->stage, s->parity);
+}
+/* A warp is done with the stage. */
+EW_DEV void ring_release(struct step *s)
+{
+    __syncwarp();
+    if (threadIdx.x % 32 == 0)
+        bar_arrive(s->empty + 8 * s->stage);
+    ring_next(s);
+}
+
+/* ---- copies: the copying warps take the stages in turns ---- */
+/* True when the next stage is this warp's; then it is empty. False: passed over. */
+EW_DEV bool copy_begin(struct step *s, uint32_t bytes)
+{
+    const bool mine = s->turn == 0;
+
+    s->turn = s->turn ? s->turn - 1 : EW_STEP_COPIERS - 1;
+    if (!mine) {
+        ring_next(s);
+        return false;
+    }
+    bar_wait(s, s->empty + 8 * s->stage, s->parity ^ 1);
+#if EW_STEP_BULK
+    if (threadIdx.x % 32 == 0)
+        asm volatile("mbarrier.arrive.expect_tx.shared.b64 _, [%0], %1;" ::"r"(s->full +
+                                                                              8 * s->stage),
+                     "r"(STEP_NOCOPY ? 0 : bytes)
+                     : "memory");
+#else
+    (void)bytes;
+#endif
+    return true;
+}
+/* n <= 8 runs of `bytes` (a multiple of 16). */
+EW_DEV void copy_runs(const struct step *s, uint32_t to, uint32_t to_stride, uint64_t from,
+                      uint32_t from_stride, uint32_t n, uint32_t bytes)
+{
+    const uint32_t lane = threadIdx.x % 32;
+#if EW_STEP_BULK
+    if (lane == 0) {
+#pragma unroll
+        for (uint32_t i = 0; i < 8; i++) {
+            if (i < n && !STEP_NOCOPY)
+                asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes"
+                             ".L2::cache_hint [%0], [%1], %2, [%3], %4;" ::"r"(to),
+                             "l"(from), "r"(bytes), "r"(s->full + 8 * s->stage), "l"(s->policy));
+            to += to_stride;
+            from += from_stride;
+        }
+    }
+#else
+    for (uint32_t i = 0; i < n; i++) {
+        for (uint32_t j = lane * 16; j < bytes; j += 512)
+            asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to + j), "l"(from + j));
+        to += to_stride;
+        from += from_stride;
+    }
+#endif
+}
+EW_DEV void copy_run(const struct step *s, uint32_t to, uint64_t from, uint32_t bytes)
+{
+    const uint32_t lane = threadIdx.x % 32;
+#if EW_STEP_BULK
+    if (lane == 0 && !STEP_NOCOPY)
+        asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes"
+                     ".L2::cache_hint [%0], [%1], %2, [%3], %4;" ::"r"(to),
+                     "l"(from), "r"(bytes), "r"(s->full + 8 * s->stage), "l"(s->policy));
+#else
+    for (uint32_t j = lane * 16; j < bytes; j += 512)
+        asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to + j), "l"(from + j));
+#endif
+}
+EW_DEV void copy_end(struct step *s)
+{
+#if !EW_STEP_BULK
+    asm volatile("cp.async.mbarrier.arrive.noinc.shared.b64 [%0];" ::"r"(s->full + 8 * s->stage)
+                 : "memory");
+#endif
+    ring_next(s);
+}
+EW_DEV uint64_t copy_policy(void)
+{
+    uint64_t policy = 0;
+
+#if EW_STEP_BULK
+    asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
+#endif
+    return policy;
+}
+EW_DEV void prefetch_l1(uint64_t at)
+{
+    asm volatile("prefetch.global.L1 [%0];" ::"l"(at));
+}
+EW_DEV void prefetch_l2(uint64_t at)
+{
+    asm volatile("prefetch.global.L2 [%0];" ::"l"(at));
+}
+
+/* ---- packets ---- */
+struct two_packets {
+    uint64_t a, b;
+};
+EW_DEV struct two_packets packets_load(uint64_t at)
+{
+    struct two_packets p;
+
+    asm volatile("ld.relaxed.gpu.global.v2.u64 {%0, %1}, [%2];" : "=l"(p.a), "=l"(p.b) : "l"(at));
+    return p;
+}
+EW_DEV uint64_t packet_load(uint64_t at)
+{
+    uint64_t p;
+
+    asm volatile("ld.relaxed.gpu.global.u64 %0, [%1];" : "=l"(p) : "l"(at));
+    return p;
+}
+EW_DEV void packet_store(uint64_t at, float v, uint32_t seq)
+{
+    asm volatile("st.relaxed.gpu.global.u64 [%0], %1;" ::"l"(at),
+                 "l"((uint64_t)seq << 32 | __float_as_uint(v)));
+}
+EW_DEV bool packet_is(uint64_t p, uint32_t seq)
+{
+#ifdef EW_STEP_NOWAIT
+    return true;
+#endif
+    return (uint32_t)(p >> 32) == seq;
+}
+EW_DEV float packet_value(uint64_t p)
+{
+    return f32_of((uint32_t)p);
+}
+EW_DEV void poll_pause(void)
+{
+#if EW_STEP_POLL_SLEEP
+    __nanosleep(EW_STEP_POLL_SLEEP);
+#endif
+}
+/* The two at `at`, waiting for them; p is what was read of them so far. */
+EW_DEV float2 packets_wait(const struct step *s, uint64_t at, struct two_packets p, uint32_t seq)
+{
+    uint32_t n = 0;
+
+    while (!packet_is(p.a, seq) || !packet_is(p.b, seq)) {
+        poll_pause();
+        p = packets_load(at);
+        if (++n > EW_STEP_POLL_LIMIT)
+            step_gave_up(s);
+    }
+    return make_float2(packet_value(p.a), packet_value(p.b));
+}
+EW_DEV float packet_wait(const struct step *s, uint64_t at, uint64_t p, uint32_t seq)
+{
+    uint32_t n = 0;
+
+    while (!packet_is(p, seq)) {
+        poll_pause();
+        p = packet_load(at);
+        if (++n > EW_STEP_POLL_LIMIT)
+            step_gave_up(s);
+    }
+    return packet_value(p);
+}
+
+/* ---- 16-bit floats ---- */
+EW_DEV uint32_t bf16x2_of(float lo, float hi)
+{
+    uint32_t r;
+
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(hi), "f"(lo));
+    return r;
+}
+EW_DEV uint32_t f16x2_of(float lo, float hi)
+{
+    uint32_t r;
+
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(hi), "f"(lo));
+    return r;
+}
+EW_DEV float2 bf16x2_get(uint32_t v)
+{
+    return make_float2(f32_of(v << 16), f32_of(v & 0xffff0000u));
+}
+EW_DEV float2 f16x2_get(uint32_t v)
+{
+    float2 r;
+
+    asm("{ .reg .f16 a, b; mov.b32 {a, b}, %2; cvt.f32.f16 %0, a; cvt.f32.f16 %1, b; }"
+        : "=f"(r.x), "=f"(r.y)
+        : "r"(v));
+    return r;
+}
+template <bool F16> EW_DEV uint32_t half2_of(float lo, float hi)
+{
+    return F16 ? f16x2_of(lo, hi) : bf16x2_of(lo, hi);
+}
+template <bool F16> EW_DEV float2 half2_get(uint32_t v)
+{
+    return F16 ? f16x2_get(v) : bf16x2_get(v);
+}
+
+/* ---- products ---- */
+template <bool F16>
+EW_DEV void mma16(float c[4], uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3, uint32_t b0,
+                  uint32_t b1)
+{
+    if (F16)
+        asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, "
+            "{%8,%9}, {%0,%1,%2,%3};"
+            : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+            : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+    else
+        asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, "
+            "{%8,%9}, {%0,%1,%2,%3};"
+            : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+            : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+}
+EW_DEV void mma8(int c[4], uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3, uint32_t b0,
+                 uint32_t b1)
+{
+    asm("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
+        "{%0,%1,%2,%3};"
+        : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])
+        : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+}
+EW_DEV uint4 lds128(uint32_t at)
+{
+    uint4 v;
+
+    asm volatile("ld.shared.v4.u32 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+                 : "r"(at));
+    return v;
+}
+EW_DEV uint2 lds64(uint32_t at)
+{
+    uint2 v;
+
+    asm volatile("ld.shared.v2.u32 {%0,%1}, [%2];" : "=r"(v.x), "=r"(v.y) : "r"(at));
+    return v;
+}
+EW_DEV uint32_t lds32(uint32_t at)
+{
+    uint32_t v;
+
+    asm volatile("ld.shared.u32 %0, [%1];" : "=r"(v) : "r"(at));
+    return v;
+}
+EW_DEV void sts32(uint32_t at, uint32_t v)
+{
+    asm volatile("st.shared.u32 [%0], %1;" ::"r"(at), "r"(v));
+}
+EW_DEV void sts64(uint32_t at, uint32_t a, uint32_t b)
+{
+    asm volatile("st.shared.v2.u32 [%0], {%1, %2};" ::"r"(at), "r"(a), "r"(b));
+}
+EW_DEV float warp_sum(float v)
+{
+    for (int d = 16; d; d >>= 1)
+        v += __shfl_xor_sync(EW_ALL, v, d);
+    return v;
+}
+
+#endif
