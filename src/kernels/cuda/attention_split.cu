@@ -371,6 +371,7 @@ struct part { /* a sum over some slots, of one row and column */
     float m, l, o;
 };
 
+#if !PAIRED
 /* Weights of the warps, by the first threads. */
 EW_DEV void weigh_warps(struct shared_sum *sum)
 {
@@ -379,10 +380,10 @@ EW_DEV void weigh_warps(struct shared_sum *sum)
 
     if (r >= SUM_ROWS)
         return;
-#pragma unroll
+#    pragma unroll
     for (int w = 0; w < WARPS; w++)
         m = fmaxf(m, sum->m[w][r]);
-#pragma unroll
+#    pragma unroll
     for (int w = 0; w < WARPS; w++) {
         sum->f[w][r] = weight(sum->m[w][r], m);
         l += sum->f[w][r] * sum->l[w][r];
@@ -390,15 +391,32 @@ EW_DEV void weigh_warps(struct shared_sum *sum)
     sum->m_all[r] = m;
     sum->l_all[r] = l;
 }
+#endif
 
-/* The warps of a chunk, in their order. */
+/* The warps of a chunk, in their order. With few rows a thread has one output, and weighs for
+ * itself sooner than it would wait for others. */
 EW_DEV struct part chunk_part(const struct shared_sum *sum, unsigned r, unsigned c)
 {
-    struct part p = { sum->m_all[r], sum->l_all[r], 0 };
+    struct part p = { -EW_INFINITY, 0, 0 };
 
-#pragma unroll
+#if PAIRED
+#    pragma unroll
+    for (int w = 0; w < WARPS; w++)
+        p.m = fmaxf(p.m, sum->m[w][r]);
+#    pragma unroll
+    for (int w = 0; w < WARPS; w++) {
+        const float f = weight(sum->m[w][r], p.m);
+
+        p.l += f * sum->l[w][r];
+        p.o += f * sum->o[w][r][c];
+    }
+#else
+    p.m = sum->m_all[r];
+    p.l = sum->l_all[r];
+#    pragma unroll
     for (int w = 0; w < WARPS; w++)
         p.o += sum->f[w][r] * sum->o[w][r][c];
+#endif
     return p;
 }
 
@@ -461,8 +479,10 @@ EW_DEV void flush(const ew_cuda_attn_args &a, const struct out_plan &w, struct s
     __syncthreads(); /* the chunk before was read */
     hand_over(sum, st);
     __syncthreads();
+#if !PAIRED
     weigh_warps(sum);
     __syncthreads();
+#endif
     if (w.n_chunks > 1) {
         send(a, w, sum, chunk);
         return;
@@ -569,7 +589,8 @@ EW_DEV void run_tile(const ew_cuda_attn_args &a, const struct view &v, const str
     attend(a, v, w.b, q, k, k + TILE_BYTES, slot, is_whole, k_scale, st);
 }
 
-/* All chunks of this block. The tiles of the first EW_STAGES steps are on their way. */
+/* All chunks of this block. The tiles of the first EW_STAGES - 1 steps are on their
+ * way. */
 EW_DEV void run_chunks(const ew_cuda_attn_args &a, const struct view &v, const struct span &s,
                        const struct readable &which, const struct out_plan &w,
                        const struct shared_q *q, const unsigned char *new_row, unsigned char *ring,
@@ -593,13 +614,13 @@ EW_DEV void run_chunks(const ew_cuda_attn_args &a, const struct view &v, const s
         for (unsigned step = 0; step < s.steps; step++, i++) {
             const unsigned slot = step_slot(s, i);
 
+            fetch(a, s, which, w.b, w.h, ring, i + EW_STAGES - 1);
             ew_cp_async_wait<EW_STAGES - 1>();
             __syncwarp();
             if (slot < s.end)
                 run_tile(a, v, s, which, w, q, new_row, ring + i % EW_STAGES * 2 * TILE_BYTES, slot,
                          k_scale, &st);
             __syncwarp();
-            fetch(a, s, which, w.b, w.h, ring, i + EW_STAGES);
         }
 #pragma unroll
         for (int r = 0; r < ROWS && !EW_DECODE; r++)
@@ -664,7 +685,7 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32, 1)
 
     new_kv = new_row[0];
 #    pragma unroll
-    for (int j = 0; j < EW_STAGES; j++)
+    for (int j = 0; j < EW_STAGES - 1; j++)
         fetch(a, s, which, b, h, ring, j);
     frames_load(a, v.row[0], b, h, r0, &frames);
     ew_grid_wait();
@@ -676,7 +697,7 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32, 1)
 
     ew_grid_wait();
 #    pragma unroll
-    for (int j = 0; j < EW_STAGES; j++)
+    for (int j = 0; j < EW_STAGES - 1; j++)
         fetch(a, s, which, b, h, ring, j);
     fetch_queries(a, b, h, r0, &q);
 #endif
