@@ -134,12 +134,12 @@ stage_e2e() {
         [ "$(basename "$script")" = lib.sh ] || one "e2e $(basename "$script" .sh)" env EW_BIN=build "$script"
     done
 }
-stage_clang() { build clang && tests build-clang "clang" -E '^t_(models|torture|engine_file|export)$'; }
+stage_clang() { build clang && tests build-clang "clang" -E '^(t_(models|torture|engine_file|export)|checkcuda_compile)$'; }
 stage_asan() {
     export ASAN_OPTIONS=detect_leaks=1:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1
     build asan-ubsan
     if [ -x build-asan/edgewise ]; then
-        EW_FLIPS=${EW_FLIPS:-200} tests build-asan "asan" -E '^(t_models|t_export|checkkern)$'
+        EW_FLIPS=${EW_FLIPS:-200} tests build-asan "asan" -E '^(t_models|t_export|checkkern|checkcuda_compile)$'
         one "asan hostile" env EW_BIN=build-asan tests/e2e/hostile.sh
         one "asan answer" env EW_BIN=build-asan tests/e2e/short.sh
     fi
