@@ -6,7 +6,8 @@
  * dense). Absolute-or-relative error 2e-6 per instruction for exp/tanh/... family (1e-5 for pow).
  * topk_softmax: MoE routing of rows: logits [r][e] -> idx [r][k], prob [r][k]; ties to the lower
  * index. to_f32 / from_f32: dtype conversion of n elements (f16, bf16; round to nearest even).
- * argmax: index of the largest (lowest index on ties; NaN never wins unless all are NaN). */
+ * block_tops: the largest of each EW_TOPS_BLOCK of x (the last one may be short), NaN where one is
+ * NaN: what a sampler has to know of a vocabulary before it looks at some of it. */
 #ifndef EW_KERNELS_ROWOPS_H
 #define EW_KERNELS_ROWOPS_H
 
@@ -14,6 +15,8 @@
 #include <stdint.h>
 
 #include "op/attrs.h"
+
+#define EW_TOPS_BLOCK 256
 
 struct ew_rowops {
     const char *name; /* "avx2" */
@@ -28,7 +31,7 @@ struct ew_rowops {
     void (*f32_to_f16)(uint16_t *dst, const float *src, size_t n);
     void (*bf16_to_f32)(float *dst, const uint16_t *src, size_t n);
     void (*f32_to_bf16)(uint16_t *dst, const float *src, size_t n);
-    size_t (*argmax)(const float *x, size_t n);
+    void (*block_tops)(float *tops, const float *x, size_t n);
 };
 /* All tables of this build, slowest first. */
 const struct ew_rowops *const *ew_rowops_all(size_t *n);

@@ -1,14 +1,16 @@
 /* sample/sampler.c - bias, penalties, warpers and the draw. The history it reads is history.c's.
  *
- * The vocabulary is never sorted: top_k finds its threshold with a heap of k, top_p pops a heap
- * only until p is reached. Probabilities are summed in double, in id order or in order of
- * likelihood, both fixed by the logits. */
+ * The vocabulary is never sorted, and gone through once: the largest of each block tells where the
+ * best are. top_k finds its threshold with a heap of k, top_p pops a heap only until p is reached.
+ * Probabilities are summed in double, in id order or in order of likelihood, both fixed by the
+ * logits. */
 #include "sample/sampler.h"
 
 #include <math.h>
 #include <string.h>
 
 #include "base/mem.h"
+#include "cpu/cpu.h"
 #include "sample/philox.h"
 
 static ew_status check_range(const char *name, double v, double lo, double hi, ew_error *err)
@@ -51,10 +53,14 @@ ew_status ew_sample_check(const struct ew_sample_params *p, uint32_t vocab, ew_e
 
 ew_status ew_sampler_init(struct ew_sampler *s, uint32_t vocab, ew_error *err)
 {
-    *s = (struct ew_sampler){ .vocab = vocab };
+    struct ew_cpu_info cpu;
+
+    ew_cpu_detect(&cpu);
+    *s = (struct ew_sampler){ .vocab = vocab, .ops = ew_rowops_best(cpu.flags) };
     s->scores = ew_mem_calloc(EW_MEM_SAMPLE, vocab, sizeof(*s->scores));
     s->heap = ew_mem_calloc(EW_MEM_SAMPLE, vocab, sizeof(*s->heap));
-    if (s->scores && s->heap)
+    s->tops = ew_mem_calloc(EW_MEM_SAMPLE, vocab / EW_TOPS_BLOCK + 1, sizeof(*s->tops));
+    if (s->scores && s->heap && s->tops)
         return EW_STATUS_OK;
     ew_sampler_deinit(s);
     return ew_fail(err, EW_STATUS_NO_MEMORY, "sampler for a vocabulary of %u", vocab);
@@ -64,6 +70,7 @@ void ew_sampler_deinit(struct ew_sampler *s)
 {
     ew_mem_free(s->scores);
     ew_mem_free(s->heap);
+    ew_mem_free(s->tops);
     *s = (struct ew_sampler){ 0 };
 }
 
@@ -81,6 +88,22 @@ int32_t ew_argmax(const float *v, uint32_t n)
         }
     }
     return nan || best == INFINITY ? -1 : at;
+}
+
+/* The same through s->tops, which hold those of v then. */
+static int32_t look(struct ew_sampler *s, const float *v)
+{
+    const uint32_t n_blocks = (s->vocab + EW_TOPS_BLOCK - 1) / EW_TOPS_BLOCK;
+    int32_t block;
+
+    s->ops->block_tops(s->tops, v, s->vocab);
+    block = ew_argmax(s->tops, n_blocks);
+    if (block < 0)
+        return -1;
+    for (uint32_t i = (uint32_t)block * EW_TOPS_BLOCK; i < s->vocab; i++)
+        if (v[i] >= s->tops[block])
+            return (int32_t)i;
+    return -1;
 }
 
 /* ---- heaps of candidates ---- */
@@ -117,13 +140,21 @@ static void heap_make(struct ew_candidate *h, size_t n, bool max)
         sift_down(h, n, i, max);
 }
 
-/* The k most likely of v[0..n) into h, as a heap whose root is the least likely of them. */
-static void select_top(const float *v, uint32_t n, struct ew_candidate *h, uint32_t k)
+/* The k most likely of v (its largest are in s->tops) into the heap, whose root is the least likely
+ * of them. */
+static void select_top(const struct ew_sampler *s, const float *v, uint32_t k)
 {
+    struct ew_candidate *const h = s->heap;
+    const uint32_t n = s->vocab;
+
     for (uint32_t i = 0; i < k; i++)
         h[i] = (struct ew_candidate){ v[i], (int32_t)i };
     heap_make(h, k, false);
     for (uint32_t i = k; i < n; i++) {
+        if (i % EW_TOPS_BLOCK == 0 && s->tops[i / EW_TOPS_BLOCK] <= h[0].score) {
+            i += EW_TOPS_BLOCK - 1;
+            continue;
+        }
         if (v[i] > h[0].score) { /* a tie has the higher id: less likely */
             h[0] = (struct ew_candidate){ v[i], (int32_t)i };
             sift_down(h, k, 0, false);
@@ -133,20 +164,23 @@ static void select_top(const float *v, uint32_t n, struct ew_candidate *h, uint3
 
 /* ---- the steps of a draw ---- */
 
-static void fill_logprobs(struct ew_sampler *s, uint32_t n_top, double *log_sum,
+/* False: no finite value, or a NaN. */
+static bool fill_logprobs(struct ew_sampler *s, uint32_t n_top, double *log_sum,
                           struct ew_sample_logprob *out)
 {
-    const int32_t best = ew_argmax(s->scores, s->vocab);
-    const double max = (double)s->scores[best];
-    double sum = 0;
+    const int32_t best = look(s, s->scores);
+    double sum = 0, max;
     size_t n = n_top < s->vocab ? n_top : s->vocab;
 
+    if (best < 0)
+        return false;
+    max = (double)s->scores[best];
     for (uint32_t i = 0; i < s->vocab; i++)
         sum += exp((double)s->scores[i] - max);
     *log_sum = max + log(sum);
     if (n == 0)
-        return;
-    select_top(s->scores, s->vocab, s->heap, (uint32_t)n);
+        return true;
+    select_top(s, s->scores, (uint32_t)n);
     for (uint32_t i = (uint32_t)n; i < n_top; i++)
         out[1 + i] = (struct ew_sample_logprob){ -1, -INFINITY };
     while (n > 0) { /* popping the least likely fills from the back */
@@ -156,6 +190,7 @@ static void fill_logprobs(struct ew_sampler *s, uint32_t n_top, double *log_sum,
         s->heap[0] = s->heap[n];
         sift_down(s->heap, n, 0, false);
     }
+    return true;
 }
 
 static void apply_penalties(float *scores, const struct ew_sample_params *p,
@@ -177,18 +212,23 @@ static void apply_penalties(float *scores, const struct ew_sample_params *p,
 
 /* top_k: the candidates whose score is at least that of the k-th. Returns how many (in id order).
  */
-static size_t keep_top_k(struct ew_sampler *s, int32_t top_k)
+static size_t keep_top_k(struct ew_sampler *s, const float *v, int32_t top_k)
 {
     float threshold = -INFINITY;
     size_t n = 0;
 
     if (top_k > 0 && (uint32_t)top_k < s->vocab) {
-        select_top(s->scores, s->vocab, s->heap, (uint32_t)top_k);
+        select_top(s, v, (uint32_t)top_k);
         threshold = s->heap[0].score;
     }
-    for (uint32_t i = 0; i < s->vocab; i++)
-        if (s->scores[i] >= threshold && s->scores[i] > -INFINITY)
-            s->heap[n++] = (struct ew_candidate){ s->scores[i], (int32_t)i };
+    for (uint32_t i = 0; i < s->vocab; i++) {
+        if (i % EW_TOPS_BLOCK == 0 && s->tops[i / EW_TOPS_BLOCK] < threshold) {
+            i += EW_TOPS_BLOCK - 1;
+            continue;
+        }
+        if (v[i] >= threshold && v[i] > -INFINITY)
+            s->heap[n++] = (struct ew_candidate){ v[i], (int32_t)i };
+    }
     return n;
 }
 
@@ -212,11 +252,13 @@ static size_t keep_top_p(struct ew_candidate *c, size_t n, double top_p, double 
     return begin;
 }
 
-static int32_t draw_warped(struct ew_sampler *s, const struct ew_sample_params *p, float max,
-                           double u)
+/* v: the scores, whose largest are in s->tops; best: the likeliest. */
+static int32_t draw_warped(struct ew_sampler *s, const struct ew_sample_params *p, const float *v,
+                           int32_t best, double u)
 {
     struct ew_candidate *c = s->heap;
-    size_t n = keep_top_k(s, p->top_k);
+    const float max = v[best];
+    size_t n = keep_top_k(s, v, p->top_k);
     size_t begin = 0;
     double total = 0, target, run = 0;
 
@@ -238,7 +280,7 @@ static int32_t draw_warped(struct ew_sampler *s, const struct ew_sample_params *
         if (run > target && c[i].score > 0)
             return c[i].id;
     }
-    return ew_argmax(s->scores, s->vocab); /* rounding left target == total */
+    return best; /* rounding left target == total */
 }
 
 ew_status ew_sampler_draw(struct ew_sampler *s, const float *logits,
@@ -247,27 +289,26 @@ ew_status ew_sampler_draw(struct ew_sampler *s, const float *logits,
                           struct ew_sample_logprob *logprobs)
 {
     const bool wants = logprobs && p->wants_logprobs;
-    int32_t best = ew_argmax(logits, s->vocab);
+    const bool changes = wants || h->slots || p->n_bias > 0;
+    const float *const v = changes ? s->scores : logits;
     double log_sum = 0;
     float chosen_score;
+    int32_t best;
 
-    if (best < 0)
-        return EW_STATUS_DEVICE;
-    *token = best;
-    if (p->greedy && !wants && !h->slots && p->n_bias == 0)
-        return EW_STATUS_OK;
-    memcpy(s->scores, logits, s->vocab * sizeof(*logits));
-    for (uint32_t i = 0; i < p->n_bias; i++)
-        s->scores[p->bias_ids[i]] += p->bias[i];
-    if (wants)
-        fill_logprobs(s, p->n_logprobs, &log_sum, logprobs);
-    apply_penalties(s->scores, p, h);
-    best = ew_argmax(s->scores, s->vocab);
+    if (changes) {
+        memcpy(s->scores, logits, s->vocab * sizeof(*logits));
+        for (uint32_t i = 0; i < p->n_bias; i++)
+            s->scores[p->bias_ids[i]] += p->bias[i];
+        if (wants && !fill_logprobs(s, p->n_logprobs, &log_sum, logprobs))
+            return EW_STATUS_DEVICE;
+        apply_penalties(s->scores, p, h);
+    }
+    best = look(s, v);
     if (best < 0)
         return EW_STATUS_DEVICE;
     *token = best;
     if (!p->greedy)
-        *token = draw_warped(s, p, s->scores[best], ew_philox_uniform(p->seed, request, position));
+        *token = draw_warped(s, p, v, best, ew_philox_uniform(p->seed, request, position));
     if (wants) {
         chosen_score = logits[*token];
         for (uint32_t i = 0; i < p->n_bias; i++)

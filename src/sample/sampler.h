@@ -15,6 +15,7 @@
 #define EW_SAMPLE_SAMPLER_H
 
 #include "base/error.h"
+#include "kernels/rowops.h"
 
 #define EW_MAX_LOGPROBS 50
 
@@ -60,6 +61,8 @@ struct ew_sampler {
     uint32_t vocab;
     float *scores;             /* [vocab] */
     struct ew_candidate *heap; /* [vocab] */
+    float *tops;               /* the largest score of each block of EW_TOPS_BLOCK */
+    const struct ew_rowops *ops;
 };
 ew_status ew_sampler_init(struct ew_sampler *s, uint32_t vocab, ew_error *err);
 void ew_sampler_deinit(struct ew_sampler *s);

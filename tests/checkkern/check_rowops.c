@@ -187,25 +187,27 @@ static void check_conversions(struct ck *c, const struct ew_rowops *t, const str
     free(b);
 }
 
-static void check_argmax(struct ck *c, const struct ew_rowops *t, size_t i)
+static void check_tops(struct ck *c, const struct ew_rowops *t, size_t i)
 {
-    const size_t n = ck_range(c, 1, 300);
-    struct ck_mem m = ck_mem_make(n * 4);
-    float *x = (float *)(void *)m.at;
-    size_t want = 0;
+    const size_t n = ck_range(c, 1, 3 * EW_TOPS_BLOCK), n_blocks = (n - 1) / EW_TOPS_BLOCK + 1;
+    struct ck_mem m = ck_mem_make(n * 4), out = ck_mem_make(n_blocks * 4);
+    float *x = (float *)(void *)m.at, *got = (float *)(void *)out.at;
 
     ck_fill(c, x, n, (enum ck_fill)(i % CK_FILL_COUNT));
     for (size_t j = 0; i % 11 == 10 && j < n; j++)
         x[j] = i & 1 ? NAN : -INFINITY;
-    for (size_t j = 1; j < n; j++)
-        if (x[j] > x[want] || (isnan(x[want]) && !isnan(x[j])))
-            want = j;
-    const size_t got = t->argmax(x, n);
-    if (got != want)
-        ck_fail(c, t->name, "argmax of %zu: %zu, not %zu; fill %zu", n, got, want,
-                i % CK_FILL_COUNT);
+    t->block_tops(got, x, n);
+    for (size_t b = 0; b < n_blocks; b++) {
+        float want = x[b * EW_TOPS_BLOCK];
+        for (size_t j = b * EW_TOPS_BLOCK; j < n && j < (b + 1) * EW_TOPS_BLOCK; j++)
+            want = x[j] > want || isnan(x[j]) ? x[j] : want;
+        if (isnan(want) ? !isnan(got[b]) : got[b] != want)
+            ck_fail(c, t->name, "top of block %zu of %zu: %g, not %g; fill %zu", b, n,
+                    (double)got[b], (double)want, i % CK_FILL_COUNT);
+    }
     c->n_checks++;
     ck_mem_drop(&m);
+    ck_mem_drop(&out);
 }
 
 void ck_rowops(struct ck *c)
@@ -222,7 +224,7 @@ void ck_rowops(struct ck *c)
         for (size_t j = 0; j < 120; j++) {
             check_rmsnorm(c, all[i], j);
             check_topk(c, all[i], j);
-            check_argmax(c, all[i], j);
+            check_tops(c, all[i], j);
             check_program(c, all[i]);
         }
         for (int op = 0; op < EW_PW_OP_COUNT; op++)

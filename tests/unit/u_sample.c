@@ -1,6 +1,6 @@
 /* The sampler against exact distributions (transformers' logits processors, sampler_golden.inc),
  * Philox against the published vectors of Random123, and the promises: same seed same token,
- * nothing allocated by a draw. ew-layers: base os sample */
+ * nothing allocated by a draw. ew-layers: base os cpu tensor op kernels sample */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -324,6 +324,55 @@ static void test_ties(void **state)
     ew_sampler_deinit(&s);
 }
 
+/* A vocabulary of many blocks, some of which are skipped: whatever lies where, the draw comes from
+ * those that tie with the k-th or are above it, and reaches all of them. */
+static void test_blocks(void **state)
+{
+    enum { MANY = 1500, DRAWS = 4000 };
+    struct ew_sample_params p = defaults();
+    const struct ew_history none = { 0 };
+    struct ew_sampler s = make_sampler(MANY);
+    float v[MANY];
+    int32_t token;
+
+    (void)state;
+    p.top_k = 5;
+    p.temperature = 1e3; /* nearly even */
+    for (uint32_t round = 0; round < 8; round++) {
+        bool seen[MANY] = { false };
+        uint32_t r[4], n_above = 0, n_seen = 0, n_allowed = 0;
+        float kth = 0;
+
+        for (uint32_t i = 0; i < MANY; i++) {
+            ew_philox4x32((const uint32_t[4]){ i, round, 0, 0 }, (const uint32_t[2]){ 1, 2 }, r);
+            v[i] = (float)(r[0] % (round < 4 ? 200 : 2000)) * 0.01f;
+        }
+        v[round % 2 ? MANY - 1 : 0] = 30;
+        for (kth = 31; n_above < 5; kth -= 0.005f) {
+            n_above = 0;
+            for (uint32_t i = 0; i < MANY; i++)
+                n_above += v[i] >= kth;
+        }
+        kth += 0.005f;
+        for (uint32_t i = 0; i < MANY; i++)
+            n_allowed += v[i] >= kth;
+        for (uint32_t d = 0; d < DRAWS; d++) {
+            assert_int_equal(ew_sampler_draw(&s, v, &p, &none, 0, d, &token, NULL), 0);
+            assert_true(v[token] >= kth);
+            n_seen += !seen[token];
+            seen[token] = true;
+        }
+        assert_int_equal(n_seen, n_allowed);
+    }
+    p.greedy = true;
+    v[700] = v[1300] = 40;
+    assert_int_equal(ew_sampler_draw(&s, v, &p, &none, 0, 0, &token, NULL), 0);
+    assert_int_equal(token, 700);
+    v[MANY - 2] = NAN;
+    assert_int_equal(ew_sampler_draw(&s, v, &p, &none, 0, 0, &token, NULL), EW_STATUS_DEVICE);
+    ew_sampler_deinit(&s);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -331,7 +380,7 @@ int main(void)
         cmocka_unit_test(test_keys),           cmocka_unit_test(test_greedy_and_bias),
         cmocka_unit_test(test_logprobs),       cmocka_unit_test(test_broken_logits),
         cmocka_unit_test(test_refusals),       cmocka_unit_test(test_no_allocation),
-        cmocka_unit_test(test_ties),
+        cmocka_unit_test(test_ties),           cmocka_unit_test(test_blocks),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -173,14 +173,14 @@ static void f32_to_bf16(uint16_t *dst, const float *src, size_t n)
         dst[i] = ew_f32_to_bf16(src[i]);
 }
 
-static size_t argmax(const float *x, size_t n)
+static void block_tops(float *tops, const float *x, size_t n)
 {
-    size_t best = 0;
-
-    for (size_t i = 1; i < n; i++)
-        if (x[i] > x[best] || (isnan(x[best]) && !isnan(x[i])))
-            best = i;
-    return best;
+    for (size_t at = 0; at < n; at += EW_TOPS_BLOCK, tops++) {
+        *tops = x[at];
+        for (size_t i = at; i < n && i < at + EW_TOPS_BLOCK; i++)
+            if (x[i] > *tops || isnan(x[i]))
+                *tops = x[i]; /* nothing is above a NaN */
+    }
 }
 
 extern const struct ew_rowops ew_rowops__ref;
@@ -194,5 +194,5 @@ const struct ew_rowops ew_rowops__ref = {
     .f32_to_f16 = f32_to_f16,
     .bf16_to_f32 = bf16_to_f32,
     .f32_to_bf16 = f32_to_bf16,
-    .argmax = argmax,
+    .block_tops = block_tops,
 };

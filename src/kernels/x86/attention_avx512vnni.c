@@ -15,8 +15,6 @@
 #define vi_max(a, b)   _mm512_max_epi32(a, b)
 #define vi_max16(a, b) _mm512_max_epu16(a, b)
 #define vi_store(p, a) _mm512_storeu_si512((void *)(p), a)
-/* Two vectors as one of 16-bit lanes, in some order; in range. */
-#define vi_pack16(a, b) _mm512_packs_epi32(a, b)
 /* 16-bit halves of each lane: the low one of a, the low one of b above it. */
 #define vi_pairs(a, b) _mm512_mask_blend_epi16(0xaaaaaaaau, a, _mm512_slli_epi32(b, 16))
 /* acc + a.lo * b.lo + a.hi * b.hi, 16-bit halves of each lane. */
@@ -91,13 +89,10 @@ ALWAYS veci vi_load_i8(const unsigned char *p)
     return _mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)(const void *)p));
 }
 
-/* 2 VL codes in the order of vi_pack16. */
-ALWAYS veci vi_pack16_i8(const unsigned char *p)
+/* 2 VL codes -> 2 VL 16-bit lanes. */
+ALWAYS veci vi_widen_i8(const unsigned char *p)
 {
-    const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
-    const __m256i codes = _mm256_loadu_si256((const __m256i *)(const void *)p);
-
-    return _mm512_cvtepi8_epi16(_mm256_permutevar8x32_epi32(codes, order));
+    return _mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i *)(const void *)p));
 }
 
 #define ATTN_I16
