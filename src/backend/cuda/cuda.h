@@ -122,10 +122,11 @@ bool ew_cuda_linear_covers(const struct ew_cuda_chip *chip, const struct ew_line
                            const struct ew_plan_tactic *t);
 struct ew_cuda_linear_kernel;
 /* The kernel that multiplies m rows by this weight: the tactic's switch that covers m, else the one
- * with the smallest row limit that runs. NULL: none runs it on this chip. */
+ * with the smallest row limit that runs. exact: the one that rounds x least, whatever it costs.
+ * NULL: none runs it on this chip. */
 const struct ew_cuda_linear_kernel *ew_cuda_linear_choose(const struct ew_plan *p,
                                                           const struct ew_cuda_chip *chip,
                                                           ew_dtype dtype, const struct ew_packed *w,
-                                                          uint64_t m);
+                                                          uint64_t m, bool exact);
 
 #endif
