@@ -157,6 +157,7 @@ typedef struct ew_model_info {
     uint64_t step_macs;       /* multiplications by weights that it does */
     uint64_t kv_bytes;
     bool has_tokenizer, has_template, all_logits;
+    char device[160]; /* "cpu", or "cuda:0 (NVIDIA H200, sm_90)" */
 } ew_model_info;
 EW_API void ew_runtime_get_model(const ew_runtime *rt, ew_model_info *out);
 

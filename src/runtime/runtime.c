@@ -331,6 +331,7 @@ void ew_runtime_get_model(const ew_runtime *rt, ew_model_info *out)
     out->step_bytes = ew_engine_step_bytes(rt->engine);
     out->step_macs = ew_engine_step_macs(rt->engine);
     out->kv_bytes = rt->lane->kv->total_bytes;
+    (void)snprintf(out->device, sizeof(out->device), "%s", ew_engine_device(rt->engine));
     out->has_tokenizer = rt->tokenizer != NULL;
     out->has_template = rt->chat != NULL;
     out->all_logits = rt->lane->max_select > 1 || rt->lane->max_input_len == 1;

@@ -102,6 +102,12 @@ uint32_t ew_engine_embed_rows(const ew_engine *e)
     return 0;
 }
 
+const char *ew_engine_device(const ew_engine *e)
+{
+    (void)e;
+    return "cpu";
+}
+
 const ew_memory *ew_engine_memory(const ew_engine *e)
 {
     (void)e;

@@ -17,6 +17,7 @@
 #include "edgewise/graph.h"
 #include "edgewise/runtime.h"
 #include "fakecuda.h"
+#include "kernels/cuda/linear.h"
 #include "kv/cache.h"
 #include "os/os.h"
 #include "plan/reader.h"
@@ -377,6 +378,48 @@ static void test_other_chip(void **state)
     ew_mem_free(bytes);
 }
 
+/* Builders pack units range by range into a buffer that stands for the place of the first: whole or
+ * in pieces, a packed weight is the same bytes. */
+static void test_layout_units(void **state)
+{
+    const size_t n = 48, k = 40;
+    uint16_t *w = calloc(n * k, sizeof(*w));
+    size_t n_layouts;
+    const struct ew_linear_kernel *const *layouts = ew_cuda_linear_layouts(&n_layouts);
+
+    (void)state;
+    assert_non_null(w);
+    for (size_t i = 0; i < n * k; i++)
+        w[i] = (uint16_t)(i * 2654435761u >> 16 & 0x3fff);
+    for (size_t i = 0; i < 2 * n_layouts; i++) {
+        const struct ew_linear_kernel *l = layouts[i / 2];
+        const struct ew_weight_part part = { w, n, (ptrdiff_t)k, 1, NULL, 0 };
+        struct ew_pack_args a = { .parts = &part, .n_parts = 1, .n = n, .k = k, .glu = i % 2 };
+        const size_t units = l->takes ? 0 : l->n_units(n, a.glu);
+        const size_t bytes = l->takes ? 0 : l->packed_bytes(NULL, n, k, a.glu);
+        uint8_t *whole, *pieces;
+
+        if (l->takes || l->weight_dtype == EW_DTYPE_F32)
+            continue;
+        assert_int_equal(bytes % units, 0);
+        whole = calloc(2, bytes);
+        assert_non_null(whole);
+        pieces = whole + bytes;
+        l->pack(whole, &a, 0, units);
+        for (size_t u = 0; u < units; u += 5) {
+            const size_t end = u + 5 < units ? u + 5 : units, unit = bytes / units;
+            uint8_t buffer[5 * 512];
+
+            assert_true(unit <= 512);
+            l->pack((uint8_t *)((uintptr_t)buffer - u * unit), &a, u, end);
+            memcpy(pieces + u * unit, buffer, (end - u) * unit);
+        }
+        assert_memory_equal(whole, pieces, bytes);
+        free(whole);
+    }
+    free(w);
+}
+
 /* The cache moves rows in device memory as it does in the host's. */
 static void test_cache(void **state)
 {
@@ -417,6 +460,7 @@ int main(void)
         cmocka_unit_test(test_greedy_downloads), cmocka_unit_test(test_no_graph),
         cmocka_unit_test(test_sticky_fault),     cmocka_unit_test(test_out_of_memory),
         cmocka_unit_test(test_other_chip),       cmocka_unit_test(test_cache),
+        cmocka_unit_test(test_layout_units),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -367,6 +367,11 @@ static int start(struct bench *b, const char *model, uint32_t flags, bool first)
     if (!code && first) { /* the time to first token of a fresh load */
         b->load_s = load_s;
         b->ttft_ms = ttft_ms;
+        if (strcmp(b->model.device, "cpu") != 0) { /* the processor's ceilings say nothing of it */
+            b->no_ceilings = true;
+            if (!b->json_out)
+                printf("device   %s\n", b->model.device);
+        }
         code = measure_machine(b);
     }
     return code;
@@ -421,12 +426,13 @@ static int curve(struct bench *b, const char *model, bool first)
 
 static int print_json(struct bench *b)
 {
-    return cli_print_json(json_pack("{s:o, s:s, s:I, s:I, s:f, s:f, s:O, s:O, s:O}", "machine",
-                                    machine_json(b), "family", b->model.family, "step_bytes",
-                                    (json_int_t)b->model.step_bytes, "step_macs",
-                                    (json_int_t)b->model.step_macs, "load_ms", 1e3 * b->load_s,
-                                    "load_to_first_token_ms", 1e3 * b->load_s + b->ttft_ms, "rows",
-                                    b->rows, "curve", b->curve, "memory_bytes", b->memory),
+    return cli_print_json(json_pack("{s:o, s:s, s:s, s:I, s:I, s:f, s:f, s:O, s:O, s:O}", "machine",
+                                    machine_json(b), "device", b->model.device, "family",
+                                    b->model.family, "step_bytes", (json_int_t)b->model.step_bytes,
+                                    "step_macs", (json_int_t)b->model.step_macs, "load_ms",
+                                    1e3 * b->load_s, "load_to_first_token_ms",
+                                    1e3 * b->load_s + b->ttft_ms, "rows", b->rows, "curve",
+                                    b->curve, "memory_bytes", b->memory),
                           NULL);
 }
 

@@ -5,7 +5,9 @@
  * plain asynchronous copies, which fill those with zeros; its readers fence before the matrix unit,
  * which reads through another door, looks at what arrived. f16 or bf16 caches, heads of 64 or 128.
  *
- * grid (row blocks, b * hkv), heavy blocks first; block 384. Macros: attn_flash.cuh's. */
+ * A unit of work is 128 rows of a kv head. Blocks stay: block x takes units x, x + gridDim.x .. ,
+ * the ones that see most first; the next unit's tiles are on their way while this one's rows are
+ * put out. grid (blocks), block 384. Macros: attn_flash.cuh's. */
 #define TILE    128
 #define N_TILES (EW_D / 8)
 
@@ -72,23 +74,51 @@ EW_DEV void bring(const void *map, unsigned dst, const unsigned char *head, unsi
     }
 }
 
-EW_DEV void produce(const ew_cuda_attn_args &a, const void *map, unsigned b, unsigned h,
-                    unsigned begin, unsigned end, unsigned tiles, struct barriers *bar,
-                    unsigned n_tiles)
+struct unit {
+    unsigned b, h, r0;       /* first row */
+    unsigned begin, n_tiles; /* first slot; tiles that any of its rows sees */
+    unsigned end;
+};
+
+EW_DEV unsigned n_units(const ew_cuda_attn_args &a)
 {
-    const struct readable which = readable_find(a, b, 0, end);
-    const unsigned row_k = (b * 2 * a.hkv + h) * a.cap, row_v = row_k + a.hkv * a.cap;
+    return (a.s * EW_G + BLOCK_ROWS - 1) / BLOCK_ROWS * a.b * a.hkv;
+}
+
+EW_DEV struct unit unit_find(const ew_cuda_attn_args &a, unsigned i)
+{
+    const unsigned heads = a.b * a.hkv, blocks = (a.s * EW_G + BLOCK_ROWS - 1) / BLOCK_ROWS;
+    struct unit u;
+
+    u.b = i % heads / a.hkv;
+    u.h = i % heads % a.hkv;
+    u.r0 = (blocks - 1 - i / heads) * BLOCK_ROWS;
+    range_of_rows(a, u.b, u.r0, BLOCK_ROWS, &u.begin, &u.end);
+    u.n_tiles = u.end > u.begin ? (u.end - u.begin + TILE - 1) / TILE : 0;
+    return u;
+}
+
+EW_DEV void produce(const ew_cuda_attn_args &a, const void *map, unsigned tiles,
+                    struct barriers *bar)
+{
     const unsigned i = threadIdx.x % 128;
+    unsigned k = 0; /* tiles so far */
 
-    for (unsigned t = 0; t < n_tiles; t++) {
-        const unsigned s = t % STAGES, turn = t / STAGES & 1u, slot = begin + t * TILE;
+    for (unsigned w = blockIdx.x; w < n_units(a); w += gridDim.x) {
+        const struct unit u = unit_find(a, w);
+        const struct readable which = readable_find(a, u.b, 0, u.end);
+        const unsigned row_k = (u.b * 2 * a.hkv + u.h) * a.cap, row_v = row_k + a.hkv * a.cap;
 
-        ew_mbar_wait(ew_shared(&bar->free_k[s]), turn ^ 1u);
-        bring(map, tiles + s * TILE_BYTES, kv_row(a, b, 0, h, 0), row_k, slot, which, i,
-              ew_shared(&bar->full_k[s]));
-        ew_mbar_wait(ew_shared(&bar->free_v[s]), turn ^ 1u);
-        bring(map, tiles + (STAGES + s) * TILE_BYTES, kv_row(a, b, 1, h, 0), row_v, slot, which, i,
-              ew_shared(&bar->full_v[s]));
+        for (unsigned t = 0; t < u.n_tiles; t++, k++) {
+            const unsigned s = k % STAGES, turn = k / STAGES & 1u, slot = u.begin + t * TILE;
+
+            ew_mbar_wait(ew_shared(&bar->free_k[s]), turn ^ 1u);
+            bring(map, tiles + s * TILE_BYTES, kv_row(a, u.b, 0, u.h, 0), row_k, slot, which, i,
+                  ew_shared(&bar->full_k[s]));
+            ew_mbar_wait(ew_shared(&bar->free_v[s]), turn ^ 1u);
+            bring(map, tiles + (STAGES + s) * TILE_BYTES, kv_row(a, u.b, 1, u.h, 0), row_v, slot,
+                  which, i, ew_shared(&bar->full_v[s]));
+        }
     }
     ew_cp_async_wait<0>();
 }
@@ -100,6 +130,9 @@ EW_DEV void load_queries(const ew_cuda_attn_args &a, unsigned b, unsigned h, uns
     constexpr unsigned CHUNKS = EW_D / 8;
     const unsigned last = a.s * EW_G - 1;
 
+    asm volatile("bar.sync %0, 128;" ::"r"(1 + threadIdx.x / 128)
+                 : "memory"); /* the old are read */
+#    pragma unroll 8
     for (unsigned u = threadIdx.x % 128; u < GROUP_ROWS * CHUNKS; u += 128) {
         const unsigned r = u / CHUNKS, c = u % CHUNKS;
 
@@ -169,9 +202,9 @@ EW_DEV void pack(const float p[TILE / 8][4], unsigned f[TILE / 16][4])
 }
 
 /* A tile that this warp group sees nothing of. */
-EW_DEV void skip(struct barriers *bar, unsigned t)
+EW_DEV void skip(struct barriers *bar, unsigned k)
 {
-    const unsigned s = t % STAGES, turn = t / STAGES & 1u;
+    const unsigned s = k % STAGES, turn = k / STAGES & 1u;
 
     ew_mbar_wait(ew_shared(&bar->full_k[s]), turn);
     release(&bar->free_k[s]);
@@ -179,23 +212,25 @@ EW_DEV void skip(struct barriers *bar, unsigned t)
     release(&bar->free_v[s]);
 }
 
-/* Per tile, its scores and the values of the tile before are started together; the softmax runs
- * while the values are multiplied. */
-EW_DEV void consume(const ew_cuda_attn_args &a, unsigned b, unsigned h, unsigned r0, unsigned begin,
-                    unsigned n_tiles, unsigned char *queries, unsigned tiles, struct barriers *bar)
+/* One unit, this warp group's 64 rows of it; k0: tiles before it. Per tile, its scores and the
+ * values of the tile before are started together; the softmax runs while the values are multiplied.
+ */
+EW_DEV void consume(const ew_cuda_attn_args &a, const struct unit &u, unsigned k0,
+                    unsigned char *queries, unsigned tiles, struct barriers *bar)
 {
+    const unsigned r0 = u.r0 + threadIdx.x / 128 * GROUP_ROWS;
     const unsigned row0 = r0 + threadIdx.x % 128 / 32 * 16, q = ew_shared(queries);
     unsigned group_begin, group_end, f[TILE / 16][4];
     float p[TILE / 8][4], keep[2];
     struct rows v;
     struct state st;
 
-    load_queries(a, b, h, r0, queries);
-    rows_find(a, b, row0, &v);
-    range_of_rows(a, b, r0, GROUP_ROWS, &group_begin, &group_end);
-    const unsigned first = min((max(group_begin, begin) - begin) / TILE, n_tiles);
+    load_queries(a, u.b, u.h, r0, queries);
+    rows_find(a, u.b, row0, &v);
+    range_of_rows(a, u.b, r0, GROUP_ROWS, &group_begin, &group_end);
+    const unsigned first = min((max(group_begin, u.begin) - u.begin) / TILE, u.n_tiles);
     const unsigned last =
-        group_end > begin ? min((group_end - begin + TILE - 1) / TILE, n_tiles) : 0;
+        group_end > u.begin ? min((group_end - u.begin + TILE - 1) / TILE, u.n_tiles) : 0;
     const unsigned whole_hi = __reduce_min_sync(0xffffffffu, min(v.hi[0], v.hi[1]));
     const unsigned whole_lo = __reduce_max_sync(0xffffffffu, max(v.lo[0], v.lo[1]));
 
@@ -207,15 +242,16 @@ EW_DEV void consume(const ew_cuda_attn_args &a, unsigned b, unsigned h, unsigned
     st.m[0] = st.m[1] = -EW_INFINITY;
     st.l[0] = st.l[1] = 0;
     for (unsigned t = 0; t < min(first, last); t++)
-        skip(bar, t);
+        skip(bar, k0 + t);
     for (unsigned t = first; t < last; t++) {
-        const unsigned s = t % STAGES, before = (t - 1) % STAGES, slot = begin + t * TILE;
+        const unsigned k = k0 + t, s = k % STAGES, before = (k - 1) % STAGES;
+        const unsigned slot = u.begin + t * TILE;
         const bool is_whole = tile_is_whole(a, v.row[0].prefix, slot, whole_lo, whole_hi);
 
-        wait_full(&bar->full_k[s], t / STAGES & 1u);
+        wait_full(&bar->full_k[s], k / STAGES & 1u);
         start_scores(q, tiles + s * TILE_BYTES, p);
         if (t > first) {
-            wait_full(&bar->full_v[before], (t - 1) / STAGES & 1u);
+            wait_full(&bar->full_v[before], (k - 1) / STAGES & 1u);
             start_values(f, tiles + (STAGES + before) * TILE_BYTES, st.o);
             wgmma_wait<1>();
         } else {
@@ -223,7 +259,7 @@ EW_DEV void consume(const ew_cuda_attn_args &a, unsigned b, unsigned h, unsigned
         }
         settle<TILE / 8>(p);
         release(&bar->free_k[s]);
-        shape_scores(a, &v, b, 0, slot, 1.0f, is_whole, p);
+        shape_scores(a, &v, u.b, 0, slot, 1.0f, is_whole, p);
         soften(p, &st, keep);
         wgmma_wait<0>();
         settle<N_TILES>(st.o);
@@ -233,17 +269,17 @@ EW_DEV void consume(const ew_cuda_attn_args &a, unsigned b, unsigned h, unsigned
         pack(p, f);
     }
     if (first < last) {
-        const unsigned s = (last - 1) % STAGES;
+        const unsigned k = k0 + last - 1, s = k % STAGES;
 
-        wait_full(&bar->full_v[s], (last - 1) / STAGES & 1u);
+        wait_full(&bar->full_v[s], k / STAGES & 1u);
         start_values(f, tiles + (STAGES + s) * TILE_BYTES, st.o);
         wgmma_wait<0>();
         settle<N_TILES>(st.o);
         release(&bar->free_v[s]);
     }
-    for (unsigned t = last; t < n_tiles; t++)
-        skip(bar, t);
-    put_out(a, &v, b, h, row0, &st);
+    for (unsigned t = last; t < u.n_tiles; t++)
+        skip(bar, k0 + t);
+    put_out(a, &v, u.b, u.h, row0, &st);
 }
 
 } // namespace
@@ -256,11 +292,9 @@ extern "C" __global__ void __launch_bounds__(384)
     const ew_cuda_attn_args &a = args.a;
     extern __shared__ __align__(1024) unsigned char raw[];
     __shared__ __align__(8) struct barriers bar;
-    const unsigned b = blockIdx.y / a.hkv, h = blockIdx.y % a.hkv;
-    const unsigned r0 = (gridDim.x - 1 - blockIdx.x) * BLOCK_ROWS, group = threadIdx.x / 128;
+    const unsigned group = threadIdx.x / 128;
     unsigned char *const mem = raw + (1024 - ew_shared(raw) % 1024) % 1024;
     const unsigned tiles = ew_shared(mem) + 2 * Q_BYTES;
-    unsigned begin, end;
 
     if (threadIdx.x == 0) {
         for (int s = 0; s < STAGES; s++) {
@@ -274,16 +308,19 @@ extern "C" __global__ void __launch_bounds__(384)
     __syncthreads();
     ew_grid_release();
     ew_grid_wait();
-    range_of_rows(a, b, r0, BLOCK_ROWS, &begin, &end);
-    const unsigned n_tiles = end > begin ? (end - begin + TILE - 1) / TILE : 0;
-
     if (group == 2) {
         asm volatile("setmaxnreg.dec.sync.aligned.u32 40;");
-        produce(a, args.map, b, h, begin, end, tiles, &bar, n_tiles);
+        produce(a, args.map, tiles, &bar);
     } else {
+        unsigned k = 0;
+
         asm volatile("setmaxnreg.inc.sync.aligned.u32 232;");
-        consume(a, b, h, r0 + group * GROUP_ROWS, begin, n_tiles, mem + group * Q_BYTES, tiles,
-                &bar);
+        for (unsigned w = blockIdx.x; w < n_units(a); w += gridDim.x) {
+            const struct unit u = unit_find(a, w);
+
+            consume(a, u, k, mem + group * Q_BYTES, tiles, &bar);
+            k += u.n_tiles;
+        }
     }
 #endif
 }

@@ -10,7 +10,7 @@
 #include "op/attrs.h"
 #include "tensor/tensor.h"
 
-_Static_assert(sizeof(struct ew_step_phase) == 128, "step.cuh says so");
+_Static_assert(sizeof(struct ew_step_phase) == 136, "step.cuh says so");
 _Static_assert(sizeof(struct ew_step_args) <= EW_CUDA_ARGS_CAP, "arguments of a launch");
 
 #define WORKSPACE_HEAD 256   /* bytes: epoch, fault */
@@ -330,14 +330,31 @@ static size_t tile_bytes(const struct ew_step_phase *ph)
                        128);
 }
 
-/* Columns of a stage, `most` at most: equal parts. */
-static void choose_chunk(struct ew_step_phase *ph, uint32_t most)
+/* Equal parts of the columns. */
+static void choose_chunk(struct ew_step_phase *ph)
 {
     const uint32_t group = ph->group_log2 ? 1u << ph->group_log2 : 0;
     const uint32_t unit = group > 128 ? group : 128;
-    const uint32_t parts = ew_cuda_div_up(ph->k, most);
+    const uint32_t parts = ew_cuda_div_up(ph->k, MAX_CHUNK);
 
     ph->chunk = (uint32_t)ew_align_up(ew_cuda_div_up(ph->k, parts), unit);
+    ph->part_bytes = (uint32_t)tile_bytes(ph);
+}
+
+/* As many parts as a stage has room for: 1, 2 or 4. */
+static uint32_t batch_of(size_t stage, size_t part)
+{
+    return part * 4 <= stage ? 4 : part * 2 <= stage ? 2 : 1;
+}
+
+static void set_stages(struct planner *p, size_t stage, size_t n)
+{
+    p->args.stage_bytes = (uint32_t)stage;
+    p->args.n_stages = (uint32_t)n;
+    p->args.kv_batch = p->attention ? batch_of(stage, EW_STEP_KV_BLOCK * p->attention->d * 2) : 1;
+    for (size_t i = 0; i < p->n; i++)
+        if (p->table[i].kind != EW_STEP_ATTENTION)
+            p->table[i].batch = batch_of(stage, p->table[i].part_bytes);
 }
 
 static void share_out(struct planner *p)
@@ -405,24 +422,22 @@ static ew_status choose_shared(struct planner *p, uint32_t *shared)
     p->args.keep_bytes = (uint32_t)ew_align_up(p->keep_bytes, 128);
     fixed = p->args.x_bytes + p->args.keep_bytes + 2 * EW_STEP_RED_ROWS * EW_STEP_WARPS * 4 +
             EW_STEP_WARPS * 4 + MAX_K / 128 * 4 + EW_STEP_MAX_STAGES * 16;
-    for (uint32_t most = MAX_CHUNK; most >= MAX_CHUNK / 2; most /= 2) {
-        size_t stage = kv_stage, stages;
+    /* two parts or two blocks of the cache a stage: waiting costs as much as multiplying one */
+    for (uint32_t most = 2; most >= 1; most--) {
+        size_t stage = most * kv_stage, stages;
 
         for (size_t i = 0; i < p->n; i++)
             if (p->table[i].kind != EW_STEP_ATTENTION) {
-                choose_chunk(&p->table[i], most);
-                stage = larger(stage, tile_bytes(&p->table[i]));
+                choose_chunk(&p->table[i]);
+                stage = larger(stage, most * p->table[i].part_bytes);
             }
         stage = ew_align_up(stage, 128);
         stages =
             fixed < p->chip->shared_per_block ? (p->chip->shared_per_block - fixed) / stage : 0;
         if (stages < EW_STEP_COPIERS)
             continue;
-        if (stages > EW_STEP_MAX_STAGES)
-            stages = EW_STEP_MAX_STAGES;
-        p->args.n_stages = (uint32_t)stages;
-        p->args.stage_bytes = (uint32_t)stage;
-        *shared = (uint32_t)(fixed + stages * stage);
+        set_stages(p, stage, stages < EW_STEP_MAX_STAGES ? stages : EW_STEP_MAX_STAGES);
+        *shared = (uint32_t)(fixed + p->args.n_stages * stage);
         return EW_STATUS_OK;
     }
     return ew_fail(p->err, EW_STATUS_UNSUPPORTED,

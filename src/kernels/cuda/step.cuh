@@ -38,7 +38,7 @@ enum ew_step_flags {
     EW_STEP_NORM = 32      /* RMS norm of the input, weight `norm` */
 };
 
-/* 128 bytes. */
+/* 136 bytes. */
 struct ew_step_phase {
     uint64_t w;    /* linear: weights; attention: cache of this layer [2][hkv][cap][d] */
     uint64_t norm; /* linear: f32 [k]; attention: f32 [d] of q, or 0 */
@@ -50,7 +50,9 @@ struct ew_step_phase {
     uint32_t act; /* enum ew_act */
     /* linear */
     uint32_t n, k;        /* rows of w (glu: both halves), columns */
-    uint32_t chunk, pad; /* columns of a stage */
+    uint32_t chunk;       /* columns of a part: of what a stage has of a tile */
+    uint32_t batch;       /* parts of a stage: 1, 2 or 4 */
+    uint32_t part_bytes;  /* of a stage */
     uint32_t stride;      /* bytes of a row (plain) or a panel */
     uint32_t scales_at, row_scales_at; /* in a panel */
     uint32_t group_log2;               /* of columns a scale serves; 0: row scales alone */
@@ -81,6 +83,7 @@ struct ew_step_args {
     uint32_t best;       /* packets of HEAD: 2 a block */
     uint32_t hq, hkv;    /* of every attention phase */
     uint32_t n_x;
+    uint32_t kv_batch; /* blocks of the cache a stage has: 1, 2 or 4 */
 };
 
 #endif

@@ -37,12 +37,13 @@ EW_DEV void step_kv_set(struct step *s, uint32_t window)
     v.end = v.blocks * (v.split + 1) / v.splits;
     s->kv = v;
 }
-/* Positions of block b that the cache has from before. */
-EW_DEV uint32_t step_kv_old(const struct step_kv *v, uint32_t b)
+/* Positions, of the blocks of a stage from b on, that the cache has from before. */
+EW_DEV uint32_t step_kv_olds(const struct step *s, const struct step_kv *v, uint32_t b,
+                             uint32_t end)
 {
     const uint32_t from = v->first + b * EW_STEP_KV_BLOCK;
 
-    return v->pos > from ? min(v->pos - from, (uint32_t)EW_STEP_KV_BLOCK) : 0;
+    return v->pos > from ? min(v->pos - from, min(s->a->kv_batch, end - b) * EW_STEP_KV_BLOCK) : 0;
 }
 EW_DEV uint64_t step_kv_at(const struct ew_step_phase *ph, uint32_t hkv, uint32_t which,
                            uint32_t head, uint32_t pos)
@@ -64,12 +65,10 @@ EW_DEV void copy_attention(struct step *s, const struct ew_step_phase *ph)
 #pragma unroll 1
         for (uint32_t which = 0; which < 2; which++)
 #pragma unroll 1
-            for (uint32_t b = b0; b < b1; b++) {
-                const uint32_t n = step_kv_old(&v, b), bytes = n * EW_STEP_D * 2;
+            for (uint32_t b = b0; b < b1; b += s->a->kv_batch) {
+                const uint32_t n = step_kv_olds(s, &v, b, b1), bytes = n * EW_STEP_D * 2;
 
-                if (!n)
-                    continue;
-                if (!copy_begin(s, bytes))
+                if (!n || !copy_begin(s, bytes))
                     continue;
                 copy_run(s, ring_at(s),
                          step_kv_at(ph, s->a->hkv, which, v.head, v.first + b * EW_STEP_KV_BLOCK),
@@ -382,15 +381,16 @@ EW_DEV void attn_blocks(struct step *s, const struct ew_step_phase *ph, struct s
         const bool has_new = from + n == kv->pos + 1;
 
 #pragma unroll 1
-        for (uint32_t b = b0; b < b1; b++) {
-            const uint32_t old = step_kv_old(kv, b), tile = warp % 8 * 8;
+        for (uint32_t b = b0; b < b1; b += s->a->kv_batch) {
+            const uint32_t old = step_kv_olds(s, kv, b, b1);
 
             if (!old)
                 continue;
             ring_wait_full(s);
-            if ((b - b0) % (EW_STEP_WARPS / 8) == warp / 8 && tile < old)
+#pragma unroll 1
+            for (uint32_t tile = warp * 8; tile < old; tile += EW_STEP_WARPS * 8)
                 attn_tile(ph, sm, ring_at(s) + tile * (EW_STEP_D * 2),
-                               (b - b0) * EW_STEP_KV_BLOCK + tile, g, q);
+                          (b - b0) * EW_STEP_KV_BLOCK + tile, g, q);
             ring_release(s);
         }
         sync_warps();
@@ -404,8 +404,8 @@ EW_DEV void attn_blocks(struct step *s, const struct ew_step_phase *ph, struct s
                     o[h][i] *= sm->alpha[h];
             }
 #pragma unroll 1
-        for (uint32_t b = b0; b < b1; b++) {
-            const uint32_t old = step_kv_old(kv, b);
+        for (uint32_t b = b0; b < b1; b += s->a->kv_batch) {
+            const uint32_t old = step_kv_olds(s, kv, b, b1);
 
             if (!old)
                 continue;

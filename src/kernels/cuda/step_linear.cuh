@@ -72,32 +72,57 @@ EW_DEV void copy_tile(const struct step *s, const struct ew_step_phase *ph,
         copy_run(s, to, w + ph->row_scales_at, 64);
     }
 }
+/* Bytes that come for `cols` columns of a tile. */
+template <int KIND>
+EW_DEV uint32_t copy_bytes(const struct ew_step_phase *ph, const struct step_range *r,
+                           uint32_t tile, uint32_t cols)
+{
+    if (KIND == EW_STEP_PLAIN16) {
+        const bool glu = ph->flags & EW_STEP_GLU;
+        const uint32_t per = glu ? 4 : 8, rows = min(r->end - r->out - tile * per, per);
+
+        return (glu ? 4 : 2) * rows * cols;
+    }
+    return cols * (KIND == EW_STEP_Q4 ? 8 : 16) +
+           (ph->group_log2 ? cols >> ph->group_log2 << 5 : 0) + 64;
+}
 template <int KIND> EW_DEV void copy_linear(struct step *s, const struct ew_step_phase *entry)
 {
     const struct ew_step_phase copy = *entry, *ph = &copy;
     const struct step_range r = step_range_of<KIND>(ph, s->cta, s->n_cta);
-    const bool glu = ph->flags & EW_STEP_GLU;
+    constexpr uint32_t GROUP = EW_STEP_RED_ROWS / (KIND == EW_STEP_PLAIN16 ? 8 : 16);
+    uint32_t tile = 0, col = 0;
 
 #pragma unroll 1
-    for (uint32_t tile = 0; tile < r.n_tiles; tile++) {
+    while (tile < r.n_tiles) { /* a stage; none crosses a group of tiles */
+        const uint32_t end = min((tile / GROUP + 1) * GROUP, r.n_tiles);
+        uint32_t bytes = 0, t = tile, c = col, n = 0;
+        bool mine;
+
 #pragma unroll 1
-        for (uint32_t col = 0; col < ph->k; col += ph->chunk) {
-            const uint32_t cols = min(ph->chunk, ph->k - col);
-            uint32_t bytes;
-
-            if (KIND == EW_STEP_PLAIN16) {
-                const uint32_t per = glu ? 4 : 8, rows = min(r.end - r.out - tile * per, per);
-
-                bytes = (glu ? 2 : 1) * rows * cols * 2;
-            } else {
-                bytes = cols * (KIND == EW_STEP_Q4 ? 8 : 16) +
-                        (ph->group_log2 ? cols >> ph->group_log2 << 5 : 0) + 64;
+        for (; n < ph->batch && t < end; n++) {
+            bytes += copy_bytes<KIND>(ph, &r, t, min(ph->chunk, ph->k - c));
+            c += ph->chunk;
+            if (c >= ph->k) {
+                c = 0;
+                t++;
             }
-            if (!copy_begin(s, bytes))
-                continue;
-            copy_tile<KIND>(s, ph, &r, tile, ring_at(s), col, cols);
-            copy_end(s);
         }
+        mine = copy_begin(s, bytes);
+#pragma unroll 1
+        for (uint32_t i = 0; mine && i < n; i++) {
+            copy_tile<KIND>(s, ph, &r, tile, ring_at(s) + i * ph->part_bytes, col,
+                            min(ph->chunk, ph->k - col));
+            col += ph->chunk;
+            if (col >= ph->k) {
+                col = 0;
+                tile++;
+            }
+        }
+        if (mine)
+            copy_end(s);
+        tile = t;
+        col = c;
     }
 }
 
@@ -107,12 +132,6 @@ EW_DEV struct two_packets input_ask(const struct step *s, const struct ew_step_p
                                     uint32_t i)
 {
     return packets_load(s->a->workspace + (uint64_t)(ph->in + i) * 8);
-}
-EW_DEV float2 norm_pair(const struct ew_step_phase *ph, uint32_t i)
-{
-    if (ph->flags & EW_STEP_NORM)
-        return *(const float2 *)(ph->norm + (uint64_t)i * 4);
-    return make_float2(1, 1);
 }
 /* Pairs i, i + step... < k, N at most: asked for together until all are there, since an answer
  * takes 600 clocks. */
@@ -131,8 +150,7 @@ EW_DEV void input_wait(const struct step *s, const struct ew_step_phase *ph, uin
                 p[j] = input_ask(s, ph, i + (uint32_t)j * step);
 #pragma unroll
         for (int j = 0; j < N; j++)
-            if (i + (uint32_t)j * step < ph->k)
-                all = all && packet_is(p[j].a, s->in_seq) && packet_is(p[j].b, s->in_seq);
+            all = all && packet_is(p[j].a, s->in_seq) && packet_is(p[j].b, s->in_seq);
         if (all)
             return;
         poll_pause();
@@ -156,9 +174,12 @@ EW_DEV void load_x16(struct step *s, const struct ew_step_phase *ph)
         float2 w[STEP_ASK];
 
 #pragma unroll
-        for (int j = 0; j < STEP_ASK; j++)
-            if (i0 + (uint32_t)j * STEP < ph->k)
-                w[j] = norm_pair(ph, i0 + (uint32_t)j * STEP);
+        for (int j = 0; j < STEP_ASK; j++) {
+            w[j] = make_float2(1, 1);
+            p[j].a = p[j].b = (uint64_t)s->in_seq << 32;
+            if (ph->flags & EW_STEP_NORM && i0 + (uint32_t)j * STEP < ph->k)
+                w[j] = *(const float2 *)(ph->norm + (uint64_t)(i0 + (uint32_t)j * STEP) * 4);
+        }
         input_wait<STEP_ASK>(s, ph, i0, STEP, p);
 #pragma unroll
         for (int j = 0; j < STEP_ASK; j++) {
@@ -239,9 +260,13 @@ template <int KIND> EW_DEV void load_x8(struct step *s, const struct ew_step_pha
         for (int j = 0; j < STEP_ASK8; j++) {
             const uint32_t i = i0 + (uint32_t)j * STEP + lane * 4;
 
-            if (i < ph->k) {
-                w[2 * j] = norm_pair(ph, i);
-                w[2 * j + 1] = norm_pair(ph, i + 2);
+            w[2 * j] = w[2 * j + 1] = make_float2(1, 1);
+            p[2 * j].a = p[2 * j].b = p[2 * j + 1].a = p[2 * j + 1].b = (uint64_t)s->in_seq << 32;
+            if (ph->flags & EW_STEP_NORM && i < ph->k) {
+                const float4 v = *(const float4 *)(ph->norm + (uint64_t)i * 4);
+
+                w[2 * j] = make_float2(v.x, v.y);
+                w[2 * j + 1] = make_float2(v.z, v.w);
             }
         }
         while (!all) { /* as input_wait */
@@ -257,8 +282,7 @@ template <int KIND> EW_DEV void load_x8(struct step *s, const struct ew_step_pha
             }
 #pragma unroll
             for (int j = 0; j < 2 * STEP_ASK8; j++)
-                if (i0 + (uint32_t)(j / 2) * STEP + lane * 4 < ph->k)
-                    all = all && packet_is(p[j].a, s->in_seq) && packet_is(p[j].b, s->in_seq);
+                all = all && packet_is(p[j].a, s->in_seq) && packet_is(p[j].b, s->in_seq);
             if (!all)
                 poll_pause();
             if (++n > EW_STEP_POLL_LIMIT)
@@ -319,8 +343,7 @@ EW_DEV void part_ask(struct plain_part *p, const struct ew_step_phase *ph, uint3
     for (uint32_t j = 0; j < STEP_PLAIN; j++) {
         const uint32_t i = j * EW_STEP_WARPS + warp;
 
-        if (i * 32 < cols)
-            p->w[j] = lds128(w + i * 64);
+        p->w[j] = i * 32 < cols ? lds128(w + i * 64) : make_uint4(0, 0, 0, 0);
     }
 }
 EW_DEV void part_x(struct plain_part *p, const struct step *s, const struct ew_step_phase *ph,
@@ -333,10 +356,8 @@ EW_DEV void part_x(struct plain_part *p, const struct step *s, const struct ew_s
     for (uint32_t j = 0; j < STEP_PLAIN; j++) {
         const uint32_t i = j * EW_STEP_WARPS + warp;
 
-        if (i * 32 < cols) {
-            p->x[j][0] = lds128(x + i * 128);
-            p->x[j][1] = lds128(x + i * 128 + 64);
-        }
+        p->x[j][0] = i * 32 < cols ? lds128(x + i * 128) : make_uint4(0, 0, 0, 0);
+        p->x[j][1] = i * 32 < cols ? lds128(x + i * 128 + 64) : make_uint4(0, 0, 0, 0);
     }
 }
 EW_DEV void part_zero(struct plain_part *p)
@@ -348,20 +369,18 @@ EW_DEV void part_zero(struct plain_part *p)
 EW_DEV void part_add(struct plain_part *p, const struct step *s, const struct ew_step_phase *ph,
                      uint32_t at, uint32_t col, uint32_t cols)
 {
-    const uint32_t warp = threadIdx.x / 32;
-
     (void)s;
     (void)ph;
     (void)at;
     (void)col;
+    (void)cols;
 #pragma unroll
-    for (uint32_t j = 0; j < STEP_PLAIN; j++)
-        if ((j * EW_STEP_WARPS + warp) * 32 < cols) {
-            const uint4 w = p->w[j], a = p->x[j][0], b = p->x[j][1];
+    for (uint32_t j = 0; j < STEP_PLAIN; j++) {
+        const uint4 w = p->w[j], a = p->x[j][0], b = p->x[j][1];
 
-            mma16<EW_STEP_W_F16>(p->acc[j % 2 * 2], a.x, a.y, a.z, a.w, w.x, w.y);
-            mma16<EW_STEP_W_F16>(p->acc[j % 2 * 2 + 1], b.x, b.y, b.z, b.w, w.z, w.w);
-        }
+        mma16<EW_STEP_W_F16>(p->acc[j % 2 * 2], a.x, a.y, a.z, a.w, w.x, w.y);
+        mma16<EW_STEP_W_F16>(p->acc[j % 2 * 2 + 1], b.x, b.y, b.z, b.w, w.z, w.w);
+    }
 }
 EW_DEV void part_store(const struct plain_part *p, float *red)
 {
@@ -396,6 +415,9 @@ EW_DEV void part_ask(struct quant_part<KIND> *p, const struct ew_step_phase *ph,
     for (uint32_t j = 0; j < STEP_BLOCKS; j++) {
         const uint32_t i = j * EW_STEP_WARPS + warp;
 
+        p->w[j][0] = make_uint4(0, 0, 0, 0);
+        p->w[j][KIND == EW_STEP_Q4 ? 0 : 1] = make_uint4(0, 0, 0, 0);
+        p->scale[j][0] = p->scale[j][1] = make_float2(1, 1);
         if (i * 64 >= cols)
             continue;
         p->w[j][0] = lds128(at + i * 64 * CODE + lane * 16);
@@ -408,8 +430,6 @@ EW_DEV void part_ask(struct quant_part<KIND> *p, const struct ew_step_phase *ph,
         } else if (group) {
             p->scale[j][0] = half2_get<EW_STEP_SCALE_F16>(
                 lds32(scales + (i * 64 >> group << 5) + lane / 4 * 4));
-        } else {
-            p->scale[j][0] = make_float2(1, 1);
         }
     }
 }
@@ -425,10 +445,8 @@ EW_DEV void part_x(struct quant_part<KIND> *p, const struct step *s, const struc
     for (uint32_t j = 0; j < STEP_BLOCKS; j++) {
         const uint32_t i = j * EW_STEP_WARPS + warp;
 
-        if (i * 64 < cols) {
-            p->x[j] = lds128(x + i * 64);
-            p->xs[j] = s->xs[(col + i * 64) / 128];
-        }
+        p->x[j] = i * 64 < cols ? lds128(x + i * 64) : make_uint4(0, 0, 0, 0);
+        p->xs[j] = i * 64 < cols ? s->xs[(col + i * 64) / 128] : 0;
     }
 }
 template <int KIND> EW_DEV void part_zero(struct quant_part<KIND> *p)
@@ -628,33 +646,37 @@ EW_DEV void run_linear(struct step *s, const struct ew_step_phase *entry, struct
     sync_warps();
     STEP_TRACE(s, 2);
     inv = step_inv_rms(s, ph);
-    if (whole)
-        part_x(&p, s, ph, 0, ph->k);
+    part_x(&p, s, ph, 0, min(ph->chunk, ph->k));
 #pragma unroll 1
     for (uint32_t t0 = 0; t0 < r.n_tiles; t0 += EW_STEP_RED_ROWS / ROWS) {
         const uint32_t t1 = min(t0 + EW_STEP_RED_ROWS / ROWS, r.n_tiles);
         float *red = s->red + s->half * EW_STEP_RED_ROWS * EW_STEP_WARPS + warp;
 
 #pragma unroll 1
-        for (uint32_t tile = t0; tile < t1; tile++) {
-#pragma unroll 1
-            for (uint32_t col = 0; col < ph->k; col += ph->chunk) {
-                const uint32_t cols = min(ph->chunk, ph->k - col), at = ring_at(s);
+        for (uint32_t tile = t0, col = 0; tile < t1;) {
+            uint32_t at = ring_at(s);
 
-                ring_wait_full(s);
+            ring_wait_full(s);
+#pragma unroll 1
+            for (uint32_t i = 0; i < ph->batch && tile < t1; i++) {
+                const uint32_t cols = min(ph->chunk, ph->k - col);
+
                 part_ask(&p, ph, at, col, cols);
                 if (!whole)
                     part_x(&p, s, ph, col, cols);
-                if (col == 0) { /* the tile before, while the weights come */
-                    if (tile > t0)
-                        part_store(&p, red + (tile - 1 - t0) * ROWS * EW_STEP_WARPS);
+                if (col == 0)
                     part_zero(&p);
-                }
                 part_add(&p, s, ph, at, col, cols);
-                ring_release(s);
+                at += ph->part_bytes;
+                col += ph->chunk;
+                if (col >= ph->k) {
+                    part_store(&p, red + (tile - t0) * ROWS * EW_STEP_WARPS);
+                    col = 0;
+                    tile++;
+                }
             }
+            ring_release(s);
         }
-        part_store(&p, red + (t1 - 1 - t0) * ROWS * EW_STEP_WARPS);
         STEP_TRACE(s, 3);
         sync_warps();
         STEP_TRACE(s, 4);
