@@ -1,10 +1,8 @@
 /* kernels/cuda/attention_prep.cu - norm, RoPE and scale of queries into q_hi / q_lo; norm and RoPE
  * of keys, and values, into the cache.
  *
- * grid (tokens / EW_TOKENS, heads / EW_WARPS), a warp a head of EW_TOKENS tokens, all of which are
- * loaded at once: query heads, then keys, then values. Macros of attn_cache.cuh, EW_WARPS,
- * EW_TOKENS (1 with EW_NORM 2), and EW_Q: how queries are kept (0: f32, 1: two f16, 2: two bf16).
- */
+ * grid (tokens, heads / EW_WARPS), a warp a head: query heads, then keys, then values. Macros of
+ * attn_cache.cuh, EW_WARPS, and EW_Q: how queries are kept (0: f32, 1: two f16, 2: two bf16). */
 #include "attn_cache.cuh"
 
 namespace
