@@ -494,7 +494,7 @@ CC_FAMILY(attention_cuda)
             for (size_t d = 0; d < EW_COUNT(sizes); d++, i++)
                 if (d < 2 || (i + d) % 3 == 0) /* a third of the rarer sizes */
                     run_case(c, draw(i, mode, types[t], sizes[d]));
-    /* many tokens: prep takes several a warp; more units of work than multiprocessors */
+    /* more units of work than multiprocessors */
     run_case(c, (struct world){ .mode = EW_ATTN_PREFILL,
                                 .b = 3,
                                 .s = 171,
