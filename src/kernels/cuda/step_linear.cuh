@@ -161,8 +161,7 @@ EW_DEV void input_wait(const struct step *s, const struct ew_step_phase *ph, uin
 
 /* As two 16-bit floats, high and low, in the order of A operands: of each 32 columns
  * [half][t][pair][high, low], where t has columns 8t..8t+7 and half the first or last 4 of them. */
-#define STEP_ASK 6
-EW_DEV void load_x16(struct step *s, const struct ew_step_phase *ph)
+template <int STEP_ASK> EW_DEV void load_x16(struct step *s, const struct ew_step_phase *ph)
 {
     constexpr uint32_t STEP = EW_STEP_WARPS * 64;
     const uint32_t x = smem_of(s->x);
@@ -242,8 +241,8 @@ EW_DEV void store_digits(struct step *s, uint32_t plane, uint32_t i, const float
         }
     }
 }
-#define STEP_ASK8 3
-template <int KIND> EW_DEV void load_x8(struct step *s, const struct ew_step_phase *ph)
+template <int KIND, int STEP_ASK8>
+EW_DEV void load_x8(struct step *s, const struct ew_step_phase *ph)
 {
     constexpr uint32_t STEP = EW_STEP_WARPS * 128;
     const uint32_t plane = ph->k + 64, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
@@ -639,9 +638,9 @@ EW_DEV void run_linear(struct step *s, const struct ew_step_phase *entry, struct
 
     STEP_TRACE(s, 0);
     if (KIND == EW_STEP_PLAIN16)
-        load_x16(s, ph);
+        ph->k <= EW_STEP_WARPS * 128 ? load_x16<2>(s, ph) : load_x16<6>(s, ph);
     else
-        load_x8<KIND>(s, ph);
+        ph->k <= EW_STEP_WARPS * 128 ? load_x8<KIND, 1>(s, ph) : load_x8<KIND, 3>(s, ph);
     STEP_TRACE(s, 1);
     sync_warps();
     STEP_TRACE(s, 2);
