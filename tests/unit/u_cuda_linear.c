@@ -34,7 +34,7 @@ static void read_rows(const struct ew_quant_source *s, size_t row, size_t n_rows
         }
         for (size_t g = 0; g < groups; g++) {
             out->scales[i * groups + g] =
-                s->format.scale == EW_DTYPE_NONE ? 1.0f : 0.5f + 0.25f * (float)(g % 5);
+                s->format.scale == EW_DTYPE_NONE ? 1.0f : 0.5f + 0.25f * (float)((row + i + g) % 5);
             out->zeros[i * groups + g] = s->format.zero ? (int16_t)((row + i + g) % 17) : 0;
         }
         out->row_scale[i] = 1.0f + 0.125f * (float)((row + i) % 8);
@@ -114,7 +114,7 @@ static void test_places(void **state)
     assert_int_equal(l.k_blocks, 4);
     assert_int_equal(l.scales_at, 4 * 512);
     memcpy(&scale, q4 + l.scales_at + ((8 + 1) * 2 + 1) * 2, 2); /* group 1, row 9 */
-    assert_true(ew_f16_to_f32(scale) == 0.75f);
+    assert_true(ew_f16_to_f32(scale) == 0.5f);
     memcpy(&row_scale, q4 + l.bytes + l.row_scales_at + 3 * 4, 4); /* row 19 */
     assert_true(row_scale == 1.0f + 0.125f * 3);
     free(q4);
