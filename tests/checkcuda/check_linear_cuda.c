@@ -496,7 +496,7 @@ static const struct ew_quant_format formats[] = {
     { EW_DTYPE_F8E5M2, EW_DTYPE_NONE, 0, 0 },
 };
 
-/* few: formats differ in how codes, scales and zero points are read, which four shapes show. */
+/* few: formats differ in how codes, scales and zero points are read, which three shapes show. */
 static void shapes(struct cc *c, const struct ew_cuda_linear_kernel *k,
                    const struct ew_quant_format *f, bool few)
 {
@@ -516,7 +516,7 @@ static void shapes(struct cc *c, const struct ew_cuda_linear_kernel *k,
     };
 
     for (size_t i = 0; i < sizeof(list) / sizeof(*list); i++)
-        if (!few || i == 1 || i == 3 || i == 8 || i == 10)
+        if (!few || i == 1 || i == 3 || i == 10)
             one(c, k, f, &list[i]);
 }
 

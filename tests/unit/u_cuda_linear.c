@@ -34,7 +34,7 @@ static void read_rows(const struct ew_quant_source *s, size_t row, size_t n_rows
         }
         for (size_t g = 0; g < groups; g++) {
             out->scales[i * groups + g] =
-                s->format.scale == EW_DTYPE_NONE ? 1.0f : 0.5f + 0.25f * (float)(g % 5);
+                s->format.scale == EW_DTYPE_NONE ? 1.0f : 0.5f + 0.25f * (float)((row + i + g) % 5);
             out->zeros[i * groups + g] = s->format.zero ? (int16_t)((row + i + g) % 17) : 0;
         }
         out->row_scale[i] = 1.0f + 0.125f * (float)((row + i) % 8);
@@ -92,6 +92,33 @@ static void test_round_trip(void **state)
     check_round_trip(&ew_cuda_layout_q4, &i4_g128);
     check_round_trip(&ew_cuda_layout_q4, &u4_g32);
     check_round_trip(&ew_cuda_layout_q8, &i8_rows);
+}
+
+/* Places that kernels know, written out from the drawing in linear.h. */
+static void test_places(void **state)
+{
+    uint8_t *q4 = packed_of(&ew_cuda_layout_q4, &i4_g128, false, N);
+    uint8_t *q8 = packed_of(&ew_cuda_layout_q8, &i8_rows, false, N);
+    const struct ew_cuda_panel l = ew_cuda_panel_of(&i4_g128, K);
+    uint16_t scale;
+    float row_scale;
+
+    (void)state;
+    /* row 9, column 3: lane 5, fourth of its eight: nibble 5 of the word, last byte of the first
+     * four */
+    assert_int_equal(q4[5 * 16 + 2] >> 4, (9 * 7 + 3 * 3) % 16);
+    assert_int_equal(q8[5 * 16 + 3], 9 * 7 + 3 * 3);
+    /* row 1, column 19: second tile, second of the eight: nibble 4; third byte */
+    assert_int_equal(q4[5 * 16 + 4 + 2] & 15, (7 + 57 + 1) % 16);
+    assert_int_equal(q8[5 * 16 + 8 + 2], 7 + 57 + 1);
+    assert_int_equal(l.k_blocks, 4);
+    assert_int_equal(l.scales_at, 4 * 512);
+    memcpy(&scale, q4 + l.scales_at + ((8 + 1) * 2 + 1) * 2, 2); /* group 1, row 9 */
+    assert_true(ew_f16_to_f32(scale) == 0.5f);
+    memcpy(&row_scale, q4 + l.bytes + l.row_scales_at + 3 * 4, 4); /* row 19 */
+    assert_true(row_scale == 1.0f + 0.125f * 3);
+    free(q4);
+    free(q8);
 }
 
 static void test_what_layouts_refuse(void **state)
@@ -228,6 +255,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_round_trip),
+        cmocka_unit_test(test_places),
         cmocka_unit_test(test_what_layouts_refuse),
         cmocka_unit_test(test_plans_fit_the_chip),
         cmocka_unit_test(test_sharing_does_not_depend_on_m),

@@ -30,6 +30,14 @@ struct ew_cuda { /* what a struct ew_device of this backend is */
     int (*range_pop)(void);
 };
 
+/* Launches want more than an arena gives: allocate EW_CUDA_ALIGN bytes more and go up to this. */
+#define EW_CUDA_ALIGN 64
+static inline void *ew_cuda_aligned(void *p)
+{
+    return (void *)(((uintptr_t)p + EW_CUDA_ALIGN - 1) & ~(uintptr_t)(EW_CUDA_ALIGN - 1));
+}
+_Static_assert(_Alignof(struct ew_cuda_launch) <= EW_CUDA_ALIGN, "launches in arenas");
+
 struct ew_cuda_prefetch { /* launched beside the steps of a captured list, some ahead */
     ew_cu_function function;
     struct ew_cuda_launch launch;
@@ -122,10 +130,11 @@ bool ew_cuda_linear_covers(const struct ew_cuda_chip *chip, const struct ew_line
                            const struct ew_plan_tactic *t);
 struct ew_cuda_linear_kernel;
 /* The kernel that multiplies m rows by this weight: the tactic's switch that covers m, else the one
- * with the smallest row limit that runs. NULL: none runs it on this chip. */
+ * with the smallest row limit that runs. exact: the one that rounds x least, whatever it costs.
+ * NULL: none runs it on this chip. */
 const struct ew_cuda_linear_kernel *ew_cuda_linear_choose(const struct ew_plan *p,
                                                           const struct ew_cuda_chip *chip,
                                                           ew_dtype dtype, const struct ew_packed *w,
-                                                          uint64_t m);
+                                                          uint64_t m, bool exact);
 
 #endif

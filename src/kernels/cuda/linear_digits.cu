@@ -30,6 +30,8 @@
 #define MIN(a, b) ((a) < (b) ? (a) : (b))
 #define ROW_WARPS MIN(EW_WARPS / EW_ROWS, 8) // that take a row of x apart
 #define SLOTS     (8 / ROW_WARPS) // sums of squares a lane has: 8 a row, so that m does not matter
+#define BATCH     (EW_NORM ? 2 : 4) // pieces of x read before the first is used
+#define TURN      (SLOTS > BATCH ? SLOTS : BATCH)
 // Groups that share a step, and products of 32 columns of a group
 #define PARTS       (EW_GROUPED && EW_GROUP < STEP_COLS ? STEP_COLS / EW_GROUP : 1)
 #define PART_TILES  (4 / PARTS)
@@ -159,29 +161,38 @@ EW_DEV void stage(const ew_args &a, uint32_t begin, uint32_t n, float squares[SL
     }
     if (m >= a.m || m >= EW_ROWS)
         return;
-    for (uint32_t base = 0; base < n; base += 8) {
-        float4 v[SLOTS];
+    // the i-th step of this warp; BATCH of them are read before the first is used
+    for (uint32_t i = 0; i / SLOTS * 8 < n; i += TURN) {
 #pragma unroll
-        for (int u = 0; u < SLOTS; u++) {
-            const uint32_t s = base + u * ROW_WARPS + first;
-            v[u] = s < n ? load_x4(x, (begin + s) * STEP_COLS + lane * 4, a.k, vec)
-                         : make_float4(0, 0, 0, 0);
-        }
+        for (int h = 0; h < TURN; h += BATCH) {
+            float4 v[BATCH], norm[EW_NORM ? BATCH : 1];
 #pragma unroll
-        for (int u = 0; u < SLOTS; u++) {
-            const uint32_t s = base + u * ROW_WARPS + first;
+            for (int u = 0; u < BATCH; u++) {
+                const uint32_t s =
+                    (i / SLOTS + (h + u) / SLOTS) * 8 + (h + u) % SLOTS * ROW_WARPS + first;
+                const uint32_t c = (begin + s) * STEP_COLS + lane * 4;
 
-            if (s >= n)
-                break;
+                v[u] = s < n ? load_x4(x, c, a.k, vec) : make_float4(0, 0, 0, 0);
+                if (EW_NORM)
+                    norm[EW_NORM ? u : 0] =
+                        s < n ? load_x4((const float *)a.norm_weight, c, a.k, true)
+                              : make_float4(0, 0, 0, 0);
+            }
+#pragma unroll
+            for (int u = 0; u < BATCH; u++) {
+                const uint32_t s =
+                    (i / SLOTS + (h + u) / SLOTS) * 8 + (h + u) % SLOTS * ROW_WARPS + first;
+
+                if (s >= n)
+                    break;
 #if EW_NORM
-            const float4 g = load_x4((const float *)a.norm_weight,
-                                     (begin + s) * STEP_COLS + lane * 4, a.k, true);
-            float &r = squares[u];
-            r = fmaf(v[u].x, v[u].x, r), r = fmaf(v[u].y, v[u].y, r);
-            r = fmaf(v[u].z, v[u].z, r), r = fmaf(v[u].w, v[u].w, r);
-            v[u].x *= g.x, v[u].y *= g.y, v[u].z *= g.z, v[u].w *= g.w;
+                float &r = squares[(h + u) % SLOTS];
+                r = fmaf(v[u].x, v[u].x, r), r = fmaf(v[u].y, v[u].y, r);
+                r = fmaf(v[u].z, v[u].z, r), r = fmaf(v[u].w, v[u].w, r);
+                v[u].x *= norm[u].x, v[u].y *= norm[u].y, v[u].z *= norm[u].z, v[u].w *= norm[u].w;
 #endif
-            put_digits(a, m, s, v[u], lane);
+                put_digits(a, m, s, v[u], lane);
+            }
         }
     }
 }

@@ -330,14 +330,13 @@ static size_t tile_bytes(const struct ew_step_phase *ph)
                        128);
 }
 
-/* Equal parts of the columns. */
+/* Full parts of the columns and one rest: the kernel has a faster way for full ones. */
 static void choose_chunk(struct ew_step_phase *ph)
 {
-    const uint32_t group = ph->group_log2 ? 1u << ph->group_log2 : 0;
-    const uint32_t unit = group > 128 ? group : 128;
-    const uint32_t parts = ew_cuda_div_up(ph->k, MAX_CHUNK);
+    const size_t unit = ph->group_log2 > 7 ? (size_t)1 << ph->group_log2 : 128;
+    const size_t all = ew_align_up(ph->k, unit);
 
-    ph->chunk = (uint32_t)ew_align_up(ew_cuda_div_up(ph->k, parts), unit);
+    ph->chunk = (uint32_t)(all < MAX_CHUNK ? all : MAX_CHUNK);
     ph->part_bytes = (uint32_t)tile_bytes(ph);
 }
 
