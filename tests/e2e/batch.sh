@@ -38,4 +38,15 @@ works "three rows for eight prompts" "$ew" run models/tiny $fast -t 2 --max-batc
     --requests "$tmp/eight.json" -o "$tmp/out.json"
 answers >"$tmp/got"
 if cmp -s "$tmp/want" "$tmp/got"; then good; else bad "three rows: $(diff "$tmp/want" "$tmp/got" | head -n 4)"; fi
+# A cache of more than a segment (512 positions), whose parts several threads take: the same logits, to the bit, and a step more or
+# less of prefill changes nothing.
+fox=$(i=0; while [ $i -lt 90 ]; do printf 'The quick fox %s crossed the river at noon. ' $i; i=$((i + 1)); done)
+for kv in f32 f16 int8; do
+    for how in "-t 1" "-t 2" "-t 7" "-t 2 --max-input-len 100"; do
+        # shellcheck disable=SC2086 # options, word by word
+        works "long, $kv, $how" "$ew" run models/tiny $fast $how --kv $kv --max-kv-len 2048 --temperature 1 --seed 5 -n 48 -p "$fox"
+        [ "$how" != "-t 1" ] || cp "$tmp/out" "$tmp/want"
+        if cmp -s "$tmp/want" "$tmp/out"; then good; else bad "long, $kv, $how: another text"; fi
+    done
+done
 finish
