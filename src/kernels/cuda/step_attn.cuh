@@ -127,7 +127,7 @@ EW_DEV void attn_vector(const struct step *s, const struct ew_step_phase *ph, st
         }
         if (all)
             break;
-        poll_pause();
+        poll_pause(n);
         if (n > EW_STEP_POLL_LIMIT)
             step_gave_up(s);
     }

@@ -299,11 +299,11 @@ EW_DEV float packet_value(uint64_t p)
 {
     return f32_of((uint32_t)p);
 }
-EW_DEV void poll_pause(void)
+/* After n rounds in vain. Hundreds of threads that ask without pause take the L2 from the copies. */
+EW_DEV void poll_pause(uint32_t n)
 {
-#if EW_STEP_POLL_SLEEP
-    __nanosleep(EW_STEP_POLL_SLEEP);
-#endif
+    if (EW_STEP_POLL_SLEEP && n > 2)
+        __nanosleep(EW_STEP_POLL_SLEEP);
 }
 /* The two at `at`, waiting for them; p is what was read of them so far. */
 EW_DEV float2 packets_wait(const struct step *s, uint64_t at, struct two_packets p, uint32_t seq)
@@ -311,7 +311,7 @@ EW_DEV float2 packets_wait(const struct step *s, uint64_t at, struct two_packets
     uint32_t n = 0;
 
     while (!packet_is(p.a, seq) || !packet_is(p.b, seq)) {
-        poll_pause();
+        poll_pause(n);
         p = packets_load(at);
         if (++n > EW_STEP_POLL_LIMIT)
             step_gave_up(s);
@@ -323,7 +323,7 @@ EW_DEV float packet_wait(const struct step *s, uint64_t at, uint64_t p, uint32_t
     uint32_t n = 0;
 
     while (!packet_is(p, seq)) {
-        poll_pause();
+        poll_pause(n);
         p = packet_load(at);
         if (++n > EW_STEP_POLL_LIMIT)
             step_gave_up(s);

@@ -147,7 +147,7 @@ EW_DEV void input_wait(const struct step *s, uint64_t at, uint32_t i, uint32_t s
             all = all && packet_is(p[j].a, s->in_seq) && packet_is(p[j].b, s->in_seq);
         if (all)
             return;
-        poll_pause();
+        poll_pause(n);
         if (++n > EW_STEP_POLL_LIMIT)
             step_gave_up(s);
     }
@@ -279,7 +279,7 @@ EW_DEV void load_x8(struct step *s, const struct ew_step_phase *ph)
             for (int j = 0; j < 2 * STEP_ASK8; j++)
                 all = all && packet_is(p[j].a, s->in_seq) && packet_is(p[j].b, s->in_seq);
             if (!all)
-                poll_pause();
+                poll_pause(n);
             if (++n > EW_STEP_POLL_LIMIT)
                 step_gave_up(s);
         }
