@@ -218,7 +218,18 @@ static ew_status replay(struct trial *t, struct ew_recording *r, uint64_t *ns)
     return EW_STATUS_OK;
 }
 
-static ew_status time_list(struct trial *t, bool split_norms, bool one_kernel, uint64_t *ns)
+struct way { /* to run a step */
+    bool split_norms, prefetches, one_kernel;
+};
+
+static void set_way(struct ew_plan_device *d, struct way w)
+{
+    d->split_norms = w.split_norms;
+    d->prefetches = w.prefetches;
+    d->one_kernel = w.one_kernel;
+}
+
+static ew_status time_way(struct trial *t, struct way way, uint64_t *ns)
 {
     const ew_memory *m = &t->b->cuda->base.memory;
     const struct ew_device_ops *ops = t->b->cuda->base.ops;
@@ -227,12 +238,10 @@ static ew_status time_list(struct trial *t, bool split_norms, bool one_kernel, u
     ew_status st;
 
     *ns = 0;
-    t->b->plan.device.split_norms = split_norms;
-    t->b->plan.device.one_kernel = one_kernel;
+    set_way(&t->b->plan.device, way);
     st = emit_all(t, &list);
-    t->b->plan.device.split_norms = false;
-    t->b->plan.device.one_kernel = false;
-    if (!st && (!one_kernel || list.n == 1)) {
+    set_way(&t->b->plan.device, (struct way){ 0 });
+    if (!st && (!way.one_kernel || list.n == 1)) {
         st = ops->record(t->stream, &list, &r, t->b->err);
         if (!st)
             st = replay(t, r, ns);
@@ -241,6 +250,31 @@ static ew_status time_list(struct trial *t, bool split_norms, bool one_kernel, u
     for (struct ew_list_memory *k = list.memory; k; k = k->next)
         m->release(m->ctx, k->data, k->bytes);
     return st;
+}
+
+/* The fastest graph: norms in kernels or by themselves; then weights asked for ahead or not. */
+static ew_status time_graphs(struct trial *t, struct way *best, uint64_t *best_ns)
+{
+    struct way way = { 0 };
+    uint64_t ns;
+
+    EW_TRY(time_way(t, way, best_ns));
+    for (int i = 0; i < 2; i++) {
+        way = *best;
+        if (i == 0)
+            way.split_norms = true;
+        else
+            way.prefetches = true;
+        EW_TRY(time_way(t, way, &ns));
+        ew_log(t->b->opts.logger, EW_LOG_INFO, "a step: %llu ns; %s: %llu ns",
+               (unsigned long long)*best_ns, i ? "weights asked for ahead" : "norms by themselves",
+               (unsigned long long)ns);
+        if (ns >= *best_ns)
+            continue;
+        *best = way;
+        *best_ns = ns;
+    }
+    return EW_STATUS_OK;
 }
 
 static bool find_generation(const struct ew_plan *p, uint32_t *profile)
@@ -257,7 +291,7 @@ ew_status ew_build_time_step(struct ew_build *b)
 {
     struct ew_plan_device *d = &b->plan.device;
     struct trial t = { .b = b };
-    uint64_t split_ns = 0;
+    struct way best = { 0 };
     ew_error *const err = b->err;
     ew_error local = { 0 };
     ew_status st;
@@ -269,17 +303,13 @@ ew_status ew_build_time_step(struct ew_build *b)
     b->err = &local;
     st = trial_open(&t);
     if (!st)
-        st = time_list(&t, false, false, &d->graph_ns);
+        st = time_graphs(&t, &best, &d->graph_ns);
     if (!st)
-        st = time_list(&t, true, false, &split_ns);
-    if (!st)
-        st = time_list(&t, false, true, &d->one_kernel_ns);
+        st = time_way(&t, (struct way){ .one_kernel = true }, &d->one_kernel_ns);
     trial_close(&t);
     b->err = err;
-    d->split_norms = split_ns && split_ns < d->graph_ns;
-    if (d->split_norms)
-        d->graph_ns = split_ns;
-    d->one_kernel = !st && d->one_kernel_ns && d->one_kernel_ns < d->graph_ns;
+    best.one_kernel = !st && d->one_kernel_ns && d->one_kernel_ns < d->graph_ns;
+    set_way(d, best);
     if (st) /* the graph always works: what is lost is speed */
         ew_log(b->opts.logger, EW_LOG_WARN, "a decode step was not timed: %s", local.text);
     return EW_STATUS_OK;

@@ -285,7 +285,7 @@ static ew_status fastest(struct problem *p, struct ew_timing_cache *tc, bool tim
         if (strcmp(all[i]->name, forced) == 0 && runs(p, all[i], m))
             *best = all[i];
     if (!*best && !timed)
-        *best = ew_cuda_linear_choose(&p->b->plan, &p->b->cuda->chip, p->t->dtype, &p->w, m);
+        *best = ew_cuda_linear_choose(&p->b->plan, &p->b->cuda->chip, p->t->dtype, &p->w, m, false);
     for (size_t i = 0; i < n && !(*best && (forced || !timed)); i++) {
         if (i >= MAX_KERNELS || !runs(p, all[i], m) || (p->lost >> i & 1))
             continue;

@@ -496,7 +496,7 @@ static const struct ew_quant_format formats[] = {
     { EW_DTYPE_F8E5M2, EW_DTYPE_NONE, 0, 0 },
 };
 
-/* few: formats differ in how codes, scales and zero points are read, which four shapes show. */
+/* few: formats differ in how codes, scales and zero points are read, which three shapes show. */
 static void shapes(struct cc *c, const struct ew_cuda_linear_kernel *k,
                    const struct ew_quant_format *f, bool few)
 {
@@ -516,7 +516,7 @@ static void shapes(struct cc *c, const struct ew_cuda_linear_kernel *k,
     };
 
     for (size_t i = 0; i < sizeof(list) / sizeof(*list); i++)
-        if (!few || i == 1 || i == 3 || i == 8 || i == 10)
+        if (!few || i == 1 || i == 3 || i == 10)
             one(c, k, f, &list[i]);
 }
 
@@ -524,7 +524,7 @@ static void times(struct cc *c, const struct ew_cuda_linear_kernel *k,
                   const struct ew_quant_format *f)
 {
     static const size_t rows[] = { 1, 2, 4, 8, 16, 64, 256, 2048 };
-    const bool gemv = strncmp(k->name, "gemv", 4) == 0, few = strncmp(k->name, "rows", 4) == 0;
+    const bool gemv = strncmp(k->name, "gemv", 4) == 0, few = k->max_rows <= 16;
     const size_t least = gemv ? 1 : !few ? 16 : k->max_rows > 8 ? 8 : 1, most = gemv ? 4 : 4096;
     static const struct shape list[] = {
         { .n = 4096, .k = 1024 },

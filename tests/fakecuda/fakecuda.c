@@ -27,6 +27,10 @@ struct fake_graph {
     size_t n, cap;
 };
 
+struct fake_event {
+    struct fake_graph *capturing; /* of the stream it was recorded on */
+};
+
 struct fake_stream {
     struct fake_graph *capturing;
 };
@@ -515,6 +519,19 @@ FAKE(cuStreamSynchronize, (void *s))
     return 0;
 }
 
+/* In a capture the waiting stream records into the same graph, in order: the order is legal. */
+FAKE(cuStreamWaitEvent, (void *stream, void *event, unsigned flags))
+{
+    struct fake_stream *s = stream;
+    struct fake_event *e = event;
+
+    (void)flags;
+    ENTER_QUEUE("cuStreamWaitEvent");
+    if (e->capturing)
+        s->capturing = e->capturing;
+    return 0;
+}
+
 FAKE(cuStreamBeginCapture_v2, (void *stream, int mode))
 {
     struct fake_stream *s = stream;
@@ -541,7 +558,7 @@ FAKE(cuEventCreate, (void **e, unsigned flags))
 {
     (void)flags;
     ENTER("cuEventCreate");
-    *e = malloc(1);
+    *e = calloc(1, sizeof(struct fake_event));
     return *e ? 0 : OUT_OF_MEMORY;
 }
 
@@ -554,9 +571,8 @@ FAKE(cuEventDestroy_v2, (void *e))
 
 FAKE(cuEventRecord, (void *e, void *s))
 {
-    (void)e;
-    (void)s;
     ENTER_QUEUE("cuEventRecord");
+    ((struct fake_event *)e)->capturing = s ? ((struct fake_stream *)s)->capturing : NULL;
     return 0;
 }
 

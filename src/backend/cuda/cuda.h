@@ -30,6 +30,19 @@ struct ew_cuda { /* what a struct ew_device of this backend is */
     int (*range_pop)(void);
 };
 
+/* Launches want more than an arena gives: allocate EW_CUDA_ALIGN bytes more and go up to this. */
+#define EW_CUDA_ALIGN 64
+static inline void *ew_cuda_aligned(void *p)
+{
+    return (void *)(((uintptr_t)p + EW_CUDA_ALIGN - 1) & ~(uintptr_t)(EW_CUDA_ALIGN - 1));
+}
+_Static_assert(_Alignof(struct ew_cuda_launch) <= EW_CUDA_ALIGN, "launches in arenas");
+
+struct ew_cuda_prefetch { /* launched beside the steps of a captured list, some ahead */
+    ew_cu_function function;
+    struct ew_cuda_launch launch;
+};
+
 enum ew_cuda_step_kind { EW_CUDA_STEP_LAUNCH, EW_CUDA_STEP_COPY };
 struct ew_cuda_step { /* arguments of a struct ew_step */
     enum ew_cuda_step_kind kind;
@@ -38,6 +51,7 @@ struct ew_cuda_step { /* arguments of a struct ew_step */
     struct ew_cuda_launch launch;
     ew_cu_ptr to, from; /* COPY */
     size_t bytes;
+    const struct ew_cuda_prefetch *prefetch;  /* of what it reads, by a kernel before it; or NULL */
     const struct ew_cuda_decode_node *decode; /* the node for one token in one kernel; or NULL */
     struct { /* of a norm whose result the next Linear alone reads: it may do the norm itself */
         const float *x, *w, *y; /* y NULL: no such norm */
@@ -103,6 +117,11 @@ ew_status ew_cuda_note_decode(struct ew_step_list *list, const struct ew_cuda_de
 ew_status ew_cuda_emit_end(struct ew_step_list *list, const struct ew_emit *e, size_t first,
                            ew_error *err);
 
+/* emit_prefetch.c: the list's last step reads `bytes` at `at`: they are asked for before, where the
+ * plan says so. */
+ew_status ew_cuda_note_prefetch(struct ew_step_list *list, const struct ew_emit *e, const void *at,
+                                size_t bytes, ew_error *err);
+
 /* The tactic of a packed weight's problem, or NULL. */
 const struct ew_plan_tactic *ew_cuda_tactic_of(const struct ew_plan *p,
                                                const struct ew_plan_tensor *t);
@@ -111,10 +130,11 @@ bool ew_cuda_linear_covers(const struct ew_cuda_chip *chip, const struct ew_line
                            const struct ew_plan_tactic *t);
 struct ew_cuda_linear_kernel;
 /* The kernel that multiplies m rows by this weight: the tactic's switch that covers m, else the one
- * with the smallest row limit that runs. NULL: none runs it on this chip. */
+ * with the smallest row limit that runs. exact: the one that rounds x least, whatever it costs.
+ * NULL: none runs it on this chip. */
 const struct ew_cuda_linear_kernel *ew_cuda_linear_choose(const struct ew_plan *p,
                                                           const struct ew_cuda_chip *chip,
                                                           ew_dtype dtype, const struct ew_packed *w,
-                                                          uint64_t m);
+                                                          uint64_t m, bool exact);
 
 #endif

@@ -5,6 +5,8 @@
 #include "kernels/cuda/linear.h"
 #include "kernels/cuda/step.h"
 
+#define PREFETCH_ROWS 16 /* with more, kernels are long */
+
 static uint64_t address(const void *p)
 {
     return (uint64_t)(uintptr_t)p;
@@ -62,7 +64,7 @@ static bool better(const struct ew_cuda_linear_kernel *a, const struct ew_cuda_l
 const struct ew_cuda_linear_kernel *ew_cuda_linear_choose(const struct ew_plan *p,
                                                           const struct ew_cuda_chip *chip,
                                                           ew_dtype dtype, const struct ew_packed *w,
-                                                          uint64_t m)
+                                                          uint64_t m, bool exact)
 {
     const struct ew_cuda_linear_kernel *best = NULL;
     const struct ew_plan_tensor t = { .dtype = dtype, .packed = *w };
@@ -70,6 +72,11 @@ const struct ew_cuda_linear_kernel *ew_cuda_linear_choose(const struct ew_plan *
     size_t n;
     const struct ew_cuda_linear_kernel *const *all = ew_cuda_linear_kernels(&n);
 
+    for (size_t i = 0; i < n && exact; i++)
+        if (runs(all[i], chip, dtype, w, m) && (!best || all[i]->x_error < best->x_error))
+            best = all[i];
+    if (best)
+        return best;
     for (uint32_t i = 0; tactic && i < tactic->n_switches; i++)
         if (m <= tactic->switches[i].max_m) {
             best = ew_cuda_linear_kernel_find(tactic->switches[i].kernel);
@@ -82,6 +89,15 @@ const struct ew_cuda_linear_kernel *ew_cuda_linear_choose(const struct ew_plan *
         if (runs(all[i], chip, dtype, w, m) && better(all[i], best))
             best = all[i];
     return best;
+}
+
+/* Experts are picked by these sums: a rounding there is another expert, not another last bit. */
+static bool is_router(const struct ew_plan *p, uint32_t t)
+{
+    for (uint32_t i = 0; i < p->n_nodes; i++)
+        if (p->nodes[i].op == EW_OP_MOE && p->nodes[i].in[1] == t)
+            return true;
+    return false;
 }
 
 static ew_status operands(struct ew_cuda_work *w, struct ew_cuda_linear_problem *p, float **y,
@@ -156,7 +172,8 @@ ew_status ew_cuda_emit_linear(struct ew_step_list *list, const struct ew_emit *e
     p.m = count / p.k;
     if (!p.m)
         return EW_STATUS_OK;
-    k = ew_cuda_linear_choose(e->plan, &cuda->chip, e->in[1]->type.dtype, w, p.m);
+    k = ew_cuda_linear_choose(e->plan, &cuda->chip, e->in[1]->type.dtype, w, p.m,
+                              is_router(e->plan, e->node->out[0]));
     if (!k) {
         ew_quant_format_text(&w->format, format, sizeof(format));
         return ew_fail(err, EW_STATUS_UNSUPPORTED,
@@ -189,6 +206,8 @@ ew_status ew_cuda_emit_linear(struct ew_step_list *list, const struct ew_emit *e
     EW_TRY(ew_cuda_emit_launches(list, e, launches, n, k->name,
                                  w->expert_bytes + 4ull * p.m * (p.k + p.y_stride),
                                  2ull * p.m * p.n * p.k, err));
+    if (p.m <= PREFETCH_ROWS && n)
+        EW_TRY(ew_cuda_note_prefetch(list, e, e->in[1]->data, (size_t)w->expert_bytes, err));
     if (p.m == 1 && n && e->out[0]->type.dtype == EW_DTYPE_F32) {
         const struct ew_cuda_decode_node node = {
             .kind = EW_CUDA_DECODE_LINEAR, .name = e->node->name, .layout = w->kernel, .problem = p

@@ -11,8 +11,6 @@
 #define SPLIT_TILE     16
 #define SPLIT_ROWS_MAX 64 /* more rows of a kv head than this are worth flash attention's tiles */
 #define SPLITS_MAX     16
-#define CLUSTER_MAX    8     /* every chip that has clusters takes it; 16 was slower on an H200 */
-#define INBOX_WANTED   32768 /* bytes; more blocks make it smaller */
 #define LOG2E          1.44269504088896340736f
 
 _Static_assert(sizeof(struct ew_cuda_attn_map_args) <= EW_CUDA_ARGS_CAP, "arguments of a launch");
@@ -25,7 +23,6 @@ struct choice {
     unsigned kv;   /* EW_KV */
     uint32_t group, row_tiles;
     uint32_t n_split, blocks; /* chunks at most, and blocks that share them */
-    bool is_cluster;          /* the blocks are one */
     uint32_t warps, stages, shared_bytes;
 };
 
@@ -60,23 +57,6 @@ static uint32_t max_u32(uint32_t a, uint32_t b)
     return a > b ? a : b;
 }
 
-static uint32_t pow2_floor(uint32_t n)
-{
-    uint32_t p = 1;
-
-    while (p * 2 <= n)
-        p *= 2;
-    return p;
-}
-
-/* Bytes of a block's inbox: attention_split.cu. */
-static uint32_t inbox_bytes(const struct choice *c, uint32_t n_out, uint32_t blocks)
-{
-    const uint32_t many = c->n_split * ((n_out + blocks - 1) / blocks), few = n_out + c->n_split;
-
-    return max_u32(many, few) * 4 + 8 + c->n_split * 16 * 8;
-}
-
 /* Chunks follow from the model and the chip; how many blocks share them also from the batch, which
  * changes no result. */
 static void split_blocks(struct choice *c, const struct ew_attn_args *a,
@@ -84,39 +64,26 @@ static void split_blocks(struct choice *c, const struct ew_attn_args *a,
 {
     const uint32_t heads = (uint32_t)(a->b * a->hkv) * c->row_tiles;
 
-    c->is_cluster = chip->sm >= 90;
     c->n_split = max_u32(1, (uint32_t)(chip->n_sm / a->hkv));
     c->n_split = c->n_split > SPLITS_MAX ? SPLITS_MAX : c->n_split;
     c->blocks = max_u32(1, chip->n_sm / max_u32(1, heads));
-    if (c->is_cluster) {
-        c->n_split = pow2_floor(c->n_split > CLUSTER_MAX ? CLUSTER_MAX : c->n_split);
-        c->blocks = pow2_floor(c->blocks);
-        /* Large clusters must fit into parts of the chip: not all of it can be had with them. */
-        if (c->blocks >= CLUSTER_MAX && heads * CLUSTER_MAX > chip->n_sm / 4 * 3)
-            c->blocks = CLUSTER_MAX / 2;
-    }
     c->blocks = c->blocks > c->n_split ? c->n_split : c->blocks;
 }
 
-/* Rings of the warps, what they add up in, and the inbox. False: no room. */
+/* Rings of the warps and what they add up in. False: no room. */
 static bool fit_split(struct choice *c, const struct ew_attn_args *a,
                       const struct ew_cuda_chip *chip)
 {
     const uint32_t d = (uint32_t)a->d, stride = tile_stride(c->kv, d);
     const uint32_t stage = SPLIT_WARPS * 2 * SPLIT_TILE * stride;
     const uint32_t rows = a->mode == EW_ATTN_DECODE && c->group <= 8 ? c->group : 16;
-    const uint32_t n_out = (uint32_t)(a->s * c->group < 16 ? a->s * c->group : 16) * d;
+    const uint32_t sum = (SPLIT_WARPS * rows * (d + 4 + 3) + 2 * rows) * 4;
     const uint32_t fixed = 2 * 16 * (d + 8) * 2 + 2 * stride + 1024;
     const uint32_t limit = chip->shared_per_block > fixed ? chip->shared_per_block - fixed : 0;
-    uint32_t own = SPLIT_WARPS * rows * (d + 4 + 2) * 4;
 
     split_blocks(c, a, chip);
-    while (c->is_cluster && c->blocks < c->n_split &&
-           inbox_bytes(c, n_out, c->blocks) > INBOX_WANTED)
-        c->blocks *= 2;
-    own += c->is_cluster ? inbox_bytes(c, n_out, c->blocks) : 0;
     for (c->stages = 2; c->stages > 0; c->stages--) {
-        c->shared_bytes = c->stages * stage + own;
+        c->shared_bytes = c->stages * stage + sum;
         if (c->shared_bytes <= limit)
             return true;
     }
@@ -194,7 +161,7 @@ static uint64_t carve(const struct ew_attn_args *a, const struct choice *c, uint
             at += align256(q * 2);
         }
     }
-    if (c->way == WAY_SPLIT && !c->is_cluster) {
+    if (c->way == WAY_SPLIT) {
         out->part_o = at;
         at += align256(parts * 16 * a->d * 4);
         out->part_ml = at;
@@ -303,11 +270,10 @@ static void plan_main(const struct ew_attn_args *a, const struct choice *c,
         ew_cuda_launch_fill(
             out, "attention_split", "ew_attention_split", grid, SPLIT_WARPS * 32, g, sizeof(*g),
             "-DEW_D=%zu -DEW_KV=%u -DEW_NORM=%u -DEW_G=%u -DEW_CAP=%d -DEW_DECODE=%d -DEW_TREE=%d "
-            "-DEW_CLUSTER=%d -DEW_WARPS=%d -DEW_STAGES=%u",
+            "-DEW_WARPS=%d -DEW_STAGES=%u",
             a->d, c->kv, c->is_fused ? norm : 0, c->group, a->softcap != 0.0f, c->is_fused,
-            !c->is_fused, c->is_cluster, SPLIT_WARPS, c->stages);
+            !c->is_fused, SPLIT_WARPS, c->stages);
         out->shared_bytes = c->shared_bytes;
-        out->cluster = c->is_cluster && c->blocks > 1 ? c->blocks : 0;
     } else if (c->way == WAY_FLASH) {
         const uint32_t block = c->warps * 16;
         const uint32_t grid[3] = { (rows + block - 1) / block, g->b * g->hkv, 1 };

@@ -34,6 +34,7 @@ __device__ void put_query(const ew_cuda_attn_args &a, unsigned long long at,
     }
 }
 
+#if EW_NORM == 2
 /* 1 / rms over all of n elements, by the block. */
 __device__ float full_inv_rms(const float *x, unsigned n, float eps, float *part)
 {
@@ -44,56 +45,75 @@ __device__ float full_inv_rms(const float *x, unsigned n, float eps, float *part
     return 1.0f / sqrtf(ew_block_sum(sum, part) / (float)n + eps);
 }
 
+#endif
+
+/* Where head hh of token t is: query heads, then keys, then values. */
+EW_DEV const float *head_at(const ew_cuda_attn_args &a, unsigned t, unsigned hh)
+{
+    if (hh < a.hq)
+        return (const float *)a.q + t * a.q_stride + hh * EW_D;
+    if (hh < a.hq + a.hkv)
+        return (const float *)a.k + t * a.k_stride + (hh - a.hq) * EW_D;
+    return (const float *)a.v + t * a.v_stride + (hh - a.hq - a.hkv) * EW_D;
+}
+
+/* One head of one token, x as it came. Padding: queries of zeros, nothing into the cache. */
+EW_DEV void prepare(const ew_cuda_attn_args &a, unsigned t, unsigned hh, float inv,
+                    float x[EW_LANE_ELEMS])
+{
+    const unsigned b = t / a.s;
+    const struct attn_row row = attn_row_find(a, b, t % a.s);
+    const bool is_q = hh < a.hq, is_v = hh >= a.hq + a.hkv;
+    const unsigned h = is_q ? hh : is_v ? hh - a.hq - a.hkv : hh - a.hq;
+    const unsigned long long at = ((unsigned long long)t * a.hq + hh) * EW_D;
+    float y[EW_LANE_ELEMS];
+
+    if (!row.is_real) {
+#pragma unroll
+        for (int j = 0; j < EW_LANE_ELEMS; j++)
+            y[j] = 0.0f;
+        if (is_q)
+            put_query(a, at, y);
+        return;
+    }
+    if (is_v) {
+        kv_put(kv_row(a, b, 1, h, row.slot), x, kv_head_scale(a, 1, h));
+        return;
+    }
+    const float *const rope = attn_rope_row(a, b, row.pos);
+    const float *const w =
+        (const float *)(is_q ? a.q_norm : a.k_norm) + (EW_NORM == 2 ? h * EW_D : 0);
+    struct head_frame f;
+
+    head_frame_load(&f, w, rope, a.rd);
+    head_turn(x, head_at(a, t, hh), &f, inv, a.qk_norm_eps, rope, a.rd, y);
+    if (is_q)
+        put_query(a, at, y);
+    else
+        kv_put(kv_row(a, b, 0, h, row.slot), y, kv_head_scale(a, 0, h));
+}
+
 } // namespace
 
 extern "C" __global__ void __launch_bounds__(EW_WARPS * 32)
     ew_attention_prep(const __grid_constant__ ew_cuda_attn_args a)
 {
-    const unsigned t = blockIdx.x, b = t / a.s, i = t % a.s;
-    const unsigned hh = blockIdx.y * EW_WARPS + threadIdx.x / 32;
-    const struct attn_row row = attn_row_find(a, b, i);
-    float x[EW_LANE_ELEMS];
-    float inv_q = 0, inv_k = 0;
+    const unsigned t = blockIdx.x, hh = blockIdx.y * EW_WARPS + threadIdx.x / 32;
+    float x[EW_LANE_ELEMS], inv = 0;
 
     ew_grid_release();
     ew_grid_wait();
-    const float *q = (const float *)a.q + t * a.q_stride;
-    const float *k = (const float *)a.k + t * a.k_stride;
-    const float *v = (const float *)a.v + t * a.v_stride;
 #if EW_NORM == 2
     __shared__ float part[33];
-    if (row.is_real) {
-        inv_q = full_inv_rms(q, a.hq * EW_D, a.qk_norm_eps, part);
-        inv_k = full_inv_rms(k, a.hkv * EW_D, a.qk_norm_eps, part);
-    }
+    const float inv_q =
+        full_inv_rms((const float *)a.q + t * a.q_stride, a.hq * EW_D, a.qk_norm_eps, part);
+    const float inv_k =
+        full_inv_rms((const float *)a.k + t * a.k_stride, a.hkv * EW_D, a.qk_norm_eps, part);
+
+    inv = hh < a.hq ? inv_q : inv_k;
 #endif
     if (hh >= a.hq + 2 * a.hkv)
         return;
-    if (!row.is_real) {
-        if (hh < a.hq) {
-#pragma unroll
-            for (int j = 0; j < EW_LANE_ELEMS; j++)
-                x[j] = 0.0f;
-            put_query(a, ((unsigned long long)t * a.hq + hh) * EW_D, x);
-        }
-        return;
-    }
-    const float *rope = attn_rope_row(a, b, row.pos);
-    struct head_frame f;
-    if (hh < a.hq) {
-        head_frame_load(&f, (const float *)a.q_norm + (EW_NORM == 2 ? hh * EW_D : 0), rope, a.rd);
-        head_load(q + hh * EW_D, &f, inv_q, a.qk_norm_eps, rope, a.rd, x);
-        put_query(a, ((unsigned long long)t * a.hq + hh) * EW_D, x);
-    } else if (hh < a.hq + a.hkv) {
-        const unsigned h = hh - a.hq;
-
-        head_frame_load(&f, (const float *)a.k_norm + (EW_NORM == 2 ? h * EW_D : 0), rope, a.rd);
-        head_load(k + h * EW_D, &f, inv_k, a.qk_norm_eps, rope, a.rd, x);
-        kv_put(kv_row(a, b, 0, h, row.slot), x, kv_head_scale(a, 0, h));
-    } else {
-        const unsigned h = hh - a.hq - a.hkv;
-
-        head_copy(v + h * EW_D, x);
-        kv_put(kv_row(a, b, 1, h, row.slot), x, kv_head_scale(a, 1, h));
-    }
+    head_copy(head_at(a, t, hh), x);
+    prepare(a, t, hh, inv, x);
 }

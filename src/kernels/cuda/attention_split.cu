@@ -5,12 +5,9 @@
  * The cache of a batch row is cut into at most n_split chunks whose borders follow from what there
  * is to see alone; block x of n takes chunks x, x + n .. one after the other. In a chunk 16-slot
  * tiles go round the warps, each of which has a ring of its own in shared memory, filled by
- * asynchronous copies that run ahead over the borders of chunks. Warps of a chunk are added up in
- * their order, then chunks in theirs, so how many blocks there are changes no bit.
- *
- * EW_CLUSTER 1 (sm_90 and later): the blocks of a kv head are one cluster; each adds up a slice of
- * the outputs, which the others push into its shared memory. 0: chunks go through device memory and
- * the last block to finish adds them up.
+ * asynchronous copies that run ahead over the borders of chunks. Sums of chunks go through device
+ * memory; the last block to finish adds them up. Warps of a chunk are added in their order, then
+ * chunks in theirs, so how many blocks there are changes no bit.
  *
  * EW_DECODE 1: one token a batch row; the block prepares its queries itself, and the block whose
  * chunk has the new slot stores key and value. 0: a tree, whose queries come from q_hi and q_lo.
@@ -19,8 +16,8 @@
  * fragment's 16, their lo parts in the lower half: one product gives both (PAIRED).
  *
  * grid (blocks, b * hkv, row tiles). Macros: attn_cache.cuh's, EW_G, EW_CAP (1: there is a
- * softcap), EW_DECODE, EW_TREE (its opposite), EW_CLUSTER, EW_WARPS, EW_STAGES. Dynamic shared
- * memory: the rings, struct shared_sum, the inbox (EW_CLUSTER). */
+ * softcap), EW_DECODE, EW_TREE (its opposite), EW_WARPS, EW_STAGES. Dynamic shared memory:
+ * the rings, then struct shared_sum. */
 #include "attn_tile.cuh"
 
 #define WARPS      EW_WARPS
@@ -30,10 +27,11 @@
 #define N_TILES    (EW_D / 8)
 #define Q_STRIDE   (EW_D + 8)
 #define MAX_CHUNKS 16
-#define CHUNK_MIN  128u /* adding up costs more than 64 slots more */
-#define PAIRED     (EW_DECODE && EW_G <= 8)
-#define ROWS       (PAIRED ? 1 : 2) /* of a lane: g, g + 8 */
-#define SUM_ROWS   (PAIRED ? EW_G : 16)
+/* Slots of a chunk at least: adding up costs more than so many, the more the rows. */
+#define CHUNK_MIN (EW_DECODE ? 128u : 512u)
+#define PAIRED    (EW_DECODE && EW_G <= 8)
+#define ROWS      (PAIRED ? 1 : 2) /* of a lane: g, g + 8 */
+#define SUM_ROWS  (PAIRED ? EW_G : 16)
 
 namespace
 {
@@ -46,6 +44,7 @@ struct shared_q { /* short floats, rows padded to differ in banks */
 struct shared_sum {
     float o[WARPS][SUM_ROWS][EW_D + 4];
     float m[WARPS][SUM_ROWS], l[WARPS][SUM_ROWS];
+    float f[WARPS][SUM_ROWS], m_all[SUM_ROWS], l_all[SUM_ROWS]; /* weights of the warps, totals */
 };
 
 #if EW_DECODE
@@ -372,21 +371,52 @@ struct part { /* a sum over some slots, of one row and column */
     float m, l, o;
 };
 
-/* The warps of a chunk, in their order. */
+#if !PAIRED
+/* Weights of the warps, by the first threads. */
+EW_DEV void weigh_warps(struct shared_sum *sum)
+{
+    const unsigned r = threadIdx.x;
+    float m = -EW_INFINITY, l = 0;
+
+    if (r >= SUM_ROWS)
+        return;
+#    pragma unroll
+    for (int w = 0; w < WARPS; w++)
+        m = fmaxf(m, sum->m[w][r]);
+#    pragma unroll
+    for (int w = 0; w < WARPS; w++) {
+        sum->f[w][r] = weight(sum->m[w][r], m);
+        l += sum->f[w][r] * sum->l[w][r];
+    }
+    sum->m_all[r] = m;
+    sum->l_all[r] = l;
+}
+#endif
+
+/* The warps of a chunk, in their order. With few rows a thread has one output, and weighs for
+ * itself sooner than it would wait for others. */
 EW_DEV struct part chunk_part(const struct shared_sum *sum, unsigned r, unsigned c)
 {
     struct part p = { -EW_INFINITY, 0, 0 };
 
-#pragma unroll
+#if PAIRED
+#    pragma unroll
     for (int w = 0; w < WARPS; w++)
         p.m = fmaxf(p.m, sum->m[w][r]);
-#pragma unroll
+#    pragma unroll
     for (int w = 0; w < WARPS; w++) {
         const float f = weight(sum->m[w][r], p.m);
 
         p.l += f * sum->l[w][r];
         p.o += f * sum->o[w][r][c];
     }
+#else
+    p.m = sum->m_all[r];
+    p.l = sum->l_all[r];
+#    pragma unroll
+    for (int w = 0; w < WARPS; w++)
+        p.o += sum->f[w][r] * sum->o[w][r][c];
+#endif
     return p;
 }
 
@@ -395,79 +425,12 @@ struct out_plan {
     unsigned b, h, r0;
     unsigned n_out, n_chunks;
     unsigned n_blocks; /* that have chunks */
-    unsigned slice;    /* EW_CLUSTER: outputs of a block */
     unsigned long long part;
 };
 
-#if EW_CLUSTER
-/* The inbox: [n_chunks][slice] outputs, then [n_chunks][16] pairs of maximum and sum. */
-EW_DEV unsigned inbox_pairs(const struct out_plan &w)
-{
-    return (w.n_chunks * w.slice * 4 + 7) / 8 * 8;
-}
-
-EW_DEV unsigned remote(unsigned shared, unsigned block)
-{
-    unsigned at;
-
-    asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(at) : "r"(shared), "r"(block));
-    return at;
-}
-
-EW_DEV void push(unsigned at, float v)
-{
-    asm volatile("st.shared::cluster.f32 [%0], %1;" ::"r"(at), "f"(v) : "memory");
-}
-
 EW_DEV void send(const ew_cuda_attn_args &a, const struct out_plan &w, const struct shared_sum *sum,
-                 unsigned chunk, unsigned inbox)
+                 unsigned chunk)
 {
-    (void)a;
-    for (unsigned u = threadIdx.x; u < w.n_out; u += WARPS * 32) {
-        const struct part p = chunk_part(sum, u / EW_D, u % EW_D);
-        const unsigned owner = u / w.slice;
-
-        push(remote(inbox, owner) + (chunk * w.slice + u % w.slice) * 4, p.o);
-        if (u % EW_D == 0)
-            for (unsigned k = 0; k < w.n_blocks; k++) {
-                const unsigned at = remote(inbox, k) + inbox_pairs(w) + (chunk * 16 + u / EW_D) * 8;
-
-                push(at, p.m);
-                push(at + 4, p.l);
-            }
-    }
-}
-
-/* Every block its slice of the outputs. */
-EW_DEV void add_chunks(const ew_cuda_attn_args &a, const struct out_plan &w,
-                       const unsigned char *inbox)
-{
-    for (unsigned i = threadIdx.x; i < w.slice; i += WARPS * 32) {
-        const unsigned u = blockIdx.x * w.slice + i, r = u / EW_D;
-        const float *const o = (const float *)inbox + i;
-        const float2 *const ml = (const float2 *)(inbox + inbox_pairs(w)) + r;
-        struct part p = { -EW_INFINITY, 0, 0 };
-
-        if (u >= w.n_out)
-            break;
-#    pragma unroll 8
-        for (unsigned k = 0; k < w.n_chunks; k++)
-            p.m = fmaxf(p.m, ml[k * 16].x);
-#    pragma unroll 8
-        for (unsigned k = 0; k < w.n_chunks; k++) {
-            const float f = weight(ml[k * 16].x, p.m);
-
-            p.l += f * ml[k * 16].y;
-            p.o += f * o[k * w.slice];
-        }
-        put_out(a, w.b, w.h, w.r0 + r, u % EW_D, p.o, p.l);
-    }
-}
-#else
-EW_DEV void send(const ew_cuda_attn_args &a, const struct out_plan &w, const struct shared_sum *sum,
-                 unsigned chunk, unsigned inbox)
-{
-    (void)inbox;
     for (unsigned u = threadIdx.x; u < w.n_out; u += WARPS * 32) {
         const struct part p = chunk_part(sum, u / EW_D, u % EW_D);
         const unsigned long long at = (w.part + chunk) * 16;
@@ -479,7 +442,7 @@ EW_DEV void send(const ew_cuda_attn_args &a, const struct out_plan &w, const str
 }
 
 /* The last block, all outputs; all loads of one at once. */
-EW_DEV void add_chunks(const ew_cuda_attn_args &a, const struct out_plan &w, const unsigned char *)
+EW_DEV void add_chunks(const ew_cuda_attn_args &a, const struct out_plan &w)
 {
     for (unsigned u = threadIdx.x; u < w.n_out; u += WARPS * 32) {
         const float *const o = (const float *)a.part_o + w.part * 16 * EW_D + u;
@@ -488,17 +451,17 @@ EW_DEV void add_chunks(const ew_cuda_attn_args &a, const struct out_plan &w, con
         float2 x[MAX_CHUNKS];
         float y[MAX_CHUNKS];
 
-#    pragma unroll
+#pragma unroll
         for (unsigned k = 0; k < MAX_CHUNKS; k++) {
             const bool is_there = k < w.n_chunks;
 
             x[k] = is_there ? __ldcg(ml + k * 16) : make_float2(-EW_INFINITY, 0.0f);
             y[k] = is_there ? __ldcg(o + k * 16 * EW_D) : 0.0f;
         }
-#    pragma unroll
+#pragma unroll
         for (unsigned k = 0; k < MAX_CHUNKS; k++)
             p.m = fmaxf(p.m, x[k].x);
-#    pragma unroll
+#pragma unroll
         for (unsigned k = 0; k < MAX_CHUNKS; k++) {
             const float f = k < w.n_chunks ? weight(x[k].x, p.m) : 0.0f;
 
@@ -508,17 +471,20 @@ EW_DEV void add_chunks(const ew_cuda_attn_args &a, const struct out_plan &w, con
         put_out(a, w.b, w.h, w.r0 + u / EW_D, u % EW_D, p.o, p.l);
     }
 }
-#endif
 
 /* The chunk that the warps have been over: out with it. */
 EW_DEV void flush(const ew_cuda_attn_args &a, const struct out_plan &w, struct shared_sum *sum,
-                  unsigned chunk, unsigned inbox, struct state *st)
+                  unsigned chunk, struct state *st)
 {
     __syncthreads(); /* the chunk before was read */
     hand_over(sum, st);
     __syncthreads();
+#if !PAIRED
+    weigh_warps(sum);
+    __syncthreads();
+#endif
     if (w.n_chunks > 1) {
-        send(a, w, sum, chunk, inbox);
+        send(a, w, sum, chunk);
         return;
     }
     for (unsigned u = threadIdx.x; u < w.n_out; u += WARPS * 32) {
@@ -594,12 +560,41 @@ EW_DEV void fetch(const ew_cuda_attn_args &a, const struct span &s, const struct
     ew_cp_async_commit();
 }
 
-/* All chunks of this block. The tiles of the first EW_STAGES - 1 steps are on their way. new_row:
- * key and value of the new token, not yet to be read from the cache. */
+/* A tile that has arrived at k, values behind keys. new_row: key and value of the new token, not
+ * yet to be read from the cache. */
+EW_DEV void run_tile(const ew_cuda_attn_args &a, const struct view &v, const struct span &s,
+                     const struct readable &which, const struct out_plan &w,
+                     const struct shared_q *q, const unsigned char *new_row, unsigned char *k,
+                     unsigned slot, float k_scale, struct state *st)
+{
+#if EW_DECODE
+    const bool is_whole = slot + TILE <= s.end && (int)slot >= v.lo;
+
+    (void)which;
+    if (slot + TILE >= s.end) { /* the tile with the new slot */
+        const unsigned at = (s.end - 1 - slot) * EW_TILE_STRIDE;
+
+        for (unsigned u = threadIdx.x % 32 * 4; u < EW_ROW_BYTES; u += 128) {
+            *(unsigned *)(k + at + u) = *(const unsigned *)(new_row + u);
+            *(unsigned *)(k + TILE_BYTES + at + u) =
+                *(const unsigned *)(new_row + EW_TILE_STRIDE + u);
+        }
+        __syncwarp();
+    }
+#else /* before the tree every row sees everything; padding rows are put right at the end */
+    const bool is_whole = a.window <= 0 && slot + TILE <= which.prefix;
+    (void)s;
+    (void)new_row;
+#endif
+    attend(a, v, w.b, q, k, k + TILE_BYTES, slot, is_whole, k_scale, st);
+}
+
+/* All chunks of this block. The tiles of the first EW_STAGES - 1 steps are on their
+ * way. */
 EW_DEV void run_chunks(const ew_cuda_attn_args &a, const struct view &v, const struct span &s,
                        const struct readable &which, const struct out_plan &w,
                        const struct shared_q *q, const unsigned char *new_row, unsigned char *ring,
-                       struct shared_sum *sum, unsigned inbox)
+                       struct shared_sum *sum)
 {
     const float k_scale = kv_head_scale(a, 0, w.h);
     struct state st;
@@ -617,31 +612,14 @@ EW_DEV void run_chunks(const ew_cuda_attn_args &a, const struct view &v, const s
     }
     for (unsigned chunk = blockIdx.x; chunk < s.n_chunks; chunk += gridDim.x) {
         for (unsigned step = 0; step < s.steps; step++, i++) {
-            unsigned char *const k = ring + i % EW_STAGES * 2 * TILE_BYTES;
             const unsigned slot = step_slot(s, i);
 
             fetch(a, s, which, w.b, w.h, ring, i + EW_STAGES - 1);
             ew_cp_async_wait<EW_STAGES - 1>();
             __syncwarp();
-            if (slot >= s.end)
-                continue;
-#if EW_DECODE
-            const bool is_whole = slot + TILE <= s.end && (int)slot >= v.lo;
-
-            if (slot + TILE >= s.end) { /* the tile with the new slot */
-                const unsigned at = (s.end - 1 - slot) * EW_TILE_STRIDE;
-
-                for (unsigned u = threadIdx.x % 32 * 4; u < EW_ROW_BYTES; u += 128) {
-                    *(unsigned *)(k + at + u) = *(const unsigned *)(new_row + u);
-                    *(unsigned *)(k + TILE_BYTES + at + u) =
-                        *(const unsigned *)(new_row + EW_TILE_STRIDE + u);
-                }
-                __syncwarp();
-            }
-#else /* before the tree every row sees everything; padding rows are put right at the end */
-            const bool is_whole = a.window <= 0 && slot + TILE <= which.prefix;
-#endif
-            attend(a, v, w.b, q, k, k + TILE_BYTES, slot, is_whole, k_scale, &st);
+            if (slot < s.end)
+                run_tile(a, v, s, which, w, q, new_row, ring + i % EW_STAGES * 2 * TILE_BYTES, slot,
+                         k_scale, &st);
             __syncwarp();
         }
 #pragma unroll
@@ -650,16 +628,11 @@ EW_DEV void run_chunks(const ew_cuda_attn_args &a, const struct view &v, const s
                 st.m[r] = -EW_INFINITY;
                 st.l[r] = 0;
             }
-#if EW_CLUSTER
-        if (chunk == blockIdx.x && s.n_chunks > 1) /* the others have begun, their inboxes exist */
-            asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
-#endif
-        flush(a, w, sum, chunk, inbox, &st);
+        flush(a, w, sum, chunk, &st);
     }
     ew_cp_async_wait<0>();
 }
 
-#if !EW_CLUSTER
 /* Whether this block is the last of its batch row, kv head and row tile to come here. */
 EW_DEV bool comes_last(const ew_cuda_attn_args &a, unsigned n_blocks)
 {
@@ -681,7 +654,6 @@ EW_DEV bool comes_last(const ew_cuda_attn_args &a, unsigned n_blocks)
     __syncthreads();
     return is_last;
 }
-#endif
 
 } // namespace
 
@@ -693,7 +665,6 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32, 1)
     const unsigned b = blockIdx.y / a.hkv, h = blockIdx.y % a.hkv, r0 = blockIdx.z * 16;
     unsigned char *const ring = mem + threadIdx.x / 32 * EW_STAGES * 2 * TILE_BYTES;
     struct shared_sum *const sum = (struct shared_sum *)(mem + WARPS * EW_STAGES * 2 * TILE_BYTES);
-    unsigned char *const inbox = (unsigned char *)(sum + 1);
     const unsigned char *new_kv = 0;
     struct view v;
 
@@ -702,15 +673,10 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32, 1)
     if (blockIdx.x >= s.n_chunks)
         return;
     ew_grid_release();
-#if EW_CLUSTER
-    if (s.n_chunks > 1)
-        asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory");
-#endif
     struct out_plan w = { b, h, r0 };
     w.n_out = min(16u, a.s * EW_G - r0) * EW_D;
     w.n_chunks = s.n_chunks;
     w.n_blocks = min(gridDim.x, s.n_chunks);
-    w.slice = (w.n_out + w.n_blocks - 1) / w.n_blocks;
     w.part = ((unsigned long long)blockIdx.y * gridDim.z + blockIdx.z) * a.n_split;
 #if EW_DECODE
     __shared__ __align__(16) unsigned char new_row[2][EW_TILE_STRIDE];
@@ -736,16 +702,9 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32, 1)
     fetch_queries(a, b, h, r0, &q);
 #endif
     __syncthreads();
-    run_chunks(a, v, s, which, w, &q, new_kv, ring, sum, ew_shared(inbox));
+    run_chunks(a, v, s, which, w, &q, new_kv, ring, sum);
     if (s.n_chunks == 1)
         return;
-#if EW_CLUSTER
-    asm volatile("barrier.cluster.arrive.release.aligned;\n"
-                 "barrier.cluster.wait.acquire.aligned;" ::
-                     : "memory");
-    add_chunks(a, w, inbox);
-#else
     if (comes_last(a, w.n_blocks))
-        add_chunks(a, w, inbox);
-#endif
+        add_chunks(a, w);
 }

@@ -301,18 +301,29 @@ EW_DEV void head_frame_load(struct head_frame *f, const float *w, const float *r
     }
 }
 
-/* A head after norm and RoPE. inv: 1 / rms where EW_NORM is 2. */
-EW_DEV void head_load(const float *x, const struct head_frame *f, float inv, float eps,
-                      const float *rope, unsigned rd, float out[EW_LANE_ELEMS])
+/* A head as it is. */
+EW_DEV void head_copy(const float *x, float out[EW_LANE_ELEMS])
 {
-    const unsigned lane = threadIdx.x % 32;
-    float self[EW_LANE_ELEMS], other[EW_LANE_ELEMS];
-
 #pragma unroll
     for (int j = 0; j < EW_LANE_ELEMS; j++) {
-        self[j] = lane + 32 * j < EW_D ? x[lane + 32 * j] : 0.0f;
-        other[j] = 0.0f;
+        const unsigned i = threadIdx.x % 32 + 32 * j;
+
+        out[j] = i < EW_D ? x[i] : 0.0f;
     }
+}
+
+/* A head after norm and RoPE. self: the head as it is (head_copy), at x in memory. inv: 1 / rms
+ * where EW_NORM is 2. */
+EW_DEV void head_turn(const float self[EW_LANE_ELEMS], const float *x, const struct head_frame *f,
+                      float inv, float eps, const float *rope, unsigned rd,
+                      float out[EW_LANE_ELEMS])
+{
+    const unsigned lane = threadIdx.x % 32;
+    float other[EW_LANE_ELEMS];
+
+#pragma unroll
+    for (int j = 0; j < EW_LANE_ELEMS; j++)
+        other[j] = 0.0f;
     if (rope && TURNS_WHOLE(rd)) {
 #pragma unroll
         for (int j = 0; j < EW_LANE_ELEMS; j++)
@@ -339,15 +350,13 @@ EW_DEV void head_load(const float *x, const struct head_frame *f, float inv, flo
     }
 }
 
-/* A head as it is. */
-EW_DEV void head_copy(const float *x, float out[EW_LANE_ELEMS])
+EW_DEV void head_load(const float *x, const struct head_frame *f, float inv, float eps,
+                      const float *rope, unsigned rd, float out[EW_LANE_ELEMS])
 {
-#pragma unroll
-    for (int j = 0; j < EW_LANE_ELEMS; j++) {
-        const unsigned i = threadIdx.x % 32 + 32 * j;
+    float self[EW_LANE_ELEMS];
 
-        out[j] = i < EW_D ? x[i] : 0.0f;
-    }
+    head_copy(x, self);
+    head_turn(self, x, f, inv, eps, rope, rd, out);
 }
 
 #endif

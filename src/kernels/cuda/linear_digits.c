@@ -2,17 +2,27 @@
  * panel's columns follows from n, k and the chip alone, so that bits do not depend on m. */
 #include "kernels/cuda/linear_plan.h"
 
-#define STEP  128u
-#define DEPTH 4u /* steps read ahead */
+#define STEP 128u
 
 struct sharing {
     uint32_t warps_k, cluster;
 };
 
+static uint32_t digits(uint32_t rows)
+{
+    return rows > 8 ? 2 : 3;
+}
+
+/* Columns of B, which come in eights. */
+static uint32_t columns(uint32_t rows)
+{
+    return (rows * digits(rows) + 7) / 8 * 8;
+}
+
 /* Shared memory beside x: sums of two turns, sums of the blocks of a cluster, squares, zeros. */
 static uint32_t fixed_bytes(struct sharing s, uint32_t warps, uint32_t rows)
 {
-    const uint32_t cols = (rows * 3 + 7) / 8 * 8;
+    const uint32_t cols = digits(rows) == 2 ? rows : columns(rows);
     const uint32_t joined = (s.cluster > 1 ? 2 : 1) * (warps / s.warps_k) * rows;
 
     return ((2 * warps * cols + joined) * 80 + rows * 32 + 16 + 127) / 128 * 128;
@@ -23,9 +33,9 @@ static size_t x_bytes(const struct ew_quant_format *f, size_t k, size_t m, uint3
                       size_t steps)
 {
     const bool parts = ew_quant_groups(f, k) > 1 && f->group < STEP;
-    const size_t digits = (3 * m * (steps * STEP + 64) + 15) & ~(size_t)15;
+    const size_t x = (digits(rows) * m * (steps * STEP + 64) + 15) & ~(size_t)15;
 
-    return digits + steps * (parts ? STEP / f->group : 1) * ((rows * 3 + 7) / 8 * 8) * 8;
+    return x + steps * (parts ? STEP / f->group : 1) * columns(rows) * 8;
 }
 
 /* Enough warps in all to keep memory busy, each with a step at least; and ranges of which eight
@@ -54,27 +64,31 @@ static size_t no_workspace(const struct ew_cuda_chip *c, const struct ew_cuda_li
     return 0;
 }
 
-static size_t plan(const struct ew_cuda_chip *c, const struct ew_cuda_linear_problem *p,
+static size_t plan(const struct ew_cuda_chip *c, const struct ew_cuda_linear_problem *p, bool few,
                    struct ew_cuda_launch *out)
 {
     const size_t n_out = p->glu ? p->n / 2 : p->n, panels = ew_cuda_div_up(n_out, p->glu ? 8 : 16);
     const struct sharing s = share(c, p, panels);
     const uint32_t range = ew_cuda_div_up(ew_cuda_div_up(p->k, STEP), s.cluster);
-    const uint32_t rows = p->m <= 1 ? 1 : p->m <= 2 ? 2 : p->m <= 4 ? 4 : 8, warps = 8;
+    const uint32_t rows = few ? (p->m <= 1 ? 1 : p->m <= 2 ? 2 : p->m <= 4 ? 4 : 8) : 16;
+    const uint32_t warps = few ? 8 : 16;
     const uint32_t fixed = fixed_bytes(s, warps, rows);
     struct ew_cuda_linear_args a = ew_cuda_linear_args_of(p);
     uint32_t chunk = ew_cuda_div_up(range, s.warps_k) * s.warps_k;
-    uint32_t blocks = rows <= 2 ? 3 : 2, grid;
+    uint32_t blocks = rows <= 2 ? 3 : few ? 2 : 1, depth = 4, grid;
     char format[96];
 
     if (p->m == 0 || p->n == 0)
         return 0;
     if (fixed + x_bytes(&p->format, p->k, p->m, rows, chunk) > c->shared_per_block) {
-        /* a chunk is a multiple of the depth of reads ahead */
-        chunk = ew_cuda_div_up(chunk, s.warps_k * DEPTH) * s.warps_k * DEPTH;
-        while (chunk > s.warps_k * DEPTH &&
+        /* by chunks, which are a multiple of the depth of reads ahead */
+        while (depth > 1 && fixed + x_bytes(&p->format, p->k, p->m, rows, s.warps_k * depth) >
+                                c->shared_per_block)
+            depth /= 2;
+        chunk = ew_cuda_div_up(chunk, s.warps_k * depth) * s.warps_k * depth;
+        while (chunk > s.warps_k * depth &&
                fixed + x_bytes(&p->format, p->k, p->m, rows, chunk) > c->shared_per_block)
-            chunk -= s.warps_k * DEPTH;
+            chunk -= s.warps_k * depth;
     }
     while (blocks > 1 && (fixed + x_bytes(&p->format, p->k, p->m, rows, chunk) + 1024) * blocks >
                              c->shared_per_block + 1024)
@@ -90,11 +104,12 @@ static size_t plan(const struct ew_cuda_chip *c, const struct ew_cuda_linear_pro
     out[0].cluster = s.cluster > 1 ? s.cluster : 0;
     out[0].shared_bytes = fixed + (uint32_t)x_bytes(&p->format, p->k, p->m, rows, chunk);
     ew_cuda_quant_defines(&p->format, p->k, format, sizeof(format));
-    ew_cuda_linear_define(&out[0], p,
-                          "%s -DEW_ROWS=%u -DEW_WARPS=%u -DEW_WARPS_K=%u -DEW_CLUSTER=%u "
-                          "-DEW_DEPTH=%u -DEW_MIN_BLOCKS=%u -DEW_NORM=%d",
-                          format, rows, warps, s.warps_k, s.cluster, DEPTH, blocks,
-                          p->norm_weight != 0);
+    ew_cuda_linear_define(
+        &out[0], p,
+        "%s -DEW_DIGITS=%u -DEW_ROWS=%u -DEW_WARPS=%u -DEW_WARPS_K=%u -DEW_CLUSTER=%u "
+        "-DEW_DEPTH=%u -DEW_MIN_BLOCKS=%u -DEW_NORM=%d",
+        format, digits(rows), rows, warps, s.warps_k, s.cluster, depth, blocks,
+        p->norm_weight != 0);
     return 1;
 }
 
@@ -108,20 +123,34 @@ static bool takes(const struct ew_quant_format *f, size_t n, size_t k, bool glu)
     return ew_quant_groups(f, k) == 1 || f->group % STEP == 0 || f->group == 64 || f->group == 32;
 }
 
-#define DIGITS(suffix)                                                                             \
-    extern const struct ew_cuda_linear_kernel ew_cuda_digits_##suffix;                             \
-    const struct ew_cuda_linear_kernel ew_cuda_digits_##suffix = {                                 \
-        .name = "digits_" #suffix,                                                                 \
-        .layout = &ew_cuda_layout_##suffix,                                                        \
+static size_t plan_8(const struct ew_cuda_chip *c, const struct ew_cuda_linear_problem *p,
+                     struct ew_cuda_launch *out)
+{
+    return plan(c, p, true, out);
+}
+
+static size_t plan_16(const struct ew_cuda_chip *c, const struct ew_cuda_linear_problem *p,
+                      struct ew_cuda_launch *out)
+{
+    return plan(c, p, false, out);
+}
+
+#define DIGITS(kernel, text, layout_of, rows, error, planner)                                      \
+    extern const struct ew_cuda_linear_kernel kernel;                                              \
+    const struct ew_cuda_linear_kernel kernel = {                                                  \
+        .name = text,                                                                              \
+        .layout = &layout_of,                                                                      \
         .sm_min = 80,                                                                              \
         .sm_max = 999,                                                                             \
-        .max_rows = 8,                                                                             \
-        .x_error = 0x1p-18f,                                                                       \
+        .max_rows = rows,                                                                          \
+        .x_error = error,                                                                          \
         .takes_norm = true,                                                                        \
         .takes = takes,                                                                            \
         .workspace_bytes = no_workspace,                                                           \
-        .plan = plan,                                                                              \
+        .plan = planner,                                                                           \
     };
 
-DIGITS(q4)
-DIGITS(q8)
+DIGITS(ew_cuda_digits_q4, "digits_q4", ew_cuda_layout_q4, 8, 0x1p-18f, plan_8)
+DIGITS(ew_cuda_digits_q8, "digits_q8", ew_cuda_layout_q8, 8, 0x1p-18f, plan_8)
+DIGITS(ew_cuda_digits16_q4, "digits16_q4", ew_cuda_layout_q4, 16, 0x1.8p-13f, plan_16)
+DIGITS(ew_cuda_digits16_q8, "digits16_q8", ew_cuda_layout_q8, 16, 0x1.8p-13f, plan_16)

@@ -1,32 +1,37 @@
-// kernels/cuda/linear_digits.cu - y = x W^T for up to 8 rows of x and integer codes, on the integer
-// tensor cores: no code is ever turned into a float. Contract in linear.h.
+// kernels/cuda/linear_digits.cu - y = x W^T for up to 16 rows of x and integer codes, on the
+// integer tensor cores: no code is ever turned into a float. Contract in linear.h.
 //
 // 128 columns of a row of x are one integer each, round(x / xs) with xs = max|x| / 2^20, and that
-// is three digits to the base 128 from -64 to 64: x = xs * (d0 + 128 d1 + 128^2 d2). A digit of a
-// row is a column of B (8 bits), a panel of 16 rows of W is A: 4-bit codes are spread over bytes by
-// a mask and a shift for eight of them. The order in which the layout has codes puts, for every
-// lane, columns 2t, 2t+8, 2t+1, 2t+9 of 16 into one word, so x is kept in that order too. Sums of a
-// group are exact integers; then
+// is three digits to the base 128 from -64 to 64: x = xs * (d0 + 128 d1 + 128^2 d2); with EW_DIGITS
+// 2: max|x| / 2^13 and two of them. A digit of a row is a column of B (8 bits), a panel of 16 rows
+// of W is A: 4-bit codes are spread over bytes by a mask and a shift for eight of them. The order
+// in which the layout has codes puts, for every lane, columns 2t, 2t+8, 2t+1, 2t+9 of 16 into one
+// word, so x is kept in that order too. Sums of a group are exact integers; then
 //     sum += (products - zero * sum of digits) * scale of W * xs * 128^digit         in f32.
-// x loses at most 2^-21 of the largest of its 128 neighbours. NaN and inf make all 128 columns NaN.
+// x loses at most 2^-21 (2^-14) of the largest of its 128 neighbours. NaN and inf make all 128
+// columns NaN.
 //
 // How warps and blocks share columns, turns and chunks: as in linear_rows.cu.
 //
 // Macros: those of linear_dequant.cuh (EW_CODE 1, 2, 4, 5; EW_GROUP 0, 32, 64 or a multiple of
-// 128), EW_ROWS (1, 2, 4, 8), EW_WARPS, EW_WARPS_K, EW_CLUSTER, EW_DEPTH, EW_MIN_BLOCKS, EW_NORM,
-// EW_GLU. args.tiles_m: steps of a chunk; args.tiles_n: panels.
+// 128), EW_DIGITS, EW_ROWS (1, 2, 4, 8, 16), EW_WARPS, EW_WARPS_K, EW_CLUSTER, EW_DEPTH,
+// EW_MIN_BLOCKS, EW_NORM, EW_GLU. args.tiles_m: steps of a chunk; args.tiles_n: panels.
 #include "linear_dequant.cuh"
 
 #define STEP_COLS 128
 #define WORDS     (STEP_COLS / EW_BLOCK_COLS) // blocks of a step, 16 bytes a lane each
 #define THREADS   (EW_WARPS * 32)
 #define PANELS    (EW_WARPS / EW_WARPS_K) // of a block at a time
-#define FRAGS     ((EW_ROWS * 3 + 7) / 8)
-#define COLS      (FRAGS * 8) // of B: digit d of row m is 3 m + d
-#define PITCH     20          // floats of a column in sums
+#define FRAGS     ((EW_ROWS * EW_DIGITS + 7) / 8)
+#define COLS      (FRAGS * 8)                          // of B: digit d of row m is EW_DIGITS m + d
+#define PITCH     20                                   // floats of a column in sums
+#define SUM_COLS  (EW_DIGITS == 2 ? EW_ROWS : COLS)    // two digits of a row are in one lane
+#define LARGEST   (EW_DIGITS == 3 ? 0x1p20f : 0x1p13f) // of the integers
 #define MIN(a, b) ((a) < (b) ? (a) : (b))
 #define ROW_WARPS MIN(EW_WARPS / EW_ROWS, 8) // that take a row of x apart
 #define SLOTS     (8 / ROW_WARPS) // sums of squares a lane has: 8 a row, so that m does not matter
+#define BATCH     (EW_NORM ? 2 : 4) // pieces of x read before the first is used
+#define TURN      (SLOTS > BATCH ? SLOTS : BATCH)
 // Groups that share a step, and products of 32 columns of a group
 #define PARTS       (EW_GROUPED && EW_GROUP < STEP_COLS ? STEP_COLS / EW_GROUP : 1)
 #define PART_TILES  (4 / PARTS)
@@ -36,7 +41,7 @@
 extern __shared__ __align__(128) char dynamic[];
 
 struct fixed {
-    float sums[2][EW_WARPS][COLS][PITCH]; // two turns
+    float sums[2][EW_WARPS][SUM_COLS][PITCH]; // two turns
     float joined[EW_CLUSTER > 1 ? 2 : 1][PANELS][EW_ROWS][PITCH];
     float squares[EW_ROWS][8];
     uint4 zero;
@@ -72,7 +77,7 @@ EW_DEV char *x_column(const ew_args &a, uint32_t c)
 
 EW_DEV struct meta *meta_at(const ew_args &a, uint32_t step)
 {
-    return (struct meta *)(dynamic + FIXED_BYTES + (3 * a.m * x_pitch(a) + 15) / 16 * 16) +
+    return (struct meta *)(dynamic + FIXED_BYTES + (EW_DIGITS * a.m * x_pitch(a) + 15) / 16 * 16) +
            step * PARTS * COLS;
 }
 
@@ -108,9 +113,9 @@ EW_DEV void put_digits(const ew_args &a, uint32_t m, uint32_t step, const float4
     most = __reduce_max_sync(~0u, most);
     const bool finite = most < 0x7f800000u;
     // tiny numbers are nothing beside what they are added to; their scale would not be a number
-    const float top = __uint_as_float(most), inverse = top >= 0x1p-100f ? 0x1p20f / top : 0.0f;
+    const float top = __uint_as_float(most), inverse = top >= 0x1p-100f ? LARGEST / top : 0.0f;
     float worth =
-        finite ? (top >= 0x1p-100f ? top * 0x1p-20f : 0.0f) : __uint_as_float(0x7fc00000u);
+        finite ? (top >= 0x1p-100f ? top * (1.0f / LARGEST) : 0.0f) : __uint_as_float(0x7fc00000u);
     const bool high = lane & 2;
     const uint32_t t = (lane & 1) * 2 + (high ? 1 : 0);
     const uint32_t at = step * STEP_COLS + lane / 16 * 64 + t * 16 + lane / 4 % 4 * 4;
@@ -119,20 +124,20 @@ EW_DEV void put_digits(const ew_args &a, uint32_t m, uint32_t step, const float4
     for (int i = 0; i < 4; i++)
         q[i] = finite ? __float2int_rn(x[i] * inverse) : 0;
 #pragma unroll
-    for (int digit = 0; digit < 3; digit++) {
+    for (int digit = 0; digit < EW_DIGITS; digit++) {
         sum = 0;
 #pragma unroll
         for (int i = 0; i < 4; i++) {
-            d[i] = digit == 2 ? q[i] : ((q[i] + 64) & 127) - 64;
+            d[i] = digit == EW_DIGITS - 1 ? q[i] : ((q[i] + 64) & 127) - 64;
             q[i] = (q[i] - d[i]) >> 7;
             sum += d[i];
         }
-        *(uint32_t *)(x_column(a, 3 * m + digit) + at) = digit_word(d, high);
+        *(uint32_t *)(x_column(a, EW_DIGITS * m + digit) + at) = digit_word(d, high);
 #pragma unroll
         for (int o = 1; o < 32 / PARTS; o *= 2)
             sum += __shfl_xor_sync(~0u, sum, o);
         if (lane % (32 / PARTS) == 0) {
-            struct meta *to = meta_at(a, step) + lane / (32 / PARTS) * COLS + 3 * m + digit;
+            struct meta *to = meta_at(a, step) + lane / (32 / PARTS) * COLS + EW_DIGITS * m + digit;
             to->worth = worth;
             to->sum = EW_ZERO ? (float)sum : MAGIC + (float)(FIXED_ZERO * sum);
         }
@@ -149,36 +154,45 @@ EW_DEV void stage(const ew_args &a, uint32_t begin, uint32_t n, float squares[SL
     const uint32_t m = warp / ROW_WARPS, first = warp % ROW_WARPS;
     const float *x = (const float *)a.x + m * a.x_stride;
 
-    for (uint32_t i = threadIdx.x; i < n * PARTS * (COLS - 3 * a.m); i += THREADS) {
-        struct meta *to =
-            meta_at(a, 0) + i / (COLS - 3 * a.m) * COLS + 3 * a.m + i % (COLS - 3 * a.m);
+    for (uint32_t i = threadIdx.x; i < n * PARTS * (COLS - EW_DIGITS * a.m); i += THREADS) {
+        struct meta *to = meta_at(a, 0) + i / (COLS - EW_DIGITS * a.m) * COLS + EW_DIGITS * a.m +
+                          i % (COLS - EW_DIGITS * a.m);
         to->worth = to->sum = 0.0f;
     }
     if (m >= a.m || m >= EW_ROWS)
         return;
-    for (uint32_t base = 0; base < n; base += 8) {
-        float4 v[SLOTS];
+    // the i-th step of this warp; BATCH of them are read before the first is used
+    for (uint32_t i = 0; i / SLOTS * 8 < n; i += TURN) {
 #pragma unroll
-        for (int u = 0; u < SLOTS; u++) {
-            const uint32_t s = base + u * ROW_WARPS + first;
-            v[u] = s < n ? load_x4(x, (begin + s) * STEP_COLS + lane * 4, a.k, vec)
-                         : make_float4(0, 0, 0, 0);
-        }
+        for (int h = 0; h < TURN; h += BATCH) {
+            float4 v[BATCH], norm[EW_NORM ? BATCH : 1];
 #pragma unroll
-        for (int u = 0; u < SLOTS; u++) {
-            const uint32_t s = base + u * ROW_WARPS + first;
+            for (int u = 0; u < BATCH; u++) {
+                const uint32_t s =
+                    (i / SLOTS + (h + u) / SLOTS) * 8 + (h + u) % SLOTS * ROW_WARPS + first;
+                const uint32_t c = (begin + s) * STEP_COLS + lane * 4;
 
-            if (s >= n)
-                break;
+                v[u] = s < n ? load_x4(x, c, a.k, vec) : make_float4(0, 0, 0, 0);
+                if (EW_NORM)
+                    norm[EW_NORM ? u : 0] =
+                        s < n ? load_x4((const float *)a.norm_weight, c, a.k, true)
+                              : make_float4(0, 0, 0, 0);
+            }
+#pragma unroll
+            for (int u = 0; u < BATCH; u++) {
+                const uint32_t s =
+                    (i / SLOTS + (h + u) / SLOTS) * 8 + (h + u) % SLOTS * ROW_WARPS + first;
+
+                if (s >= n)
+                    break;
 #if EW_NORM
-            const float4 g = load_x4((const float *)a.norm_weight,
-                                     (begin + s) * STEP_COLS + lane * 4, a.k, true);
-            float &r = squares[u];
-            r = fmaf(v[u].x, v[u].x, r), r = fmaf(v[u].y, v[u].y, r);
-            r = fmaf(v[u].z, v[u].z, r), r = fmaf(v[u].w, v[u].w, r);
-            v[u].x *= g.x, v[u].y *= g.y, v[u].z *= g.z, v[u].w *= g.w;
+                float &r = squares[(h + u) % SLOTS];
+                r = fmaf(v[u].x, v[u].x, r), r = fmaf(v[u].y, v[u].y, r);
+                r = fmaf(v[u].z, v[u].z, r), r = fmaf(v[u].w, v[u].w, r);
+                v[u].x *= norm[u].x, v[u].y *= norm[u].y, v[u].z *= norm[u].z, v[u].w *= norm[u].w;
 #endif
-            put_digits(a, m, s, v[u], lane);
+                put_digits(a, m, s, v[u], lane);
+            }
         }
     }
 }
@@ -318,15 +332,21 @@ EW_DEV void multiply(struct sums &s, const struct step &w, const uint32_t x[FRAG
     }
 }
 
-EW_DEV void put_sums(float to[COLS][PITCH], const struct sums &s, uint32_t lane)
+EW_DEV void put_sums(float to[SUM_COLS][PITCH], const struct sums &s, uint32_t lane)
 {
     const uint32_t g = lane / 4, t = lane % 4;
 
 #pragma unroll
-    for (int i = 0; i < FRAGS; i++)
-#pragma unroll
+    for (int i = 0; i < FRAGS; i++) {
+#if EW_DIGITS == 2
+        to[i * 4 + t][g] = s.acc[i][0] + s.acc[i][1];
+        to[i * 4 + t][g + 8] = s.acc[i][2] + s.acc[i][3];
+#else
+#    pragma unroll
         for (int j = 0; j < 4; j++)
             to[i * 8 + t * 2 + j % 2][g + j / 2 * 8] = s.acc[i][j];
+#endif
+    }
 }
 
 EW_DEV float rms_scale(const ew_args &a, struct fixed &f, uint32_t m)
@@ -342,12 +362,16 @@ EW_DEV float rms_scale(const ew_args &a, struct fixed &f, uint32_t m)
     return rsqrtf(sum / (float)a.k + a.norm_eps);
 }
 
-// Of a warp: the three digits of row m of x, the least first.
+// Of a warp: the digits of row m of x, the least first.
 EW_DEV float row_sum(struct fixed &f, uint32_t turn, uint32_t warp, uint32_t m, uint32_t row)
 {
+#if EW_DIGITS == 2
+    return f.sums[turn][warp][m][row];
+#else
     const float(*c)[PITCH] = &f.sums[turn][warp][3 * m];
 
     return c[0][row] + c[1][row] + c[2][row];
+#endif
 }
 
 // Sum of row `row` of a panel times row m of x, over warps, and over the cluster where that is
@@ -470,8 +494,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, EW_MIN_BLOCKS)
     for (int i = 0; i < FRAGS; i++) {
         const uint32_t c = i * 8 + g, at = lane % 4 * 16 + warp % EW_WARPS_K * STEP_COLS;
 
-        x0[i] = x[i] = c < 3 * a.m ? ew_shared(x_column(a, c)) + at : ew_shared(&f.zero);
-        x_step[i] = c < 3 * a.m ? 64 : 0;
+        x0[i] = x[i] = c < EW_DIGITS * a.m ? ew_shared(x_column(a, c)) + at : ew_shared(&f.zero);
+        x_step[i] = c < EW_DIGITS * a.m ? 64 : 0;
     }
     uint32_t step = 0, in_chunk = 0;
     bool more = true, stage_next = true, first_turn = true;

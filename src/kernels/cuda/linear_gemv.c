@@ -35,7 +35,9 @@ static size_t plan(const struct ew_cuda_chip *c, const struct ew_cuda_linear_pro
 {
     const size_t elem = type == 0 ? 4 : 2, step = 32 * 16 / elem;
     const uint32_t m = p->m <= 1 ? 1 : p->m <= 2 ? 2 : p->m <= 4 ? 4 : 8;
-    const uint32_t rows = m <= 2 ? 2 : 4;
+    /* gate and up rows in twos where that still gives every warp some */
+    const bool twos = m == 1 && p->glu && p->n / 4 >= (size_t)c->n_sm * 3 * WARPS;
+    const uint32_t rows = m <= 2 && !twos ? 2 : 4;
     const uint32_t depth = 8 / rows, blocks = m == 1 ? EW_TUNE_BLOCKS : m <= 4 ? 2 : 1;
     const uint32_t wk = warps_k(c, p->n, ew_cuda_div_up(p->k, step)), warps_n = WARPS / wk;
     struct ew_cuda_linear_args a = ew_cuda_linear_args_of(p);

@@ -168,7 +168,7 @@ EW_DEV float rms_scale(const ew_args &a, float squares)
 }
 
 #if EW_WARPS_K == 1
-// A warp has whole rows and meets nobody.
+// Warps walk over groups of rows without meeting each other.
 EW_DEV void finish_group(sums &s, const ew_args &a, uint32_t group, uint32_t m0, uint32_t lane)
 {
 #    if EW_NORM
@@ -190,23 +190,20 @@ EW_DEV void finish_group(sums &s, const ew_args &a, uint32_t group, uint32_t m0,
         finish(a, v, lane / (32 / VALUES), group, m0, partner);
 }
 #else
-// The warps of a group add up through shared memory.
-struct joined {
-    float part[2][WARPS][VALUES]; // two turns
-    float squares[2][WARPS][EW_M];
-};
-
-EW_DEV void finish_group(sums &s, const ew_args &a, uint32_t group, uint32_t m0, uint32_t lane,
-                         uint32_t warp, struct joined &j, uint32_t turn)
+// The warps of a group add up through shared memory; a block has one turn.
+EW_DEV void finish_block(sums &s, const ew_args &a, uint32_t group, uint32_t m0, uint32_t lane,
+                         uint32_t warp)
 {
+    __shared__ float part[WARPS][VALUES];
+    __shared__ float squares[WARPS][EW_M];
     const float v = reduce<VALUES>(s.acc, lane);
 
     if (lane % (32 / VALUES) == 0)
-        j.part[turn][warp][lane / (32 / VALUES)] = v;
+        part[warp][lane / (32 / VALUES)] = v;
 #    if EW_NORM
     const float q = reduce<EW_M>(s.squares, lane);
     if (lane % (32 / EW_M) == 0)
-        j.squares[turn][warp][lane / (32 / EW_M)] = q;
+        squares[warp][lane / (32 / EW_M)] = q;
 #    endif
     __syncthreads();
     if (warp % EW_WARPS_K != 0)
@@ -214,10 +211,10 @@ EW_DEV void finish_group(sums &s, const ew_args &a, uint32_t group, uint32_t m0,
     float sum = 0.0f, scale = 0.0f;
     const uint32_t i = lane < VALUES ? lane : 0;
 #    pragma unroll
-    for (int w = 0; w < EW_WARPS_K; w++) {
-        sum += j.part[turn][warp + w][i];
+    for (int j = 0; j < EW_WARPS_K; j++) {
+        sum += part[warp + j][i];
         if (EW_NORM)
-            scale += j.squares[turn][warp + w][i / EW_ROWS];
+            scale += squares[warp + j][i / EW_ROWS];
     }
     if (EW_NORM)
         sum *= rms_scale(a, scale);
@@ -230,58 +227,69 @@ EW_DEV void finish_group(sums &s, const ew_args &a, uint32_t group, uint32_t m0,
 extern "C" __global__ void __launch_bounds__(WARPS * 32, EW_MIN_BLOCKS)
     ew_linear_gemv(const struct ew_cuda_linear_args a)
 {
-#if EW_WARPS_K > 1
-    __shared__ struct joined joined;
-#endif
     const uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    const uint32_t m0 = blockIdx.y * EW_M, per_group = EW_GLU ? EW_ROWS / 2 : EW_ROWS;
+    const uint32_t warp_k = warp % EW_WARPS_K, m0 = blockIdx.y * EW_M;
+    const uint32_t per_group = EW_GLU ? EW_ROWS / 2 : EW_ROWS;
     const uint32_t groups = (a.n_out + per_group - 1) / per_group;
     const uint32_t stride = gridDim.x * WARPS_N;
     const uint32_t steps = ((a.k + STEP - 1) / STEP + EW_WARPS_K - 1) / EW_WARPS_K;
-    const uint32_t first = lane * ELEMS + warp % EW_WARPS_K * STEP;
+    const uint32_t first = lane * ELEMS + warp_k * STEP;
     const bool vec = ((a.x | (a.x_stride * 4)) & 15) == 0;
-    // groups past the end are read as the last one and not stored; all warps of a block stop together
-    const uint32_t mine = warp / EW_WARPS_K;
-    uint32_t base = blockIdx.x * WARPS_N, ahead_base = base, ahead = 0, step = 0, turn = 0;
+    uint32_t group = blockIdx.x * WARPS_N + warp / EW_WARPS_K;
+    uint32_t ahead_group = group, ahead = 0, step = 0;
     uint4 w[EW_DEPTH][EW_ROWS];
     sums s;
 
     ew_grid_release();
-#define LOAD(d)                                                                                    \
-    do {                                                                                           \
-        if (ahead_base < groups)                                                                   \
-            load_w(w[d], a, ahead_base + mine, first + ahead * (STEP * EW_WARPS_K));               \
-        if (++ahead == steps) {                                                                    \
-            ahead = 0;                                                                             \
-            ahead_base += stride;                                                                  \
-        }                                                                                          \
-    } while (0)
+#if EW_WARPS_K == 1
+    if (group >= groups)
+        return ew_grid_wait();
+#else
+    if (group >= groups)
+        group = ahead_group = groups - 1;
+    const bool live = blockIdx.x * WARPS_N + warp / EW_WARPS_K < groups;
+#endif
 #pragma unroll
-    for (int d = 0; d < EW_DEPTH; d++)
-        LOAD(d);
+    for (int d = 0; d < EW_DEPTH; d++) {
+        load_w(w[d], a, ahead_group < groups ? ahead_group : group,
+               ahead_group < groups ? first + ahead * STEP * EW_WARPS_K : a.k);
+        if (++ahead == steps) {
+            ahead = 0;
+            ahead_group += stride;
+        }
+    }
     ew_grid_wait();
     clear(s);
-    bool more = base < groups;
+    bool more = true;
     while (more) {
 #pragma unroll
         for (int d = 0; d < EW_DEPTH; d++) {
             if (!more)
                 break;
-            accumulate(s, a, w[d], m0, first + step * (STEP * EW_WARPS_K), vec);
-            LOAD(d);
+            accumulate(s, a, w[d], m0, first + step * STEP * EW_WARPS_K, vec);
+            if (ahead_group < groups) {
+                load_w(w[d], a, ahead_group, first + ahead * STEP * EW_WARPS_K);
+                if (++ahead == steps) {
+                    ahead = 0;
+                    ahead_group += stride;
+                }
+            }
             if (++step < steps)
                 continue;
 #if EW_WARPS_K == 1
-            finish_group(s, a, base + mine, m0, lane);
-#else
-            finish_group(s, a, base + mine, m0, lane, warp, joined, turn);
-#endif
-            clear(s);
+            finish_group(s, a, group, m0, lane);
             step = 0;
-            turn ^= 1;
-            base += stride;
-            more = base < groups;
+            clear(s);
+            group += stride;
+            more = group < groups;
+#else
+            more = false;
+#endif
         }
     }
-#undef LOAD
+#if EW_WARPS_K > 1
+    if (!live)
+        group = 0xffffffffu / per_group - 1; // rows past the end: nothing is stored
+    finish_block(s, a, group, m0, lane, warp);
+#endif
 }

@@ -6,8 +6,6 @@
 #    define EW_TUNE_CLUSTER 1
 #endif
 
-#define DEPTH 4u /* steps read ahead */
-
 struct sharing {
     uint32_t warps_k, cluster;
 };
@@ -61,7 +59,7 @@ static size_t plan(const struct ew_cuda_chip *c, const struct ew_cuda_linear_pro
     const uint32_t rows = !exact ? 16 : p->m <= 1 ? 1 : p->m <= 2 ? 2 : p->m <= 4 ? 4 : 8;
     const size_t x_rows = p->m * (exact ? 2 : 1), sm_bytes = c->shared_per_block;
     const uint32_t whole = ew_cuda_div_up(range, s.warps_k) * s.warps_k; /* steps of a range */
-    uint32_t warps = 8, blocks = quant && rows <= 4 ? 3 : 2, chunk, grid;
+    uint32_t warps = 8, blocks = quant && rows <= 4 ? 3 : 2, depth = 4, chunk, grid;
     struct ew_cuda_linear_args a = ew_cuda_linear_args_of(p);
     char format[96] = "-DEW_CODE=0";
     size_t room;
@@ -73,12 +71,13 @@ static size_t plan(const struct ew_cuda_chip *c, const struct ew_cuda_linear_pro
         warps = 16;
         blocks = 1;
     }
-    room = sm_bytes - fixed_bytes(s, 16, rows);
-    chunk = (uint32_t)((room / x_rows - 64) / (cols * 2) / s.warps_k * s.warps_k);
-    /* a chunk is a multiple of the depth of reads ahead */
-    chunk = chunk >= whole ? whole : chunk / (s.warps_k * DEPTH) * (s.warps_k * DEPTH);
-    if (chunk == 0)
-        chunk = s.warps_k * DEPTH;
+    room = (sm_bytes - fixed_bytes(s, warps, rows)) / x_rows - 64;
+    chunk = whole;
+    if (chunk * cols * 2 > room) { /* by chunks, which are a multiple of the depth of reads ahead */
+        while (depth > 1 && s.warps_k * depth * cols * 2 > room)
+            depth /= 2;
+        chunk = (uint32_t)(room / (cols * 2)) / (s.warps_k * depth) * (s.warps_k * depth);
+    }
     if (quant)
         ew_cuda_quant_defines(&p->format, p->k, format, sizeof(format));
     else
@@ -101,11 +100,7 @@ static size_t plan(const struct ew_cuda_chip *c, const struct ew_cuda_linear_pro
                           !exact      ? 0
                           : rows <= 4 ? 4
                                       : 8,
-                          rows, warps, s.warps_k, s.cluster,
-                          quant         ? 4
-                          : blocks == 1 ? 2
-                                        : 3,
-                          blocks, p->norm_weight != 0);
+                          rows, warps, s.warps_k, s.cluster, depth, blocks, p->norm_weight != 0);
     return 1;
 }
 

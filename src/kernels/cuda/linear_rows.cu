@@ -36,7 +36,8 @@
 #define ROW_WARPS MIN(EW_WARPS / EW_ROWS, 8) // that round a row of x
 #define PIECE     128                        // columns a warp rounds at a time
 #define SLOTS     (8 / ROW_WARPS) // sums of squares a lane has: 8 a row, so that m does not matter
-#define BATCH     MIN(SLOTS, 4)   // pieces read before the first is used
+#define BATCH     (EW_NORM ? 2 : 4) // pieces of x read before the first is used
+#define TURN      (SLOTS > BATCH ? SLOTS : BATCH)
 
 extern __shared__ __align__(128) char dynamic[];
 
@@ -106,27 +107,36 @@ EW_DEV void stage(const ew_args &a, uint32_t begin, uint32_t cols, float squares
 
     if (m >= a.m || m >= EW_ROWS)
         return;
-    for (uint32_t base = first * PIECE + lane * 4; base < cols; base += 8 * PIECE) {
+    // the i-th piece of this warp; BATCH of them are read before the first is used
+    for (uint32_t i = 0; i / SLOTS * 8 * PIECE < cols; i += TURN) {
 #pragma unroll
-        for (int slot = 0; slot < SLOTS; slot += BATCH) {
-            float4 v[BATCH];
+        for (int h = 0; h < TURN; h += BATCH) {
+            float4 v[BATCH], n[EW_NORM ? BATCH : 1];
 #pragma unroll
             for (int u = 0; u < BATCH; u++) {
-                const uint32_t c = base + (slot + u) * ROW_WARPS * PIECE;
+                const uint32_t p =
+                    (i / SLOTS + (h + u) / SLOTS) * 8 + (h + u) % SLOTS * ROW_WARPS + first;
+                const uint32_t c = p * PIECE + lane * 4;
+
                 v[u] = c < cols ? load_x4(x, begin + c, a.k, vec) : make_float4(0, 0, 0, 0);
+                if (EW_NORM)
+                    n[EW_NORM ? u : 0] =
+                        c < cols ? load_x4((const float *)a.norm_weight, begin + c, a.k, true)
+                                 : make_float4(0, 0, 0, 0);
             }
 #pragma unroll
             for (int u = 0; u < BATCH; u++) {
-                const uint32_t c = base + (slot + u) * ROW_WARPS * PIECE;
+                const uint32_t p =
+                    (i / SLOTS + (h + u) / SLOTS) * 8 + (h + u) % SLOTS * ROW_WARPS + first;
+                const uint32_t c = p * PIECE + lane * 4;
 
                 if (c >= cols)
                     break;
 #if EW_NORM
-                const float4 n = load_x4((const float *)a.norm_weight, begin + c, a.k, true);
-                float &q = squares[slot + u];
+                float &q = squares[(h + u) % SLOTS];
                 q = fmaf(v[u].x, v[u].x, q), q = fmaf(v[u].y, v[u].y, q);
                 q = fmaf(v[u].z, v[u].z, q), q = fmaf(v[u].w, v[u].w, q);
-                v[u].x *= n.x, v[u].y *= n.y, v[u].z *= n.z, v[u].w *= n.w;
+                v[u].x *= n[u].x, v[u].y *= n[u].y, v[u].z *= n[u].z, v[u].w *= n[u].w;
 #endif
                 put_x4(a, m, c, v[u]);
             }

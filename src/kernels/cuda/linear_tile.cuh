@@ -81,7 +81,7 @@ EW_DEV void ew_tile_store(const ew_args &a, const float *buffer, const float *sc
     }
     if (n >= a.n_out)
         return;
-#pragma unroll 1
+#pragma unroll 2
     for (uint32_t r = lane / lanes; r < EW_TILE_ROWS && m0 + r < a.m; r += 32 / lanes) {
         const float4 v = *(const float4 *)(buffer + r * EW_TILE_PITCH + q);
         const float z[4] = { v.x * s[0], v.y * s[1], v.z * s[2], v.w * s[3] };
