@@ -147,7 +147,7 @@ EW_DEV void input_wait(const struct step *s, uint64_t at, uint32_t i, uint32_t s
             all = all && packet_is(p[j].a, s->in_seq) && packet_is(p[j].b, s->in_seq);
         if (all)
             return;
-        poll_pause();
+        poll_pause(n);
         if (++n > EW_STEP_POLL_LIMIT)
             step_gave_up(s);
     }
@@ -279,7 +279,7 @@ EW_DEV void load_x8(struct step *s, const struct ew_step_phase *ph)
             for (int j = 0; j < 2 * STEP_ASK8; j++)
                 all = all && packet_is(p[j].a, s->in_seq) && packet_is(p[j].b, s->in_seq);
             if (!all)
-                poll_pause();
+                poll_pause(n);
             if (++n > EW_STEP_POLL_LIMIT)
                 step_gave_up(s);
         }
@@ -681,14 +681,11 @@ EW_DEV void run_linear(struct step *s, const struct ew_step_phase *entry, struct
     const bool whole = ph->chunk >= ph->k; /* a tile is one stage: the input stays in registers */
     float inv;
 
-    STEP_TRACE(s, 0);
     if (KIND == EW_STEP_PLAIN16)
         ph->k <= EW_STEP_WARPS * 128 ? load_x16<2>(s, ph) : load_x16<6>(s, ph);
     else
         ph->k <= EW_STEP_WARPS * 128 ? load_x8<KIND, 1>(s, ph) : load_x8<KIND, 3>(s, ph);
-    STEP_TRACE(s, 1);
     sync_warps();
-    STEP_TRACE(s, 2);
     inv = step_inv_rms(s, ph);
 #pragma unroll 1
     for (uint32_t t0 = 0; t0 < r.n_tiles; t0 += EW_STEP_RED_ROWS / ROWS) {
@@ -699,14 +696,11 @@ EW_DEV void run_linear(struct step *s, const struct ew_step_phase *entry, struct
             run_tiles<true, KIND>(s, ph, t0, t1, red);
         else
             run_tiles<false, KIND>(s, ph, t0, t1, red);
-        STEP_TRACE(s, 3);
         sync_warps();
-        STEP_TRACE(s, 4);
         step_epilogue<ROWS>(s, ph, r.out + t0 * per, min((t1 - t0) * per, r.end - r.out - t0 * per),
                             inv, best);
         s->half ^= 1;
     }
-    STEP_TRACE(s, 5);
 }
 
 #endif
