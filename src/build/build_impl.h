@@ -71,8 +71,9 @@ ew_status ew_build_device_kernels(struct ew_build *b);
 struct ew_build_specs {
     struct ew_build_spec {
         const char *source;
-        char *defines;
-        const char *entry; /* the first one, for messages */
+        char *key;           /* "source defines": the map's */
+        const char *defines; /* its end */
+        const char *entry;   /* the first one, for messages */
         void *code;
         size_t bytes;
     } * at;

@@ -14,7 +14,7 @@ void ew_build_specs_init(struct ew_build_specs *s)
 void ew_build_specs_deinit(struct ew_build_specs *s)
 {
     for (size_t i = 0; i < s->n; i++) {
-        ew_mem_free(s->at[i].defines);
+        ew_mem_free(s->at[i].key);
         ew_mem_free(s->at[i].code);
     }
     ew_mem_free(s->at);
@@ -28,6 +28,7 @@ void ew_build_specs_see(void *ctx, const struct ew_cuda_launch *l)
     char key[EW_CUDA_DEFINES_CAP + 128];
     const int len = snprintf(key, sizeof(key), "%s %s", l->spec.source, l->spec.defines);
     uint32_t i;
+    char *own;
 
     if (s->no_memory || ew_map_find(&s->map, key, (size_t)len, &i))
         return;
@@ -41,11 +42,16 @@ void ew_build_specs_see(void *ctx, const struct ew_cuda_launch *l)
         s->at = more;
         s->cap = cap;
     }
-    s->at[s->n] = (struct ew_build_spec){ .source = l->spec.source,
-                                          .defines = ew_mem_strdup(EW_MEM_BUILD, l->spec.defines),
-                                          .entry = l->spec.entry };
-    s->no_memory = !s->at[s->n].defines || !ew_map_put(&s->map, key, (size_t)len, (uint32_t)s->n);
-    s->n += s->at[s->n].defines != NULL;
+    own = ew_mem_strdup(EW_MEM_BUILD, key); /* the map keeps no copy */
+    s->no_memory = !own || !ew_map_put(&s->map, own, (size_t)len, (uint32_t)s->n);
+    if (s->no_memory) {
+        ew_mem_free(own);
+        return;
+    }
+    s->at[s->n++] = (struct ew_build_spec){ .source = l->spec.source,
+                                            .key = own,
+                                            .defines = own + strlen(l->spec.source) + 1,
+                                            .entry = l->spec.entry };
 }
 
 void ew_build_specs_take(struct ew_build_specs *s, const struct ew_build_specs *from)

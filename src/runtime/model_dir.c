@@ -18,6 +18,7 @@
 #include "edgewise/onnx.h"
 #include "edgewise/runtime.h"
 #include "os/os.h"
+#include "plan/codec.h"
 
 #define PATH_CAP      4096
 #define MAX_TEXT_FILE ((size_t)256 << 20)
@@ -246,7 +247,8 @@ static ew_status cache_key(const char *model, const char *home, const ew_build_o
 
     ew_cpu_detect(&cpu);
     ew_buf_init(&b, EW_MEM_RUNTIME, (size_t)64 << 20);
-    ew_buf_printf(&b, "edgewise %s\n%s\n%s\n", EW_VERSION_STRING, home, model);
+    ew_buf_printf(&b, "edgewise %s format %u\n%s\n%s\n", EW_VERSION_STRING, EW_PLAN_FORMAT, home,
+                  model);
     st = describe_files(home, &b, err);
     ew_buf_printf(&b, "cpu %x %s level %s\n", cpu.flags, cpu.model,
                   o->cpu_level ? o->cpu_level : "native");

@@ -486,7 +486,7 @@ CC_FAMILY(attention_cuda)
 {
     static const ew_dtype types[] = { EW_DTYPE_BF16, EW_DTYPE_F32, EW_DTYPE_F16, EW_DTYPE_F8E4M3,
                                       EW_DTYPE_I8 };
-    static const size_t sizes[] = { 128, 64, 80, 96, 256, 32, 33 };
+    static const size_t sizes[] = { 128, 64, 80, 96, 256, 32, 33, 16, 48 };
     size_t i = 0;
 
     for (int mode = EW_ATTN_PREFILL; mode <= EW_ATTN_TREE; mode++)
@@ -494,7 +494,18 @@ CC_FAMILY(attention_cuda)
             for (size_t d = 0; d < EW_COUNT(sizes); d++, i++)
                 if (d < 2 || (i + d) % 3 == 0) /* a third of the rarer sizes */
                     run_case(c, draw(i, mode, types[t], sizes[d]));
-    /* many tokens: prep takes several a warp; more units of work than multiprocessors */
+    /* the window of tests/golden/families/mixtral-window */
+    run_case(c, (struct world){ .mode = EW_ATTN_PREFILL,
+                                .b = 2,
+                                .s = 24,
+                                .hq = 2,
+                                .hkv = 1,
+                                .d = 16,
+                                .rd = 16,
+                                .cap = 256,
+                                .kv_dtype = EW_DTYPE_F16,
+                                .window = 5 });
+    /* more units of work than multiprocessors */
     run_case(c, (struct world){ .mode = EW_ATTN_PREFILL,
                                 .b = 3,
                                 .s = 171,

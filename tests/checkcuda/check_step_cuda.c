@@ -20,6 +20,7 @@ struct decoder {
     int act;
     int64_t window;
     float softcap;
+    uint32_t n_sm; /* as if the chip had so few; 0: all */
 };
 
 struct weight {
@@ -474,9 +475,12 @@ static bool plan_step(struct cc *c, struct model *o, const struct decoder *m, si
     struct ew_cuda_decode_plan plan = { .table = table };
     const size_t n = make_nodes(o, m, o->context_at + which * 128, nodes);
     struct ew_cuda_decode_place place = { .token = o->token_at + which * 4 };
+    struct ew_cuda_chip chip = *cc_chip(c);
     ew_error err = { 0 };
 
-    if (ew_cuda_decode_plan(nodes, n, cc_chip(c), &place, &plan, &err)) {
+    if (m->n_sm && m->n_sm < chip.n_sm)
+        chip.n_sm = m->n_sm;
+    if (ew_cuda_decode_plan(nodes, n, &chip, &place, &plan, &err)) {
         cc_fail(c, "%s", err.text);
         return false;
     }
@@ -486,7 +490,7 @@ static bool plan_step(struct cc *c, struct model *o, const struct decoder *m, si
     }
     place.table = o->table_at;
     place.workspace = o->workspace_at;
-    if (ew_cuda_decode_plan(nodes, n, cc_chip(c), &place, &plan, &err)) {
+    if (ew_cuda_decode_plan(nodes, n, &chip, &place, &plan, &err)) {
         cc_fail(c, "%s", err.text);
         return false;
     }
@@ -594,6 +598,8 @@ CC_FAMILY(step_cuda)
         { QWEN, .w = q8_128, .head = q8_row, .context = 40 },
         { QWEN, .bias = true, .context = 90, .rope_half = true },
         { QWEN, .window = 100, .context = 333, .softcap = 5 },
+        { QWEN, .context = 599, .n_sm = 4 }, /* more positions a block than scores at once */
+        { QWEN, .w = q4_128, .head = q8_row, .context = 599, .n_sm = 7 },
         { .hidden = 320,
           .ffn = 448,
           .hq = 8,
@@ -618,8 +624,8 @@ CC_FAMILY(step_cuda)
           .context = 200 },
     };
     static const char *const names[] = { "q4 g64 bf16",    "q4 g32",         "q8 g128",
-                                         "bias half-rope", "window softcap", "d64 g8 gelu",
-                                         "f16 d64 g3" };
+                                         "bias half-rope", "window softcap", "bf16 4 blocks",
+                                         "q4 7 blocks",    "d64 g8 gelu",    "f16 d64 g3" };
 
     for (size_t i = 0; i < sizeof(contexts) / sizeof(*contexts); i++) {
         const struct decoder plain = { QWEN, .context = contexts[i] };

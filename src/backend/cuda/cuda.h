@@ -30,6 +30,14 @@ struct ew_cuda { /* what a struct ew_device of this backend is */
     int (*range_pop)(void);
 };
 
+/* Launches want more than an arena gives: allocate EW_CUDA_ALIGN bytes more and go up to this. */
+#define EW_CUDA_ALIGN 64
+static inline void *ew_cuda_aligned(void *p)
+{
+    return (void *)(((uintptr_t)p + EW_CUDA_ALIGN - 1) & ~(uintptr_t)(EW_CUDA_ALIGN - 1));
+}
+_Static_assert(_Alignof(struct ew_cuda_launch) <= EW_CUDA_ALIGN, "launches in arenas");
+
 struct ew_cuda_prefetch { /* launched beside the steps of a captured list, some ahead */
     ew_cu_function function;
     struct ew_cuda_launch launch;

@@ -29,12 +29,15 @@ void *ew_cuda_counters(struct ew_step_list *list, const struct ew_emit *e, size_
 static struct ew_cuda_step *add_step(struct ew_step_list *list, const struct ew_emit *e,
                                      struct ew_step **out)
 {
-    struct ew_cuda_step *c = NULL;
-    struct ew_step *s = ew_step_add(list, e, NULL, sizeof(*c), &c);
+    struct ew_cuda_step *c;
+    void *room = NULL;
+    struct ew_step *s = ew_step_add(list, e, NULL, sizeof(*c) + EW_CUDA_ALIGN, &room);
 
     *out = s;
     if (!s)
         return NULL;
+    c = ew_cuda_aligned(room);
+    s->args = c;
     memset(c, 0, sizeof(*c));
     c->name = e->node ? e->node->name : "around the nodes";
     return c;

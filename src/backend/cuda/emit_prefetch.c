@@ -7,8 +7,9 @@
 
 #define THREADS    64
 #define MAX_BLOCKS 64
-#define MAX_BYTES  ((size_t)16 << 20) /* of one weight: several must fit into L2 beside each other \
-                                       */
+#define MAX_BYTES                                                                                  \
+    ((size_t)16 << 20) /* of one weight: several must fit into L2 beside each other                \
+                        */
 
 static struct ew_cuda_launch make_launch(const void *at, size_t bytes)
 {
@@ -33,14 +34,16 @@ ew_status ew_cuda_note_prefetch(struct ew_step_list *list, const struct ew_emit 
     const struct ew_cuda_launch l = make_launch(at, bytes);
     struct ew_cuda_prefetch *p;
     struct ew_cuda_step *s;
+    void *room;
 
     if (cuda->see)
         cuda->see(cuda->see_ctx, &l);
     if (!cuda->modules || !e->plan->device.prefetches || !list->n || !bytes)
         return EW_STATUS_OK;
-    p = ew_arena_new(list->arena, struct ew_cuda_prefetch, 1);
-    if (!p)
+    room = ew_arena_alloc(list->arena, sizeof(*p) + EW_CUDA_ALIGN);
+    if (!room)
         return ew_fail(err, EW_STATUS_NO_MEMORY, "launch list");
+    p = ew_cuda_aligned(room);
     p->launch = l;
     EW_TRY(ew_cuda_modules_get(cuda->modules, &l, &p->function, err));
     memcpy(&s, &list->steps[list->n - 1].args, sizeof(s)); /* ours, made a moment ago */

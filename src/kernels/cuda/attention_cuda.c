@@ -7,7 +7,6 @@
 #include "tensor/tensor.h"
 
 #define D_MAX          256
-#define PREP_MANY      512 /* tokens: a warp of prep takes several */
 #define SPLIT_WARPS    8
 #define SPLIT_TILE     16
 #define SPLIT_ROWS_MAX 64 /* more rows of a kv head than this are worth flash attention's tiles */
@@ -251,14 +250,12 @@ static void plan_prep(const struct ew_attn_args *a, const struct choice *c, unsi
                       const struct ew_cuda_attn_args *g, struct ew_cuda_launch *out)
 {
     enum { WARPS = 4 };
-    const uint32_t n_tok = g->b * g->s, tokens = norm == 2 || n_tok < PREP_MANY ? 1 : 4;
-    const uint32_t grid[3] = { (n_tok + tokens - 1) / tokens,
-                               (g->hq + 2 * g->hkv + WARPS - 1) / WARPS, 1 };
+    const uint32_t grid[3] = { g->b * g->s, (g->hq + 2 * g->hkv + WARPS - 1) / WARPS, 1 };
     const unsigned q = c->way == WAY_SIMPLE ? 0 : c->kv == 1 ? 1 : 2;
 
     ew_cuda_launch_fill(out, "attention_prep", "ew_attention_prep", grid, WARPS * 32, g, sizeof(*g),
-                        "-DEW_D=%zu -DEW_KV=%u -DEW_NORM=%u -DEW_Q=%u -DEW_WARPS=%d -DEW_TOKENS=%u",
-                        a->d, c->kv, norm, q, WARPS, tokens);
+                        "-DEW_D=%zu -DEW_KV=%u -DEW_NORM=%u -DEW_Q=%u -DEW_WARPS=%d", a->d, c->kv,
+                        norm, q, WARPS);
 }
 
 static void plan_main(const struct ew_attn_args *a, const struct choice *c,

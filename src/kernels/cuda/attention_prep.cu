@@ -1,10 +1,8 @@
 /* kernels/cuda/attention_prep.cu - norm, RoPE and scale of queries into q_hi / q_lo; norm and RoPE
  * of keys, and values, into the cache.
  *
- * grid (tokens / EW_TOKENS, heads / EW_WARPS), a warp a head of EW_TOKENS tokens, all of which are
- * loaded at once: query heads, then keys, then values. Macros of attn_cache.cuh, EW_WARPS,
- * EW_TOKENS (1 with EW_NORM 2), and EW_Q: how queries are kept (0: f32, 1: two f16, 2: two bf16).
- */
+ * grid (tokens, heads / EW_WARPS), a warp a head: query heads, then keys, then values. Macros of
+ * attn_cache.cuh, EW_WARPS, and EW_Q: how queries are kept (0: f32, 1: two f16, 2: two bf16). */
 #include "attn_cache.cuh"
 
 namespace
@@ -100,28 +98,22 @@ EW_DEV void prepare(const ew_cuda_attn_args &a, unsigned t, unsigned hh, float i
 extern "C" __global__ void __launch_bounds__(EW_WARPS * 32)
     ew_attention_prep(const __grid_constant__ ew_cuda_attn_args a)
 {
-    const unsigned t0 = blockIdx.x * EW_TOKENS, n_tok = a.b * a.s;
-    const unsigned hh = blockIdx.y * EW_WARPS + threadIdx.x / 32;
-    float x[EW_TOKENS][EW_LANE_ELEMS], inv = 0;
+    const unsigned t = blockIdx.x, hh = blockIdx.y * EW_WARPS + threadIdx.x / 32;
+    float x[EW_LANE_ELEMS], inv = 0;
 
     ew_grid_release();
     ew_grid_wait();
 #if EW_NORM == 2
     __shared__ float part[33];
     const float inv_q =
-        full_inv_rms((const float *)a.q + t0 * a.q_stride, a.hq * EW_D, a.qk_norm_eps, part);
+        full_inv_rms((const float *)a.q + t * a.q_stride, a.hq * EW_D, a.qk_norm_eps, part);
     const float inv_k =
-        full_inv_rms((const float *)a.k + t0 * a.k_stride, a.hkv * EW_D, a.qk_norm_eps, part);
+        full_inv_rms((const float *)a.k + t * a.k_stride, a.hkv * EW_D, a.qk_norm_eps, part);
 
     inv = hh < a.hq ? inv_q : inv_k;
 #endif
     if (hh >= a.hq + 2 * a.hkv)
         return;
-#pragma unroll
-    for (int j = 0; j < EW_TOKENS; j++)
-        head_copy(head_at(a, min(t0 + j, n_tok - 1), hh), x[j]);
-#pragma unroll
-    for (int j = 0; j < EW_TOKENS; j++)
-        if (t0 + j < n_tok)
-            prepare(a, t0 + j, hh, inv, x[j]);
+    head_copy(head_at(a, t, hh), x);
+    prepare(a, t, hh, inv, x);
 }

@@ -266,7 +266,7 @@ static float value_at(const uint8_t *panel, const struct ew_quant_format *f,
     const size_t g = grouped ? group_place(p, row, col / f->group) : group_place(p, row, 0);
     unsigned shift;
     const size_t at = code_place(wide, row, col, &shift);
-    uint8_t code = wide ? panel[at] : (uint8_t)(panel[at] >> shift & 0xfu);
+    uint8_t code = (uint8_t)(wide ? panel[at] : panel[at] >> shift & 0xfu);
     double scale = 1.0, zero = 0.0;
     float row_scale;
     int16_t z;

@@ -40,7 +40,7 @@ struct planner {
     int w_f16, scale_f16, kv_f16; /* -1: none yet */
     bool has_bias, has_softcap;
     size_t x_bytes, keep_bytes;
-    uint32_t blocks, splits;
+    uint32_t blocks, splits, warps;
     struct ew_step_args args;
     ew_error *err;
 };
@@ -330,14 +330,13 @@ static size_t tile_bytes(const struct ew_step_phase *ph)
                        128);
 }
 
-/* Equal parts of the columns. */
+/* Full parts of the columns and one rest: the kernel has a faster way for full ones. */
 static void choose_chunk(struct ew_step_phase *ph)
 {
-    const uint32_t group = ph->group_log2 ? 1u << ph->group_log2 : 0;
-    const uint32_t unit = group > 128 ? group : 128;
-    const uint32_t parts = ew_cuda_div_up(ph->k, MAX_CHUNK);
+    const size_t unit = ph->group_log2 > 7 ? (size_t)1 << ph->group_log2 : 128;
+    const size_t all = ew_align_up(ph->k, unit);
 
-    ph->chunk = (uint32_t)ew_align_up(ew_cuda_div_up(ph->k, parts), unit);
+    ph->chunk = (uint32_t)(all < MAX_CHUNK ? all : MAX_CHUNK);
     ph->part_bytes = (uint32_t)tile_bytes(ph);
 }
 
@@ -397,13 +396,13 @@ static size_t place_packets(struct planner *p)
     return at + 2 * (size_t)p->blocks;
 }
 
-static size_t attention_bytes(const struct ew_attn_args *a)
+static size_t attention_bytes(const struct ew_attn_args *a, uint32_t warps)
 {
     const size_t g = a->hq / a->hkv <= 1   ? 1
                      : a->hq / a->hkv <= 2 ? 2
                      : a->hq / a->hkv <= 4 ? 4
                                            : 8;
-    const size_t groups = EW_STEP_WARPS * 32 / (a->d / 4);
+    const size_t groups = warps * 32 / (a->d / 4);
 
     /* step_attn.cuh's struct step_attn, with room for its alignment */
     return (g + 2) * a->d * 4 + 2 * g * (a->d * 2 + 16) +
@@ -417,11 +416,11 @@ static ew_status choose_shared(struct planner *p, uint32_t *shared)
     size_t fixed;
 
     if (p->attention)
-        p->x_bytes = larger(p->x_bytes, attention_bytes(p->attention));
+        p->x_bytes = larger(p->x_bytes, attention_bytes(p->attention, p->warps));
     p->args.x_bytes = (uint32_t)ew_align_up(p->x_bytes, 128);
     p->args.keep_bytes = (uint32_t)ew_align_up(p->keep_bytes, 128);
-    fixed = p->args.x_bytes + p->args.keep_bytes + 2 * EW_STEP_RED_ROWS * EW_STEP_WARPS * 4 +
-            EW_STEP_WARPS * 4 + MAX_K / 128 * 4 + EW_STEP_MAX_STAGES * 16;
+    fixed = p->args.x_bytes + p->args.keep_bytes + 2 * EW_STEP_RED_ROWS * p->warps * 4 +
+            p->warps * 4 + MAX_K / 128 * 4 + EW_STEP_MAX_STAGES * 16;
     /* two parts or two blocks of the cache a stage: waiting costs as much as multiplying one */
     for (uint32_t most = 2; most >= 1; most--) {
         size_t stage = most * kv_stage, stages;
@@ -451,17 +450,18 @@ static void fill_launch(struct planner *p, uint32_t shared, struct ew_cuda_launc
     const size_t g = a ? a->hq / a->hkv : 1;
     const uint32_t grid[3] = { p->blocks, 1, 1 };
 
-    ew_cuda_launch_fill(l, "step", "ew_step", grid, EW_STEP_THREADS, &p->args, sizeof(p->args),
+    ew_cuda_launch_fill(l, "step", "ew_step", grid, (p->warps + EW_STEP_COPIERS) * 32, &p->args,
+                        sizeof(p->args),
                         "-DEW_STEP_KINDS=%u -DEW_STEP_G=%u -DEW_STEP_D=%u -DEW_STEP_W_F16=%d "
                         "-DEW_STEP_SCALE_F16=%d -DEW_STEP_KV_F16=%d -DEW_STEP_ACT=%u "
-                        "-DEW_STEP_BIAS=%d -DEW_STEP_SOFTCAP=%d",
+                        "-DEW_STEP_BIAS=%d -DEW_STEP_SOFTCAP=%d -DEW_STEP_WARPS=%u",
                         p->kinds,
                         g <= 1   ? 1u
                         : g <= 2 ? 2u
                         : g <= 4 ? 4u
                                  : 8u,
                         a ? (unsigned)a->d : 128u, p->w_f16 > 0, p->scale_f16 > 0, p->kv_f16 > 0,
-                        p->act, p->has_bias, p->has_softcap);
+                        p->act, p->has_bias, p->has_softcap, p->warps);
     l->shared_bytes = shared;
     l->cooperative = true;
     l->early_start = false;
@@ -498,6 +498,7 @@ ew_status ew_cuda_decode_plan(const struct ew_cuda_decode_node *nodes, size_t n,
     if (!p.links)
         return ew_fail(err, EW_STATUS_NO_MEMORY, "one kernel a step: plan");
     st = plan_chain(&p, nodes, n);
+    p.warps = EW_STEP_WARPS;
     if (!st)
         st = choose_blocks(&p);
     if (!st)

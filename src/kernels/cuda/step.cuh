@@ -24,7 +24,7 @@ typedef unsigned long long uint64_t;
 #endif
 #define EW_STEP_THREADS    ((EW_STEP_WARPS + EW_STEP_COPIERS) * 32)
 #define EW_STEP_RED_ROWS   64 /* outputs reduced at once */
-#define EW_STEP_KV_BLOCK   64 /* positions of a stage of the cache */
+#define EW_STEP_KV_BLOCK   64 /* positions of a block of the cache */
 #define EW_STEP_KV_SUPER   4  /* blocks whose scores are in shared memory at once */
 #define EW_STEP_MAX_STAGES 48
 
@@ -74,9 +74,6 @@ struct ew_step_args {
     uint64_t token;     /* i32: arg max of HEAD, or 0 */
     uint64_t context_lengths; /* i32 [1]: with this token */
     uint64_t fault;           /* u32: phase + 1 of a wait that gave up */
-#ifdef EW_STEP_TRACE_ARG
-    uint64_t trace; /* i64 [blocks][512][8] */
-#endif
     uint32_t n_phases, n_stages, stage_bytes;
     uint32_t x_bytes;    /* of shared memory: the input of a phase, or attention's */
     uint32_t keep_bytes; /* of shared memory: the kept vector */

@@ -127,7 +127,7 @@ EW_DEV void attn_vector(const struct step *s, const struct ew_step_phase *ph, st
         }
         if (all)
             break;
-        poll_pause();
+        poll_pause(n);
         if (n > EW_STEP_POLL_LIMIT)
             step_gave_up(s);
     }
@@ -448,15 +448,11 @@ EW_DEV void run_attention(struct step *s, const struct ew_step_phase *entry)
 #pragma unroll
     for (int h = 0; h < EW_STEP_G; h++)
         o[h][0] = o[h][1] = o[h][2] = o[h][3] = 0;
-    STEP_TRACE(s, 0);
 #pragma unroll 1
     for (uint32_t w = warp; w < g + 2; w += EW_STEP_WARPS)
         attn_vector(s, ph, sm, &kv, w, g);
-    STEP_TRACE(s, 1);
     sync_warps();
-    STEP_TRACE(s, 2);
     attn_blocks(s, ph, sm, &kv, g, o);
-    STEP_TRACE(s, 3);
 #pragma unroll
     for (int h = 0; h < EW_STEP_G; h++)
         *(float4 *)&sm->part[group][h][d4 * 4] = make_float4(o[h][0], o[h][1], o[h][2], o[h][3]);
@@ -475,7 +471,6 @@ EW_DEV void run_attention(struct step *s, const struct ew_step_phase *entry)
             sum += sm->part[j][h][i % EW_STEP_D];
         packet_store(to + i * 8, kv.splits == 1 ? sum / sm->l[h] : sum, s->seq);
     }
-    STEP_TRACE(s, 4);
     if (kv.splits == 1) {
         sync_warps(); /* part is read no more */
         return;
@@ -485,7 +480,6 @@ EW_DEV void run_attention(struct step *s, const struct ew_step_phase *entry)
     sync_warps(); /* part is read no more */
     attn_merge(s, ph, sm, &kv, g);
     sync_warps();
-    STEP_TRACE(s, 5);
 }
 
 #endif

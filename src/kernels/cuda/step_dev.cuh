@@ -41,12 +41,6 @@
 #define EW_STEP_SOFTCAP 0
 #endif
 
-#ifdef EW_STEP_NOCOPY
-#define STEP_NOCOPY 1
-#else
-#define STEP_NOCOPY 0
-#endif
-
 #define EW_DEV static __device__ __forceinline__
 #define EW_ALL   0xffffffffu
 #define STEP_INF __uint_as_float(0x7f800000u)
@@ -142,16 +136,6 @@ EW_DEV void sync_warps(void)
     asm volatile("bar.sync 1, %0;" ::"n"(EW_STEP_WARPS * 32) : "memory");
 }
 
-#ifdef EW_STEP_TRACE /* clocks of a block's first warp: [cta][phase][8] */
-#define STEP_TRACE(s, i)                                                                          \
-    do {                                                                                          \
-        if (threadIdx.x == 0)                                                                     \
-            ((long long *)(s)->a->trace)[((s)->cta * 512 + (s)->phase) * 8 + (i)] = clock64();                      \
-    } while (0)
-#else
-#define STEP_TRACE(s, i) (void)0
-#endif
-
 /* ---- the ring ---- */
 EW_DEV void ring_next(struct step *s)
 {
@@ -193,7 +177,7 @@ EW_DEV bool copy_begin(struct step *s, uint32_t bytes)
     if (threadIdx.x % 32 == 0)
         asm volatile("mbarrier.arrive.expect_tx.shared.b64 _, [%0], %1;" ::"r"(s->full +
                                                                               8 * s->stage),
-                     "r"(STEP_NOCOPY ? 0 : bytes)
+                     "r"(bytes)
                      : "memory");
 #else
     (void)bytes;
@@ -209,7 +193,7 @@ EW_DEV void copy_runs(const struct step *s, uint32_t to, uint32_t to_stride, uin
     if (lane == 0) {
 #pragma unroll
         for (uint32_t i = 0; i < 8; i++) {
-            if (i < n && !STEP_NOCOPY)
+            if (i < n)
                 asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes"
                              ".L2::cache_hint [%0], [%1], %2, [%3], %4;" ::"r"(to),
                              "l"(from), "r"(bytes), "r"(s->full + 8 * s->stage), "l"(s->policy));
@@ -230,7 +214,7 @@ EW_DEV void copy_run(const struct step *s, uint32_t to, uint64_t from, uint32_t 
 {
     const uint32_t lane = threadIdx.x % 32;
 #if EW_STEP_BULK
-    if (lane == 0 && !STEP_NOCOPY)
+    if (lane == 0)
         asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes"
                      ".L2::cache_hint [%0], [%1], %2, [%3], %4;" ::"r"(to),
                      "l"(from), "r"(bytes), "r"(s->full + 8 * s->stage), "l"(s->policy));
@@ -290,20 +274,17 @@ EW_DEV void packet_store(uint64_t at, float v, uint32_t seq)
 }
 EW_DEV bool packet_is(uint64_t p, uint32_t seq)
 {
-#ifdef EW_STEP_NOWAIT
-    return true;
-#endif
     return (uint32_t)(p >> 32) == seq;
 }
 EW_DEV float packet_value(uint64_t p)
 {
     return f32_of((uint32_t)p);
 }
-EW_DEV void poll_pause(void)
+/* After n rounds in vain. Hundreds of threads that ask without pause take the L2 from the copies. */
+EW_DEV void poll_pause(uint32_t n)
 {
-#if EW_STEP_POLL_SLEEP
-    __nanosleep(EW_STEP_POLL_SLEEP);
-#endif
+    if (EW_STEP_POLL_SLEEP && n > 2)
+        __nanosleep(EW_STEP_POLL_SLEEP);
 }
 /* The two at `at`, waiting for them; p is what was read of them so far. */
 EW_DEV float2 packets_wait(const struct step *s, uint64_t at, struct two_packets p, uint32_t seq)
@@ -311,7 +292,7 @@ EW_DEV float2 packets_wait(const struct step *s, uint64_t at, struct two_packets
     uint32_t n = 0;
 
     while (!packet_is(p.a, seq) || !packet_is(p.b, seq)) {
-        poll_pause();
+        poll_pause(n);
         p = packets_load(at);
         if (++n > EW_STEP_POLL_LIMIT)
             step_gave_up(s);
@@ -323,7 +304,7 @@ EW_DEV float packet_wait(const struct step *s, uint64_t at, uint64_t p, uint32_t
     uint32_t n = 0;
 
     while (!packet_is(p, seq)) {
-        poll_pause();
+        poll_pause(n);
         p = packet_load(at);
         if (++n > EW_STEP_POLL_LIMIT)
             step_gave_up(s);

@@ -127,17 +127,11 @@ template <int KIND> EW_DEV void copy_linear(struct step *s, const struct ew_step
 }
 
 /* ---- the input ---- */
-/* Two elements from i on, as asked for: not there yet unless their sequence says so. */
-EW_DEV struct two_packets input_ask(const struct step *s, const struct ew_step_phase *ph,
-                                    uint32_t i)
-{
-    return packets_load(s->a->workspace + (uint64_t)(ph->in + i) * 8);
-}
-/* Pairs i, i + step... < k, N at most: asked for together until all are there, since an answer
- * takes 600 clocks. */
+/* Pairs i, i + step... < k, N at most, of which the first is at `at`: asked for together until all
+ * are there, since an answer takes 600 clocks. */
 template <int N>
-EW_DEV void input_wait(const struct step *s, const struct ew_step_phase *ph, uint32_t i,
-                       uint32_t step, struct two_packets p[N])
+EW_DEV void input_wait(const struct step *s, uint64_t at, uint32_t i, uint32_t step, uint32_t k,
+                       struct two_packets p[N])
 {
     uint32_t n = 0;
 
@@ -146,14 +140,14 @@ EW_DEV void input_wait(const struct step *s, const struct ew_step_phase *ph, uin
 
 #pragma unroll
         for (int j = 0; j < N; j++)
-            if (i + (uint32_t)j * step < ph->k)
-                p[j] = input_ask(s, ph, i + (uint32_t)j * step);
+            if (i + (uint32_t)j * step < k)
+                p[j] = packets_load(at + (uint32_t)j * step * 8);
 #pragma unroll
         for (int j = 0; j < N; j++)
             all = all && packet_is(p[j].a, s->in_seq) && packet_is(p[j].b, s->in_seq);
         if (all)
             return;
-        poll_pause();
+        poll_pause(n);
         if (++n > EW_STEP_POLL_LIMIT)
             step_gave_up(s);
     }
@@ -161,10 +155,10 @@ EW_DEV void input_wait(const struct step *s, const struct ew_step_phase *ph, uin
 
 /* As two 16-bit floats, high and low, in the order of A operands: of each 32 columns
  * [half][t][pair][high, low], where t has columns 8t..8t+7 and half the first or last 4 of them. */
-#define STEP_ASK 6
-EW_DEV void load_x16(struct step *s, const struct ew_step_phase *ph)
+template <int STEP_ASK> EW_DEV void load_x16(struct step *s, const struct ew_step_phase *ph)
 {
     constexpr uint32_t STEP = EW_STEP_WARPS * 64;
+    const uint64_t from = s->a->workspace + (uint64_t)ph->in * 8;
     const uint32_t x = smem_of(s->x);
     float sum = 0;
 
@@ -180,7 +174,7 @@ EW_DEV void load_x16(struct step *s, const struct ew_step_phase *ph)
             if (ph->flags & EW_STEP_NORM && i0 + (uint32_t)j * STEP < ph->k)
                 w[j] = *(const float2 *)(ph->norm + (uint64_t)(i0 + (uint32_t)j * STEP) * 4);
         }
-        input_wait<STEP_ASK>(s, ph, i0, STEP, p);
+        input_wait<STEP_ASK>(s, from + (uint64_t)i0 * 8, i0, STEP, ph->k, p);
 #pragma unroll
         for (int j = 0; j < STEP_ASK; j++) {
             const uint32_t i = i0 + (uint32_t)j * STEP;
@@ -242,10 +236,11 @@ EW_DEV void store_digits(struct step *s, uint32_t plane, uint32_t i, const float
         }
     }
 }
-#define STEP_ASK8 3
-template <int KIND> EW_DEV void load_x8(struct step *s, const struct ew_step_phase *ph)
+template <int KIND, int STEP_ASK8>
+EW_DEV void load_x8(struct step *s, const struct ew_step_phase *ph)
 {
     constexpr uint32_t STEP = EW_STEP_WARPS * 128;
+    const uint64_t from = s->a->workspace + (uint64_t)ph->in * 8;
     const uint32_t plane = ph->k + 64, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     float sum = 0;
 
@@ -276,15 +271,15 @@ template <int KIND> EW_DEV void load_x8(struct step *s, const struct ew_step_pha
                 const uint32_t i = i0 + (uint32_t)j * STEP + lane * 4;
 
                 if (i < ph->k) {
-                    p[2 * j] = input_ask(s, ph, i);
-                    p[2 * j + 1] = input_ask(s, ph, i + 2);
+                    p[2 * j] = packets_load(from + (uint64_t)i * 8);
+                    p[2 * j + 1] = packets_load(from + (uint64_t)i * 8 + 16);
                 }
             }
 #pragma unroll
             for (int j = 0; j < 2 * STEP_ASK8; j++)
                 all = all && packet_is(p[j].a, s->in_seq) && packet_is(p[j].b, s->in_seq);
             if (!all)
-                poll_pause();
+                poll_pause(n);
             if (++n > EW_STEP_POLL_LIMIT)
                 step_gave_up(s);
         }
@@ -332,6 +327,7 @@ struct plain_part {
     uint4 x[STEP_PLAIN][2], w[STEP_PLAIN];
     float acc[4][4];
 };
+template <bool FULL>
 EW_DEV void part_ask(struct plain_part *p, const struct ew_step_phase *ph, uint32_t at, uint32_t col,
                      uint32_t cols)
 {
@@ -343,9 +339,10 @@ EW_DEV void part_ask(struct plain_part *p, const struct ew_step_phase *ph, uint3
     for (uint32_t j = 0; j < STEP_PLAIN; j++) {
         const uint32_t i = j * EW_STEP_WARPS + warp;
 
-        p->w[j] = i * 32 < cols ? lds128(w + i * 64) : make_uint4(0, 0, 0, 0);
+        p->w[j] = FULL || i * 32 < cols ? lds128(w + i * 64) : make_uint4(0, 0, 0, 0);
     }
 }
+template <bool FULL>
 EW_DEV void part_x(struct plain_part *p, const struct step *s, const struct ew_step_phase *ph,
                    uint32_t col, uint32_t cols)
 {
@@ -356,8 +353,8 @@ EW_DEV void part_x(struct plain_part *p, const struct step *s, const struct ew_s
     for (uint32_t j = 0; j < STEP_PLAIN; j++) {
         const uint32_t i = j * EW_STEP_WARPS + warp;
 
-        p->x[j][0] = i * 32 < cols ? lds128(x + i * 128) : make_uint4(0, 0, 0, 0);
-        p->x[j][1] = i * 32 < cols ? lds128(x + i * 128 + 64) : make_uint4(0, 0, 0, 0);
+        p->x[j][0] = FULL || i * 32 < cols ? lds128(x + i * 128) : make_uint4(0, 0, 0, 0);
+        p->x[j][1] = FULL || i * 32 < cols ? lds128(x + i * 128 + 64) : make_uint4(0, 0, 0, 0);
     }
 }
 EW_DEV void part_zero(struct plain_part *p)
@@ -366,6 +363,7 @@ EW_DEV void part_zero(struct plain_part *p)
     for (int i = 0; i < 4; i++)
         p->acc[i][0] = p->acc[i][1] = p->acc[i][2] = p->acc[i][3] = 0;
 }
+template <bool FULL>
 EW_DEV void part_add(struct plain_part *p, const struct step *s, const struct ew_step_phase *ph,
                      uint32_t at, uint32_t col, uint32_t cols)
 {
@@ -402,7 +400,7 @@ template <int KIND> struct quant_part {
     float xs[STEP_BLOCKS];
     float acc[2], row[2];
 };
-template <int KIND>
+template <bool FULL, int KIND>
 EW_DEV void part_ask(struct quant_part<KIND> *p, const struct ew_step_phase *ph, uint32_t at,
                      uint32_t col, uint32_t cols)
 {
@@ -418,7 +416,7 @@ EW_DEV void part_ask(struct quant_part<KIND> *p, const struct ew_step_phase *ph,
         p->w[j][0] = make_uint4(0, 0, 0, 0);
         p->w[j][KIND == EW_STEP_Q4 ? 0 : 1] = make_uint4(0, 0, 0, 0);
         p->scale[j][0] = p->scale[j][1] = make_float2(1, 1);
-        if (i * 64 >= cols)
+        if (!FULL && i * 64 >= cols)
             continue;
         p->w[j][0] = lds128(at + i * 64 * CODE + lane * 16);
         if (KIND == EW_STEP_Q8)
@@ -433,7 +431,7 @@ EW_DEV void part_ask(struct quant_part<KIND> *p, const struct ew_step_phase *ph,
         }
     }
 }
-template <int KIND>
+template <bool FULL, int KIND>
 EW_DEV void part_x(struct quant_part<KIND> *p, const struct step *s, const struct ew_step_phase *ph,
                    uint32_t col, uint32_t cols)
 {
@@ -445,8 +443,8 @@ EW_DEV void part_x(struct quant_part<KIND> *p, const struct step *s, const struc
     for (uint32_t j = 0; j < STEP_BLOCKS; j++) {
         const uint32_t i = j * EW_STEP_WARPS + warp;
 
-        p->x[j] = i * 64 < cols ? lds128(x + i * 64) : make_uint4(0, 0, 0, 0);
-        p->xs[j] = i * 64 < cols ? s->xs[(col + i * 64) / 128] : 0;
+        p->x[j] = FULL || i * 64 < cols ? lds128(x + i * 64) : make_uint4(0, 0, 0, 0);
+        p->xs[j] = FULL || i * 64 < cols ? s->xs[(col + i * 64) / 128] : 0;
     }
 }
 template <int KIND> EW_DEV void part_zero(struct quant_part<KIND> *p)
@@ -463,7 +461,7 @@ EW_DEV void drain8(const int c[4], float2 scale, float xs, float acc[2])
     acc[0] += (float)(c[0] + c[1] * mul) * (f * scale.x);
     acc[1] += (float)(c[2] + c[3] * mul) * (f * scale.y);
 }
-template <int KIND>
+template <bool FULL, int KIND>
 EW_DEV void part_add(struct quant_part<KIND> *p, const struct step *s,
                      const struct ew_step_phase *ph, uint32_t at, uint32_t col, uint32_t cols)
 {
@@ -482,7 +480,7 @@ EW_DEV void part_add(struct quant_part<KIND> *p, const struct step *s,
         uint32_t a[8];
         int c[4] = { 0, 0, 0, 0 };
 
-        if ((j * EW_STEP_WARPS + warp) * 64 >= cols)
+        if (!FULL && (j * EW_STEP_WARPS + warp) * 64 >= cols)
             continue;
         if (KIND == EW_STEP_Q4) {
             const uint32_t v[4] = { w.x, w.y, w.z, w.w };
@@ -626,6 +624,53 @@ template <int KIND> struct step_part {
 template <> struct step_part<EW_STEP_PLAIN16> {
     typedef struct plain_part type;
 };
+/* One part: a stage's columns [col, col + cols) of a tile. */
+template <bool WHOLE, bool FULL, typename PART>
+EW_DEV void run_part(PART *p, const struct step *s, const struct ew_step_phase *ph, uint32_t at,
+                     uint32_t col, uint32_t cols)
+{
+    part_ask<FULL>(p, ph, at, col, cols);
+    if (!WHOLE)
+        part_x<FULL>(p, s, ph, col, cols);
+    if (WHOLE || col == 0)
+        part_zero(p);
+    part_add<FULL>(p, s, ph, at, col, cols);
+}
+/* Tiles [t0, t1) into red. WHOLE: a part is a tile, and the input stays in registers. */
+template <bool WHOLE, int KIND>
+EW_DEV void run_tiles(struct step *s, const struct ew_step_phase *ph, uint32_t t0, uint32_t t1,
+                      float *red)
+{
+    constexpr uint32_t ROWS = KIND == EW_STEP_PLAIN16 ? 8 : 16;
+    typename step_part<KIND>::type p;
+
+    if (WHOLE)
+        part_x<false>(&p, s, ph, 0, ph->k);
+#pragma unroll 1
+    for (uint32_t tile = t0, col = 0; tile < t1;) {
+        uint32_t at = ring_at(s);
+
+        ring_wait_full(s);
+#pragma unroll 1
+        for (uint32_t i = 0; i < ph->batch && tile < t1; i++) {
+            const uint32_t cols = WHOLE ? ph->k : min(ph->chunk, ph->k - col);
+
+            if (KIND == EW_STEP_PLAIN16 && cols == STEP_COLS) /* not worth its code elsewhere */
+                run_part<WHOLE, true>(&p, s, ph, at, col, cols);
+            else
+                run_part<WHOLE, false>(&p, s, ph, at, col, cols);
+            at += ph->part_bytes;
+            col += ph->chunk;
+            if (WHOLE || col >= ph->k) {
+                part_store(&p, red);
+                red += ROWS * EW_STEP_WARPS;
+                col = 0;
+                tile++;
+            }
+        }
+        ring_release(s);
+    }
+}
 template <int KIND>
 EW_DEV void run_linear(struct step *s, const struct ew_step_phase *entry, struct step_best *best)
 {
@@ -634,57 +679,28 @@ EW_DEV void run_linear(struct step *s, const struct ew_step_phase *entry, struct
     const uint32_t per = ph->flags & EW_STEP_GLU ? ROWS / 2 : ROWS, warp = threadIdx.x / 32;
     const struct step_range r = step_range_of<KIND>(ph, s->cta, s->n_cta);
     const bool whole = ph->chunk >= ph->k; /* a tile is one stage: the input stays in registers */
-    typename step_part<KIND>::type p;
     float inv;
 
-    STEP_TRACE(s, 0);
     if (KIND == EW_STEP_PLAIN16)
-        load_x16(s, ph);
+        ph->k <= EW_STEP_WARPS * 128 ? load_x16<2>(s, ph) : load_x16<6>(s, ph);
     else
-        load_x8<KIND>(s, ph);
-    STEP_TRACE(s, 1);
+        ph->k <= EW_STEP_WARPS * 128 ? load_x8<KIND, 1>(s, ph) : load_x8<KIND, 3>(s, ph);
     sync_warps();
-    STEP_TRACE(s, 2);
     inv = step_inv_rms(s, ph);
-    part_x(&p, s, ph, 0, min(ph->chunk, ph->k));
 #pragma unroll 1
     for (uint32_t t0 = 0; t0 < r.n_tiles; t0 += EW_STEP_RED_ROWS / ROWS) {
         const uint32_t t1 = min(t0 + EW_STEP_RED_ROWS / ROWS, r.n_tiles);
         float *red = s->red + s->half * EW_STEP_RED_ROWS * EW_STEP_WARPS + warp;
 
-#pragma unroll 1
-        for (uint32_t tile = t0, col = 0; tile < t1;) {
-            uint32_t at = ring_at(s);
-
-            ring_wait_full(s);
-#pragma unroll 1
-            for (uint32_t i = 0; i < ph->batch && tile < t1; i++) {
-                const uint32_t cols = min(ph->chunk, ph->k - col);
-
-                part_ask(&p, ph, at, col, cols);
-                if (!whole)
-                    part_x(&p, s, ph, col, cols);
-                if (col == 0)
-                    part_zero(&p);
-                part_add(&p, s, ph, at, col, cols);
-                at += ph->part_bytes;
-                col += ph->chunk;
-                if (col >= ph->k) {
-                    part_store(&p, red + (tile - t0) * ROWS * EW_STEP_WARPS);
-                    col = 0;
-                    tile++;
-                }
-            }
-            ring_release(s);
-        }
-        STEP_TRACE(s, 3);
+        if (whole)
+            run_tiles<true, KIND>(s, ph, t0, t1, red);
+        else
+            run_tiles<false, KIND>(s, ph, t0, t1, red);
         sync_warps();
-        STEP_TRACE(s, 4);
         step_epilogue<ROWS>(s, ph, r.out + t0 * per, min((t1 - t0) * per, r.end - r.out - t0 * per),
                             inv, best);
         s->half ^= 1;
     }
-    STEP_TRACE(s, 5);
 }
 
 #endif
