@@ -6,7 +6,6 @@
  *   0        it is multiplied as it is (error as in kernels/linear.h)
  *   2^-17,18 it is taken apart into two bf16 numbers, or three 7-bit digits of an integer (then the
  *            error is a part of the largest of 128 neighbours): x_error is relative to sum |x W|
- *   2^-12.4  two such digits
  *   2^-9,12  it is rounded to bf16 (f16 for f16 weights) once: the tolerance is against the rounded x
  * Codes of quantised weights are exact inside and scales are applied in f32 to the sums of a group
  * (e4m3 and e8m0 scales of float codes to the codes, which is exact in bf16 too): weights lose
@@ -19,8 +18,8 @@
  * Kernels ("wgmma_q4" is kernel and layout):
  *   gemv      any m, made for 1 or 2: FMAs; f32, f16, bf16
  *   rows      up to 8 rows (rows16: up to 16, rounded) on tensor cores; bf16, q4, q8
- *   digits    up to 8 rows (digits16: up to 16, two digits), integer codes with groups of 32, 64, a
- *             multiple of 128 or none, on integer tensor cores; q4, q8
+ *   digits    up to 8 rows, integer codes with groups of 32, 64, a multiple of 128 or none, on integer
+ *             tensor cores; q4, q8
  *   wgmma     sm_90 alone, any m, best above 16; plain weights in tiles by the copy engine
  *   mma       every chip, any m, best above 8
  *

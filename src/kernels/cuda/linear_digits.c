@@ -2,27 +2,23 @@
  * panel's columns follows from n, k and the chip alone, so that bits do not depend on m. */
 #include "kernels/cuda/linear_plan.h"
 
-#define STEP 128u
+#define STEP        128u
+#define DIGITS_OF_X 3u
 
 struct sharing {
     uint32_t warps_k, cluster;
 };
 
-static uint32_t digits(uint32_t rows)
-{
-    return rows > 8 ? 2 : 3;
-}
-
 /* Columns of B, which come in eights. */
 static uint32_t columns(uint32_t rows)
 {
-    return (rows * digits(rows) + 7) / 8 * 8;
+    return (rows * DIGITS_OF_X + 7) / 8 * 8;
 }
 
 /* Shared memory beside x: sums of two turns, sums of the blocks of a cluster, squares, zeros. */
 static uint32_t fixed_bytes(struct sharing s, uint32_t warps, uint32_t rows)
 {
-    const uint32_t cols = digits(rows) == 2 ? rows : columns(rows);
+    const uint32_t cols = columns(rows);
     const uint32_t joined = (s.cluster > 1 ? 2 : 1) * (warps / s.warps_k) * rows;
 
     return ((2 * warps * cols + joined) * 80 + rows * 32 + 16 + 127) / 128 * 128;
@@ -33,7 +29,7 @@ static size_t x_bytes(const struct ew_quant_format *f, size_t k, size_t m, uint3
                       size_t steps)
 {
     const bool parts = ew_quant_groups(f, k) > 1 && f->group < STEP;
-    const size_t x = (digits(rows) * m * (steps * STEP + 64) + 15) & ~(size_t)15;
+    const size_t x = (DIGITS_OF_X * m * (steps * STEP + 64) + 15) & ~(size_t)15;
 
     return x + steps * (parts ? STEP / f->group : 1) * columns(rows) * 8;
 }
@@ -64,22 +60,26 @@ static size_t no_workspace(const struct ew_cuda_chip *c, const struct ew_cuda_li
     return 0;
 }
 
-static size_t plan(const struct ew_cuda_chip *c, const struct ew_cuda_linear_problem *p, bool few,
+static size_t plan(const struct ew_cuda_chip *c, const struct ew_cuda_linear_problem *p,
                    struct ew_cuda_launch *out)
 {
     const size_t n_out = p->glu ? p->n / 2 : p->n, panels = ew_cuda_div_up(n_out, p->glu ? 8 : 16);
     const struct sharing s = share(c, p, panels);
     const uint32_t range = ew_cuda_div_up(ew_cuda_div_up(p->k, STEP), s.cluster);
-    const uint32_t rows = few ? (p->m <= 1 ? 1 : p->m <= 2 ? 2 : p->m <= 4 ? 4 : 8) : 16;
-    const uint32_t warps = few ? 8 : 16;
+    const uint32_t rows = p->m <= 1 ? 1 : p->m <= 2 ? 2 : p->m <= 4 ? 4 : 8;
+    const uint32_t warps = 8;
     const uint32_t fixed = fixed_bytes(s, warps, rows);
     struct ew_cuda_linear_args a = ew_cuda_linear_args_of(p);
     uint32_t chunk = ew_cuda_div_up(range, s.warps_k) * s.warps_k;
-    uint32_t blocks = rows <= 2 ? 3 : few ? 2 : 1, depth = 4, grid;
+    uint32_t blocks = 2, depth = 4, grid;
     char format[96];
 
     if (p->m == 0 || p->n == 0)
         return 0;
+    /* three blocks where there are more than two for a multiprocessor; else registers are worth
+     * more */
+    if (rows <= 2 && ew_cuda_div_up(panels, warps / s.warps_k) * s.cluster > 2 * c->n_sm)
+        blocks = 3;
     if (fixed + x_bytes(&p->format, p->k, p->m, rows, chunk) > c->shared_per_block) {
         /* by chunks, which are a multiple of the depth of reads ahead */
         while (depth > 1 && fixed + x_bytes(&p->format, p->k, p->m, rows, s.warps_k * depth) >
@@ -108,8 +108,7 @@ static size_t plan(const struct ew_cuda_chip *c, const struct ew_cuda_linear_pro
         &out[0], p,
         "%s -DEW_DIGITS=%u -DEW_ROWS=%u -DEW_WARPS=%u -DEW_WARPS_K=%u -DEW_CLUSTER=%u "
         "-DEW_DEPTH=%u -DEW_MIN_BLOCKS=%u -DEW_NORM=%d",
-        format, digits(rows), rows, warps, s.warps_k, s.cluster, depth, blocks,
-        p->norm_weight != 0);
+        format, DIGITS_OF_X, rows, warps, s.warps_k, s.cluster, depth, blocks, p->norm_weight != 0);
     return 1;
 }
 
@@ -123,34 +122,20 @@ static bool takes(const struct ew_quant_format *f, size_t n, size_t k, bool glu)
     return ew_quant_groups(f, k) == 1 || f->group % STEP == 0 || f->group == 64 || f->group == 32;
 }
 
-static size_t plan_8(const struct ew_cuda_chip *c, const struct ew_cuda_linear_problem *p,
-                     struct ew_cuda_launch *out)
-{
-    return plan(c, p, true, out);
-}
-
-static size_t plan_16(const struct ew_cuda_chip *c, const struct ew_cuda_linear_problem *p,
-                      struct ew_cuda_launch *out)
-{
-    return plan(c, p, false, out);
-}
-
-#define DIGITS(kernel, text, layout_of, rows, error, planner)                                      \
-    extern const struct ew_cuda_linear_kernel kernel;                                              \
-    const struct ew_cuda_linear_kernel kernel = {                                                  \
-        .name = text,                                                                              \
-        .layout = &layout_of,                                                                      \
+#define DIGITS(suffix)                                                                             \
+    extern const struct ew_cuda_linear_kernel ew_cuda_digits_##suffix;                             \
+    const struct ew_cuda_linear_kernel ew_cuda_digits_##suffix = {                                 \
+        .name = "digits_" #suffix,                                                                 \
+        .layout = &ew_cuda_layout_##suffix,                                                        \
         .sm_min = 80,                                                                              \
         .sm_max = 999,                                                                             \
-        .max_rows = rows,                                                                          \
-        .x_error = error,                                                                          \
+        .max_rows = 8,                                                                             \
+        .x_error = 0x1p-18f,                                                                       \
         .takes_norm = true,                                                                        \
         .takes = takes,                                                                            \
         .workspace_bytes = no_workspace,                                                           \
-        .plan = planner,                                                                           \
+        .plan = plan,                                                                              \
     };
 
-DIGITS(ew_cuda_digits_q4, "digits_q4", ew_cuda_layout_q4, 8, 0x1p-18f, plan_8)
-DIGITS(ew_cuda_digits_q8, "digits_q8", ew_cuda_layout_q8, 8, 0x1p-18f, plan_8)
-DIGITS(ew_cuda_digits16_q4, "digits16_q4", ew_cuda_layout_q4, 16, 0x1.8p-13f, plan_16)
-DIGITS(ew_cuda_digits16_q8, "digits16_q8", ew_cuda_layout_q8, 16, 0x1.8p-13f, plan_16)
+DIGITS(q4)
+DIGITS(q8)

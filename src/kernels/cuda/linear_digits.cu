@@ -30,8 +30,10 @@
 #define MIN(a, b) ((a) < (b) ? (a) : (b))
 #define ROW_WARPS MIN(EW_WARPS / EW_ROWS, 8) // that take a row of x apart
 #define SLOTS     (8 / ROW_WARPS) // sums of squares a lane has: 8 a row, so that m does not matter
-#define BATCH     (EW_NORM ? 2 : 4) // pieces of x read before the first is used
-#define TURN      (SLOTS > BATCH ? SLOTS : BATCH)
+// Pieces of x read before the first is used; few where three blocks share the registers (more
+// spilled: slower).
+#define BATCH (EW_MIN_BLOCKS == 3 ? MIN(SLOTS, 4) : EW_NORM ? 2 : 4)
+#define TURN  (SLOTS > BATCH ? SLOTS : BATCH)
 // Groups that share a step, and products of 32 columns of a group
 #define PARTS       (EW_GROUPED && EW_GROUP < STEP_COLS ? STEP_COLS / EW_GROUP : 1)
 #define PART_TILES  (4 / PARTS)

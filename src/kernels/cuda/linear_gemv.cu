@@ -17,9 +17,9 @@
 #else
 #    define ELEMS 8
 #endif
-#define STEP       (32 * ELEMS) // columns
-#define WARPS_N    (WARPS / EW_WARPS_K)
-#define VALUES     (EW_M * EW_ROWS)
+#define STEP    (32 * ELEMS) // columns
+#define WARPS_N (WARPS / EW_WARPS_K)
+#define VALUES  (EW_M * EW_ROWS)
 
 EW_DEV void load_x8(float v[ELEMS], const float *x, uint32_t col, uint32_t k, bool vec)
 {

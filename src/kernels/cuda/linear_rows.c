@@ -59,13 +59,17 @@ static size_t plan(const struct ew_cuda_chip *c, const struct ew_cuda_linear_pro
     const uint32_t rows = !exact ? 16 : p->m <= 1 ? 1 : p->m <= 2 ? 2 : p->m <= 4 ? 4 : 8;
     const size_t x_rows = p->m * (exact ? 2 : 1), sm_bytes = c->shared_per_block;
     const uint32_t whole = ew_cuda_div_up(range, s.warps_k) * s.warps_k; /* steps of a range */
-    uint32_t warps = 8, blocks = quant && rows <= 4 ? 3 : 2, depth = 4, chunk, grid;
+    uint32_t warps = 8, blocks = 2, depth = 4, chunk, grid;
     struct ew_cuda_linear_args a = ew_cuda_linear_args_of(p);
     char format[96] = "-DEW_CODE=0";
     size_t room;
 
     if (p->m == 0 || p->n == 0)
         return 0;
+    /* three blocks where there are more than two for a multiprocessor; else registers are worth
+     * more */
+    if (quant && rows <= 4 && ew_cuda_div_up(panels, warps / s.warps_k) * s.cluster > 2 * c->n_sm)
+        blocks = 3;
     if (!exact ||
         x_rows * (whole * cols * 2 + 64) + fixed_bytes(s, warps, rows) + 1024 > sm_bytes / blocks) {
         warps = 16;

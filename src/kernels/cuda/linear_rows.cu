@@ -36,8 +36,10 @@
 #define ROW_WARPS MIN(EW_WARPS / EW_ROWS, 8) // that round a row of x
 #define PIECE     128                        // columns a warp rounds at a time
 #define SLOTS     (8 / ROW_WARPS) // sums of squares a lane has: 8 a row, so that m does not matter
-#define BATCH     (EW_NORM ? 2 : 4) // pieces of x read before the first is used
-#define TURN      (SLOTS > BATCH ? SLOTS : BATCH)
+// Pieces of x read before the first is used; few where three blocks share the registers (more
+// spilled: slower).
+#define BATCH (EW_MIN_BLOCKS == 3 ? MIN(SLOTS, 4) : EW_NORM ? 2 : 4)
+#define TURN  (SLOTS > BATCH ? SLOTS : BATCH)
 
 extern __shared__ __align__(128) char dynamic[];
 
