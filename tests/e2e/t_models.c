@@ -432,7 +432,7 @@ static void test_model_directories(void **state)
 
 static void check_parity(const char *model, const char *reference, bool hidden)
 {
-    ew_runtime *rt = open_model(model, 64, EW_BUILD_ALL_LOGITS, hidden, 2);
+    ew_runtime *rt = open_model(model, 64, EW_BUILD_ALL_LOGITS | EW_BUILD_EXACT_KV, hidden, 2);
     ew_parity_result res;
     ew_error err = { 0 };
 
