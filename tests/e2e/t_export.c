@@ -35,7 +35,7 @@ static float *logits_of(const char *model, ew_activations activations, uint32_t 
     int32_t ids[N_IDS];
     uint32_t at = 0;
 
-    opts.flags = EW_BUILD_NO_TIMING | EW_BUILD_ALL_LOGITS;
+    opts.flags = EW_BUILD_NO_TIMING | EW_BUILD_ALL_LOGITS | EW_BUILD_EXACT_KV;
     opts.activations = activations;
     opts.max_kv_len = 64;
     opts.max_input_len = 32;
