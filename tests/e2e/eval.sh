@@ -47,6 +47,10 @@ for k in mean_kl.value kl_99.value max_kl log_ratio.value rms_dp.stderr; do
     equal "kld, resumed: $k" "$(value "$tmp/out" $k)" "$(value "$tmp/kld.json" $k)"
 done
 cmp -s "$tmp/ks" "$tmp/ks2" && good || bad "the resumed state is not that of the unbroken run"
+works "kld of bf16 activations" "$ew" eval kld models/tiny --activations bf16 --against models/tiny "$tmp/long" --window 128 $fast --json
+equal "bf16 activations are near but not equal" \
+    "$(awk -v k="$(value "$tmp/out" mean_kl.value)" 'BEGIN { print (k > 1e-9 && k < 1e-4) }')" 1
+refused "bf16 activations in ONNX" "bf16" "$ew" export models/tiny "$tmp/bf16" --activations bf16 -q
 works "kld of a model with itself" "$ew" eval kld models/tiny --against models/tiny "$tmp/text" $fast
 has "kld of a model with itself" "$(cat "$tmp/out")" "mean KL                             0 +- 0"
 works "another vocabulary: engines" "$ew" build tests/golden/families/granite "$tmp/granite" --no-timing -q

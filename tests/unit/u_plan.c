@@ -221,7 +221,7 @@ static void test_format_lies(void **state)
         { 5, 1 },
         { 6, 1 },
         { 6, 2 },
-        { 7, EW_XQ_MXFP4 + 1 },
+        { 7, EW_XQ_COUNT },
         { 7, 0xff },
     };
     void *bytes;

@@ -25,6 +25,9 @@ static inline void amx_release(void)
 #define AMX_ZERO(t) __asm__ volatile("tilezero %%tmm" #t : : : "memory")
 #define AMX_LOAD(t, p, stride)                                                                     \
     __asm__ volatile("tileloadd (%0,%1,1), %%tmm" #t : : "r"(p), "r"(stride) : "memory")
+/* The same for what is not read again soon: it comes from L2 and leaves what L1 holds there. */
+#define AMX_LOAD_ONCE(t, p, stride)                                                                \
+    __asm__ volatile("tileloaddt1 (%0,%1,1), %%tmm" #t : : "r"(p), "r"(stride) : "memory")
 #define AMX_STORE(t, p, stride)                                                                    \
     __asm__ volatile("tilestored %%tmm" #t ", (%0,%1,1)" : : "r"(p), "r"(stride) : "memory")
 /* c += x w: bf16 pairs into f32; signed bytes by fours into i32 */

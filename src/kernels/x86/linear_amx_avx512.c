@@ -3,6 +3,7 @@
  *   bf16     a row of x is split into two bf16 numbers, x = hi + lo (17 significant bits, the error
  *            of a product below 2^-18): C += hi B, then C += lo B, 32 columns at a time
  *   bf16x16  x is rounded to bf16 (EW_XQ_BF16): half of the work
+ * 32 rows of x stay in L1 while some panels pass by, which come from L2.
  * k ascends, and every count of rows runs the same chain, so results do not depend on the batch.
  *
  * Packed, and x as one number: linear_bf16_pairs.inc. Prepared x of two: per row and 32 columns hi
@@ -92,8 +93,8 @@ ALWAYS void tile(int parts, bool two, const uint8_t *x, size_t row_bytes, const 
     for (size_t i = 0; i < up_k(k); i += KB, w += 2 * TILE_BYTES) {
         for (size_t line = 0; !two && line < 2 * TILE_BYTES; line += 64)
             _mm_prefetch((const char *)w + AHEAD + line, _MM_HINT_T0);
-        AMX_LOAD(6, w, (size_t)64);
-        AMX_LOAD(7, w + TILE_BYTES, (size_t)64);
+        AMX_LOAD_ONCE(6, w, (size_t)64);
+        AMX_LOAD_ONCE(7, w + TILE_BYTES, (size_t)64);
         for (int part = 0; part < parts; part++, x += 64, x1 += 64) {
             AMX_LOAD(4, x, row_bytes);
             AMX_MUL_BF16(0, 4, 6);
@@ -138,7 +139,7 @@ ALWAYS void run_rows(int parts, const struct ew_linear_args *a, size_t m0, size_
 
 ALWAYS void run_parts(int parts, const struct ew_linear_args *a, size_t begin, size_t end)
 {
-    const size_t units_a_group = a->m > 2 * TILE_ROWS ? 2 : end - begin;
+    const size_t units_a_group = a->m > 2 * TILE_ROWS ? (a->glu ? 2 : 4) : end - begin;
 
     for (size_t block = 0; block < a->m; block += ROWS_A_BLOCK) {
         const size_t block_end = a->m - block < ROWS_A_BLOCK ? a->m : block + ROWS_A_BLOCK;

@@ -1,5 +1,5 @@
-/* kernels/x86/linear_quant_int8_avxvnni.c - quantised weights times int8 rows on processors with dot
- * products in 256 bits (AVX-VNNI): linear_quant_int8.inc with the vectors of AVX2. */
+/* kernels/x86/linear_quant_int8_avxvnni.c - quantised weights times int8 rows on processors with
+ * dot products in 256 bits (AVX-VNNI): linear_quant_int8.inc with the vectors of AVX2. */
 #if !defined(__AVXVNNI__)
 #    error "compile with the flags of AVX-VNNI (cmake/kernels.cmake)"
 #endif
