@@ -159,18 +159,18 @@ EW_DEV void release(unsigned long long *bar)
 /* p = q k^T of 64 rows and a tile, started. */
 EW_DEV void start_scores(unsigned q, unsigned keys, float p[TILE / 8][4])
 {
-    wgmma_fence();
+    ew_wg_fence();
 #    pragma unroll
     for (int ks = 0; ks < EW_D / 16; ks++)
         wgmma_n128_ss(p, wgmma_rows(q + ks / 4 * (GROUP_ROWS * 128) + ks % 4 * 32),
                       wgmma_rows(keys + ks / 4 * (TILE * 128) + ks % 4 * 32), ks != 0);
-    wgmma_commit();
+    ew_wg_commit();
 }
 
 /* o += f v, started. */
 EW_DEV void start_values(const unsigned f[TILE / 16][4], unsigned values, float o[N_TILES][4])
 {
-    wgmma_fence();
+    ew_wg_fence();
 #    pragma unroll
     for (int ks = 0; ks < TILE / 16; ks++)
 #    if EW_D == 128
@@ -178,7 +178,7 @@ EW_DEV void start_values(const unsigned f[TILE / 16][4], unsigned values, float 
 #    else
         wgmma_n64_rs(o, f[ks], wgmma_columns(values + ks * 2048, TILE * 128));
 #    endif
-    wgmma_commit();
+    ew_wg_commit();
 }
 
 /* What a product that was started writes is not there for the compiler before its wait. */
@@ -253,15 +253,15 @@ EW_DEV void consume(const ew_cuda_attn_args &a, const struct unit &u, unsigned k
         if (t > first) {
             wait_full(&bar->full_v[before], (k - 1) / STAGES & 1u);
             start_values(f, tiles + (STAGES + before) * TILE_BYTES, st.o);
-            wgmma_wait<1>();
+            ew_wg_wait<1>();
         } else {
-            wgmma_wait<0>();
+            ew_wg_wait<0>();
         }
         settle<TILE / 8>(p);
         release(&bar->free_k[s]);
         shape_scores(a, &v, u.b, 0, slot, 1.0f, is_whole, p);
         soften(p, &st, keep);
-        wgmma_wait<0>();
+        ew_wg_wait<0>();
         settle<N_TILES>(st.o);
         if (t > first)
             release(&bar->free_v[before]);
@@ -273,7 +273,7 @@ EW_DEV void consume(const ew_cuda_attn_args &a, const struct unit &u, unsigned k
 
         wait_full(&bar->full_v[s], k / STAGES & 1u);
         start_values(f, tiles + (STAGES + s) * TILE_BYTES, st.o);
-        wgmma_wait<0>();
+        ew_wg_wait<0>();
         settle<N_TILES>(st.o);
         release(&bar->free_v[s]);
     }
