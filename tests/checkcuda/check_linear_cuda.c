@@ -8,15 +8,8 @@
 #include "checkcuda.h"
 #include "kernels/cuda/linear.h"
 #include "op/attrs.h"
+#include "../quant_matrix.h"
 #include "tensor/tensor.h"
-
-/* A matrix as ew_quant_rows has it. */
-struct matrix {
-    struct ew_quant_source base;
-    uint8_t *codes;
-    float *scales, *row_scale;
-    int16_t *zeros;
-};
 
 struct shape {
     size_t m, n, k;
@@ -32,37 +25,6 @@ static void *xalloc(size_t n, size_t bytes)
     if (!p)
         abort();
     return p;
-}
-
-static void matrix_read(const struct ew_quant_source *s, size_t row, size_t n_rows,
-                        const struct ew_quant_rows *out)
-{
-    const struct matrix *m = (const struct matrix *)(const void *)s;
-    const size_t groups = ew_quant_groups(&s->format, s->k);
-
-    memcpy(out->codes, m->codes + row * s->k, n_rows * s->k);
-    memcpy(out->scales, m->scales + row * groups, n_rows * groups * sizeof(float));
-    memcpy(out->zeros, m->zeros + row * groups, n_rows * groups * sizeof(int16_t));
-    memcpy(out->row_scale, m->row_scale + row, n_rows * sizeof(float));
-}
-
-static uint8_t random_code(struct cc *c, ew_dtype code)
-{
-    const uint8_t bits = (uint8_t)cc_rand(c);
-
-    switch (code) {
-    case EW_DTYPE_I4:
-        return (uint8_t)(((bits & 15u) ^ 8u) - 8u);
-    case EW_DTYPE_U4:
-    case EW_DTYPE_F4E2M1:
-        return bits & 15u;
-    case EW_DTYPE_F8E4M3:
-        return (bits & 0x7fu) == 0x7fu ? 0x7e : bits;
-    case EW_DTYPE_F8E5M2:
-        return (bits & 0x7fu) >= 0x7cu ? 0x7b : bits;
-    default:
-        return bits;
-    }
 }
 
 static float random_scale(struct cc *c, ew_dtype d)
@@ -94,7 +56,7 @@ static void matrix_make(struct cc *c, struct matrix *m, const struct ew_quant_fo
     m->zeros = xalloc(n * groups, sizeof(int16_t));
     m->row_scale = xalloc(n, sizeof(float));
     for (size_t i = 0; i < n * k; i++)
-        m->codes[i] = random_code(c, f->code);
+        m->codes[i] = matrix_code((uint8_t)cc_rand(c), f->code, false);
     for (size_t i = 0; i < n * groups; i++) {
         m->scales[i] = random_scale(c, f->scale);
         m->zeros[i] = f->zero ? (int16_t)(cc_rand(c) % 4 ? cc_range(c, 0, top) : top) : 0;

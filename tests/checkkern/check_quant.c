@@ -9,46 +9,8 @@
 #include "base/size.h"
 #include "check_linear.h"
 #include "op/attrs.h"
+#include "../quant_matrix.h"
 #include "tensor/tensor.h"
-
-/* A matrix in memory as ew_quant_rows has it. */
-struct matrix {
-    struct ew_quant_source base;
-    uint8_t *codes;
-    float *scales, *row_scale;
-    int16_t *zeros;
-};
-
-static void matrix_read(const struct ew_quant_source *s, size_t row, size_t n_rows,
-                        const struct ew_quant_rows *out)
-{
-    const struct matrix *m = (const struct matrix *)(const void *)s;
-    const size_t groups = ew_quant_groups(&s->format, s->k);
-
-    memcpy(out->codes, m->codes + row * s->k, n_rows * s->k);
-    memcpy(out->scales, m->scales + row * groups, n_rows * groups * sizeof(float));
-    memcpy(out->zeros, m->zeros + row * groups, n_rows * groups * sizeof(int16_t));
-    memcpy(out->row_scale, m->row_scale + row, n_rows * sizeof(float));
-}
-
-static uint8_t random_code(struct ck *c, ew_dtype code, bool specials)
-{
-    const uint8_t bits = (uint8_t)ck_rand(c);
-
-    switch (code) {
-    case EW_DTYPE_I4:
-        return (uint8_t)(((bits & 15u) ^ 8u) - 8u);
-    case EW_DTYPE_U4:
-    case EW_DTYPE_F4E2M1:
-        return bits & 15u;
-    case EW_DTYPE_F8E4M3:
-        return (bits & 0x7fu) == 0x7fu && !specials ? 0x7e : bits;
-    case EW_DTYPE_F8E5M2:
-        return (bits & 0x7fu) >= 0x7cu && !specials ? 0x7b : bits;
-    default:
-        return bits;
-    }
-}
 
 static float random_scale(struct ck *c, ew_dtype d)
 {
@@ -93,7 +55,7 @@ static void matrix_make(struct ck *c, struct matrix *m, const struct ew_quant_fo
                         size_t k, enum ck_fill fill)
 {
     const size_t groups = ew_quant_groups(f, k);
-    const uint8_t equal = random_code(c, f->code, false);
+    const uint8_t equal = matrix_code((uint8_t)ck_rand(c), f->code, false);
     /* e8m0 code 0, a denormal. Not with fp8 codes, whose own small values take the sums below what
      * f32 holds to full precision. */
     const bool tiny = f->scale == EW_DTYPE_F8E8M0 && fill == CK_EQUAL &&
@@ -107,7 +69,9 @@ static void matrix_make(struct ck *c, struct matrix *m, const struct ew_quant_fo
     m->zeros = malloc(n * groups * sizeof(int16_t));
     m->row_scale = malloc(n * sizeof(float));
     for (size_t i = 0; i < n * k; i++)
-        m->codes[i] = fill == CK_EQUAL ? equal : random_code(c, f->code, fill == CK_SPECIAL);
+        m->codes[i] = fill == CK_EQUAL
+                          ? equal
+                          : matrix_code((uint8_t)ck_rand(c), f->code, fill == CK_SPECIAL);
     for (size_t i = 0; i < n * groups; i++) {
         m->scales[i] = tiny ? 0x1p-127f : random_scale(c, f->scale);
         m->zeros[i] = random_zero(c, f);
