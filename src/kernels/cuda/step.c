@@ -16,7 +16,7 @@ _Static_assert(sizeof(struct ew_step_args) <= EW_CUDA_ARGS_CAP, "arguments of a 
 #define WORKSPACE_HEAD 256   /* bytes: epoch, fault */
 #define SLOTS          10    /* places for vectors, taken in turn: see choose_blocks */
 #define MAX_K          16384 /* columns: scales of 128 in shared memory */
-#define MAX_CHUNK      1024u /* columns of a stage: step_linear.cuh's STEP_COLS */
+#define MAX_CHUNK      1024u /* columns of a stage: step_dev.cuh's STEP_COLS */
 #define PAD            64u   /* bytes between rows in shared memory: other banks */
 
 /* What a phase is to the graph. */

@@ -45,6 +45,8 @@
 #define EW_ALL   0xffffffffu
 #define STEP_INF __uint_as_float(0x7f800000u)
 
+#define STEP_COLS 1024 /* of a part of a linear's stage, at most */
+
 /* Where a block stands in attention. */
 struct step_kv {
     uint32_t head, split, splits; /* split >= splits: nothing to do */
