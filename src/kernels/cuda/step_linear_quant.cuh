@@ -41,8 +41,8 @@ EW_DEV void store_digits(struct step *s, uint32_t plane, uint32_t i, const float
         }
     }
 }
-template <int KIND, int STEP_ASK8>
-EW_DEV void load_x8(struct step *s, const struct ew_step_phase *ph)
+template <int STEP_ASK8>
+EW_DEV float quant_input(struct step *s, const struct ew_step_phase *ph, float unit)
 {
     constexpr uint32_t STEP = EW_STEP_WARPS * 128;
     const uint64_t from = s->a->workspace + (uint64_t)ph->in * 8;
@@ -51,8 +51,8 @@ EW_DEV void load_x8(struct step *s, const struct ew_step_phase *ph)
 
 #pragma unroll 1
     for (uint32_t i0 = warp * 128; i0 < ph->k; i0 += STEP_ASK8 * STEP) {
-        struct two_packets p[2 * STEP_ASK8];
-        float2 w[2 * STEP_ASK8];
+        struct two_packets p[STEP_ASK8];
+        float4 w[STEP_ASK8];
         uint32_t n = 0;
         bool all = false;
 
@@ -60,28 +60,19 @@ EW_DEV void load_x8(struct step *s, const struct ew_step_phase *ph)
         for (int j = 0; j < STEP_ASK8; j++) {
             const uint32_t i = i0 + (uint32_t)j * STEP + lane * 4;
 
-            w[2 * j] = w[2 * j + 1] = make_float2(1, 1);
-            p[2 * j].a = p[2 * j].b = p[2 * j + 1].a = p[2 * j + 1].b = (uint64_t)s->in_seq << 32;
-            if (ph->flags & EW_STEP_NORM && i < ph->k) {
-                const float4 v = *(const float4 *)(ph->norm + (uint64_t)i * 4);
-
-                w[2 * j] = make_float2(v.x, v.y);
-                w[2 * j + 1] = make_float2(v.z, v.w);
-            }
+            w[j] = make_float4(1, 1, 1, 1);
+            p[j].a = p[j].b = (uint64_t)s->in_seq << 32;
+            if (ph->flags & EW_STEP_NORM && i < ph->k)
+                w[j] = *(const float4 *)(ph->norm + (uint64_t)i * 4);
         }
-        while (!all) { /* as input_wait */
+        while (!all) { /* an answer takes 600 clocks: all are asked for at once */
             all = true;
 #pragma unroll
-            for (int j = 0; j < STEP_ASK8; j++) {
-                const uint32_t i = i0 + (uint32_t)j * STEP + lane * 4;
-
-                if (i < ph->k) {
-                    p[2 * j] = packets_load(from + (uint64_t)i * 8);
-                    p[2 * j + 1] = packets_load(from + (uint64_t)i * 8 + 16);
-                }
-            }
+            for (int j = 0; j < STEP_ASK8; j++)
+                if (i0 + (uint32_t)j * STEP + lane * 4 < ph->k)
+                    p[j] = packets_load(from + (uint64_t)(i0 + (uint32_t)j * STEP + lane * 4) * 4);
 #pragma unroll
-            for (int j = 0; j < 2 * STEP_ASK8; j++)
+            for (int j = 0; j < STEP_ASK8; j++)
                 all = all && packet_is(p[j].a, s->in_seq) && packet_is(p[j].b, s->in_seq);
             if (!all)
                 poll_pause(n);
@@ -97,29 +88,32 @@ EW_DEV void load_x8(struct step *s, const struct ew_step_phase *ph)
             if (b >= ph->k)
                 break;
             if (i < ph->k) {
-                const float a0 = packet_value(p[2 * j].a), a1 = packet_value(p[2 * j].b);
-                const float a2 = packet_value(p[2 * j + 1].a), a3 = packet_value(p[2 * j + 1].b);
+                const float2 a0 = pair_value(p[j].a), a1 = pair_value(p[j].b);
 
-                if (ph->flags & EW_STEP_KEEP)
-                    *(float4 *)(s->keep + i) = make_float4(a0, a1, a2, a3);
-                sum += a0 * a0 + a1 * a1 + (a2 * a2 + a3 * a3);
-                v[0] = a0 * w[2 * j].x;
-                v[1] = a1 * w[2 * j].y;
-                v[2] = a2 * w[2 * j + 1].x;
-                v[3] = a3 * w[2 * j + 1].y;
+                sum += a0.x * a0.x + a0.y * a0.y + (a1.x * a1.x + a1.y * a1.y);
+                v[0] = a0.x * w[j].x;
+                v[1] = a0.y * w[j].y;
+                v[2] = a1.x * w[j].z;
+                v[3] = a1.y * w[j].w;
             }
             amax = fmaxf(fmaxf(fabsf(v[0]), fabsf(v[1])), fmaxf(fabsf(v[2]), fabsf(v[3])));
             amax = f32_of(__reduce_max_sync(EW_ALL, __float_as_uint(amax)));
             store_digits(s, plane, i, v, amax > 0 ? __fdividef(8257536.0f, amax) : 0);
             if (lane == 0) /* 8257536 is 126 * 65536 */
-                s->xs[b / 128] = amax * (1 / 8257536.0f) * (KIND == EW_STEP_Q4 ? 1 / 16.0f : 1);
+                s->xs[b / 128] = amax * (1 / 8257536.0f) * unit;
         }
     }
-    if (ph->flags & EW_STEP_NORM) {
-        sum = warp_sum(sum);
-        if (lane == 0)
-            s->sums[warp] = sum;
-    }
+    return sum;
+}
+/* The whole input, for all warps; this thread's part of its sum of squares. */
+template <int KIND> EW_DEV float quant_load(struct step *s, const struct ew_step_phase *ph)
+{
+    const float unit = KIND == EW_STEP_Q4 ? 1 / 16.0f : 1;
+    const float sum =
+        ph->k <= EW_STEP_WARPS * 128 ? quant_input<1>(s, ph, unit) : quant_input<3>(s, ph, unit);
+
+    sync_warps();
+    return sum;
 }
 
 /* ---- products ---- */
@@ -253,6 +247,59 @@ template <int KIND> EW_DEV void part_store(const struct quant_part<KIND> *p, flo
         red[(lane / 4) * EW_STEP_WARPS] = v0 * p->row[0];
         red[(lane / 4 + 8) * EW_STEP_WARPS] = v1 * p->row[1];
     }
+}
+
+/* One part: a stage's columns [col, col + cols) of a tile. */
+template <bool WHOLE, bool FULL, int KIND>
+EW_DEV void quant_part_run(struct quant_part<KIND> *p, const struct step *s,
+                           const struct ew_step_phase *ph, uint32_t at, uint32_t col, uint32_t cols)
+{
+    part_ask<FULL>(p, ph, at, col, cols);
+    if (!WHOLE)
+        part_x<FULL>(p, s, ph, col, cols);
+    if (WHOLE || col == 0)
+        part_zero(p);
+    part_add<FULL>(p, s, ph, at, col, cols);
+}
+/* Tiles [t0, t1) into red. WHOLE: a part is a tile, and the input stays in registers. */
+template <bool WHOLE, int KIND>
+EW_DEV void quant_tiles_of(struct step *s, const struct ew_step_phase *ph, uint32_t t0, uint32_t t1,
+                           float *red)
+{
+    struct quant_part<KIND> p;
+
+    if (WHOLE)
+        part_x<false>(&p, s, ph, 0, ph->k);
+#pragma unroll 1
+    for (uint32_t tile = t0, col = 0; tile < t1;) {
+        uint32_t at = ring_at(s);
+
+        ring_wait_full(s);
+#pragma unroll 1
+        for (uint32_t i = 0; i < ph->batch && tile < t1; i++) {
+            const uint32_t cols = WHOLE ? ph->k : min(ph->chunk, ph->k - col);
+
+            quant_part_run<WHOLE, false>(&p, s, ph, at, col, cols);
+            at += ph->part_bytes;
+            col += ph->chunk;
+            if (WHOLE || col >= ph->k) {
+                part_store(&p, red);
+                red += 16 * EW_STEP_WARPS;
+                col = 0;
+                tile++;
+            }
+        }
+        ring_release(s);
+    }
+}
+template <int KIND>
+EW_DEV void quant_tiles(struct step *s, const struct ew_step_phase *ph, uint32_t t0, uint32_t t1,
+                        float *red)
+{
+    if (ph->k <= ph->chunk)
+        quant_tiles_of<true, KIND>(s, ph, t0, t1, red);
+    else
+        quant_tiles_of<false, KIND>(s, ph, t0, t1, red);
 }
 
 #endif
