@@ -196,8 +196,6 @@ EW_DEV void step_epilogue(struct step *s, const struct ew_step_phase *ph, uint32
         if (ph->flags & EW_STEP_RESIDUAL)
             z += packet_wait(s, s->a->workspace + (uint64_t)(ph->kept + o) * 8, kept,
                              s->in_seq - ph->kept_back);
-        if (ph->flags & EW_STEP_SINGLES)
-            packet_store(s->a->workspace + (uint64_t)(ph->singles + o) * 8, z, s->seq);
         if (ph->flags & EW_STEP_HEAD) {
             if (s->a->logits)
                 ((float *)s->a->logits)[o] = z;
@@ -210,6 +208,8 @@ EW_DEV void step_epilogue(struct step *s, const struct ew_step_phase *ph, uint32
     next = __shfl_xor_sync(EW_ALL, z, 1);
     if (ph->flags & EW_STEP_PAIRS && i < n && i % 2 == 0)
         pair_store(s->a->workspace + (uint64_t)(ph->out + o / 2) * 8, z, next, s->seq);
+    if (ph->flags & EW_STEP_SINGLES && i < n)
+        packet_store(s->a->workspace + (uint64_t)(ph->singles + o) * 8, z, s->seq);
 }
 /* The residual's packet of this thread's output of tiles t0 on: asked for early, needed late. */
 EW_DEV uint64_t step_kept(const struct step *s, const struct ew_step_phase *ph, uint32_t out,
@@ -263,8 +263,10 @@ EW_DEV void run_linear(struct step *s, const struct ew_step_phase *entry, struct
 
         if (KIND != EW_STEP_PLAIN16)
             quant_tiles<KIND>(s, ph, t0, t1, red);
+        else if (ph->k == STEP_COLS)
+            plain_tiles_whole<true>(s, ph, t0, t1, red);
         else if (ph->k <= ph->chunk)
-            plain_tiles_whole(s, ph, t0, t1, red);
+            plain_tiles_whole<false>(s, ph, t0, t1, red);
         else
             plain_tiles_parts(s, ph, t0, t1, red);
         sync_warps();

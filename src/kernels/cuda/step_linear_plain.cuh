@@ -92,55 +92,48 @@ EW_DEV float plain_load(struct step *s, const struct ew_step_phase *ph)
         plain_input<1>(s, ph, 0, &sum);
     } else {
 #pragma unroll 1
-        for (uint32_t col = 0; col < ph->k; col += 4 * ph->chunk)
-            plain_input<4>(s, ph, col, &sum);
+        for (uint32_t col = 0; col < ph->k; col += 3 * ph->chunk)
+            plain_input<3>(s, ph, col, &sum);
     }
     __syncwarp();
     return sum;
 }
 
-/* ---- products ---- */
+/* ---- products. FULL: all warps have STEP_OWN columns. Every register is written, whatever the
+ * range: one that is not lives through the whole kernel, and others spill ---- */
 struct plain_part {
-    uint4 w[4], x[2];
-    bool ends; /* its tile */
+    uint4 w[4];
 };
-EW_DEV void plain_x(struct plain_part *p, const struct step *s, uint32_t col,
-                    const struct plain_range *r)
+template <bool FULL> EW_DEV uint4 plain_lds(uint32_t at, bool has)
 {
-    const uint32_t x =
+    return FULL || has ? lds128(at) : make_uint4(0, 0, 0, 0);
+}
+template <bool FULL>
+EW_DEV void plain_x(uint4 x[2], const struct step *s, uint32_t col, const struct plain_range *r)
+{
+    const uint32_t at =
         smem_of(s->x) + (col + r->from) * 2 + (threadIdx.x & 4) * 16 + threadIdx.x % 4 * 16;
 
-    if (r->n)
-        p->x[0] = lds128(x);
-    if (r->n > 64)
-        p->x[1] = lds128(x + 128);
+    x[0] = plain_lds<FULL>(at, r->n > 0);
+    x[1] = plain_lds<FULL>(at + 128, r->n > 64);
 }
-EW_DEV void plain_w(struct plain_part *p, const struct ew_step_phase *ph, uint32_t at,
-                    const struct plain_range *r)
+template <bool FULL>
+EW_DEV void plain_w(struct plain_part *p, uint32_t at, const struct plain_range *r)
 {
-    const uint32_t lane = threadIdx.x % 32;
-    const uint32_t w = at + lane / 4 * (ph->chunk * 2 + 64) + r->from * 2 + lane % 4 * 16;
-
-    if (r->n) {
-        p->w[0] = lds128(w);
-        p->w[1] = lds128(w + 64);
-    }
-    if (r->n > 64) {
-        p->w[2] = lds128(w + 128);
-        p->w[3] = lds128(w + 192);
-    }
+    p->w[0] = plain_lds<FULL>(at, r->n > 0);
+    p->w[1] = plain_lds<FULL>(at + 64, r->n > 0);
+    p->w[2] = plain_lds<FULL>(at + 128, r->n > 64);
+    p->w[3] = plain_lds<FULL>(at + 192, r->n > 64);
 }
-EW_DEV void plain_mma(float acc[2][4], const struct plain_part *p, const uint4 x[2],
-                      const struct plain_range *r)
+EW_DEV void plain_mma(float acc[2][4], const struct plain_part *p, const uint4 x[2])
 {
 #pragma unroll
-    for (uint32_t i = 0; i < 2; i++)
-        if (r->n > i * 64) {
-            const uint4 a = p->w[2 * i], b = p->w[2 * i + 1];
+    for (uint32_t i = 0; i < 2; i++) {
+        const uint4 a = p->w[2 * i], b = p->w[2 * i + 1];
 
-            mma16<EW_STEP_W_F16>(acc[0], a.x, b.x, a.y, b.y, x[i].x, x[i].y);
-            mma16<EW_STEP_W_F16>(acc[1], a.z, b.z, a.w, b.w, x[i].z, x[i].w);
-        }
+        mma16<EW_STEP_W_F16>(acc[0], a.x, b.x, a.y, b.y, x[i].x, x[i].y);
+        mma16<EW_STEP_W_F16>(acc[1], a.z, b.z, a.w, b.w, x[i].z, x[i].w);
+    }
 }
 EW_DEV void plain_zero(float acc[2][4])
 {
@@ -155,37 +148,48 @@ EW_DEV void plain_store(const float acc[2][4], float *red)
         red[threadIdx.x % 32 / 4 * EW_STEP_WARPS] =
             (acc[0][0] + acc[1][0]) + (acc[0][3] + acc[1][3]);
 }
+/* Where a lane's weights are in a part. */
+EW_DEV uint32_t plain_at(const struct ew_step_phase *ph, const struct plain_range *r)
+{
+    const uint32_t lane = threadIdx.x % 32;
+
+    return lane / 4 * (ph->chunk * 2 + 64) + r->from * 2 + lane % 4 * 16;
+}
 
 /* Tiles [t0, t1), each one part: the input stays in registers. Two parts at once, or every product
  * would wait for its own loads. */
+template <bool FULL>
 EW_DEV void plain_tiles_whole(struct step *s, const struct ew_step_phase *ph, uint32_t t0,
                               uint32_t t1, float *red)
 {
-    const struct plain_range r = plain_range_of(ph->k);
-    struct plain_part p, q;
+    const struct plain_range r = plain_range_of(FULL ? STEP_COLS : ph->k);
+    const uint32_t lane_at = plain_at(ph, &r);
+    uint4 x[2];
 
-    plain_x(&p, s, 0, &r);
+    plain_x<FULL>(x, s, 0, &r);
 #pragma unroll 1
     for (uint32_t tile = t0; tile < t1;) {
-        const uint32_t at = ring_at(s), n = min(ph->batch, t1 - tile);
+        const uint32_t n = min(ph->batch, t1 - tile);
+        uint32_t at = ring_at(s) + lane_at;
 
         ring_wait_full(s);
 #pragma unroll 1
         for (uint32_t i = 0; i < n; i += 2) {
-            float acc[2][2][4];
+            const bool two = i + 1 < n;
+            struct plain_part p, q;
+            float acc[2][4], acc2[2][4];
 
-            plain_zero(acc[0]);
-            plain_zero(acc[1]);
-            plain_w(&p, ph, at + i * ph->part_bytes, &r);
-            if (i + 1 < n)
-                plain_w(&q, ph, at + (i + 1) * ph->part_bytes, &r);
-            plain_mma(acc[0], &p, p.x, &r);
-            if (i + 1 < n)
-                plain_mma(acc[1], &q, p.x, &r);
-            plain_store(acc[0], red);
-            if (i + 1 < n)
-                plain_store(acc[1], red + 8 * EW_STEP_WARPS);
-            red += (i + 1 < n ? 16 : 8) * EW_STEP_WARPS;
+            plain_zero(acc);
+            plain_zero(acc2);
+            plain_w<FULL>(&p, at, &r);
+            plain_w<FULL>(&q, two ? at + ph->part_bytes : at, &r);
+            plain_mma(acc, &p, x);
+            plain_mma(acc2, &q, x);
+            plain_store(acc, red);
+            if (two)
+                plain_store(acc2, red + 8 * EW_STEP_WARPS);
+            red += (two ? 16 : 8) * EW_STEP_WARPS;
+            at += 2 * ph->part_bytes;
         }
         tile += n;
         ring_release(s);
@@ -195,41 +199,41 @@ EW_DEV void plain_tiles_whole(struct step *s, const struct ew_step_phase *ph, ui
 EW_DEV void plain_tiles_parts(struct step *s, const struct ew_step_phase *ph, uint32_t t0,
                               uint32_t t1, float *red)
 {
+    const struct plain_range full = plain_range_of(STEP_COLS);
     uint32_t left = (t1 - t0) * ((ph->k + ph->chunk - 1) / ph->chunk), col = 0;
     float acc[2][4];
 
     plain_zero(acc);
 #pragma unroll 1
     while (left) {
-        const uint32_t at = ring_at(s), n = min(ph->batch, left);
+        const uint32_t n = min(ph->batch, left);
+        uint32_t at = ring_at(s);
 
         ring_wait_full(s);
 #pragma unroll 1
-        for (uint32_t i = 0; i < n; i += 2) {
-            const bool two = i + 1 < n;
-            struct plain_range r[2];
-            struct plain_part p[2];
+        for (uint32_t i = 0; i < n; i++) {
+            const uint32_t cols = min(ph->chunk, ph->k - col);
+            struct plain_part p;
+            uint4 x[2];
 
-#pragma unroll
-            for (uint32_t j = 0; j < 2; j++) {
-                r[j] = plain_range_of(min(ph->chunk, ph->k - col));
-                if (j == 0 || two) {
-                    plain_w(&p[j], ph, at + (i + j) * ph->part_bytes, &r[j]);
-                    plain_x(&p[j], s, col, &r[j]);
-                    col = col + ph->chunk < ph->k ? col + ph->chunk : 0;
-                    p[j].ends = col == 0;
-                }
+            if (cols == STEP_COLS) {
+                plain_w<true>(&p, at + plain_at(ph, &full), &full);
+                plain_x<true>(x, s, col, &full);
+            } else {
+                const struct plain_range r = plain_range_of(cols);
+
+                plain_w<false>(&p, at + plain_at(ph, &r), &r);
+                plain_x<false>(x, s, col, &r);
             }
-#pragma unroll
-            for (uint32_t j = 0; j < 2; j++)
-                if (j == 0 || two) {
-                    plain_mma(acc, &p[j], p[j].x, &r[j]);
-                    if (p[j].ends) {
-                        plain_store(acc, red);
-                        plain_zero(acc);
-                        red += 8 * EW_STEP_WARPS;
-                    }
-                }
+            plain_mma(acc, &p, x);
+            at += ph->part_bytes;
+            col += ph->chunk;
+            if (col >= ph->k) {
+                col = 0;
+                plain_store(acc, red);
+                plain_zero(acc);
+                red += 8 * EW_STEP_WARPS;
+            }
         }
         left -= n;
         ring_release(s);
