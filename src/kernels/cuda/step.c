@@ -434,7 +434,8 @@ static ew_status choose_shared(struct planner *p, uint32_t *shared)
         p->args.attention_bytes =
             (uint32_t)ew_align_up(attention_bytes(p->attention, p->warps), 128);
     fixed = p->args.x_bytes + p->args.attention_bytes + 2 * EW_STEP_RED_ROWS * p->warps * 4 +
-            2 * p->warps * 4 + MAX_K / 128 * 4 + EW_STEP_MAX_STAGES * 16;
+            2 * p->warps * 4 + MAX_K / 128 * 4 + EW_STEP_MAX_STAGES * 16 +
+            (p->warps + EW_STEP_COPIERS) * 2 * sizeof(struct ew_step_phase);
     /* two parts or two blocks of the cache a stage: waiting costs as much as multiplying one */
     for (uint32_t most = 2; most >= 1; most--) {
         size_t stage = most * kv_stage, stages;

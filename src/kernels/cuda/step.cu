@@ -31,18 +31,14 @@ EW_DEV void prefetch_vector(const struct step *s, uint64_t at, uint32_t bytes)
 
 EW_DEV void step_copies(struct step *s)
 {
-    const struct ew_step_phase *table = (const struct ew_step_phase *)s->a->table;
-
+    entry_ask(s, 0);
 #pragma unroll 1
     for (s->phase = 0; s->phase < s->a->n_phases; s->phase++) {
-        const struct ew_step_phase *ph = table + s->phase;
+        const struct ew_step_phase *ph = entry_take(s, s->phase);
+        const bool is_attention = ph->kind == EW_STEP_ATTENTION;
 
-        if (s->phase + 2 < s->a->n_phases && threadIdx.x % 32 == 0)
-            prefetch_l1((uint64_t)(ph + 2));
-        if (ph->kind != EW_STEP_ATTENTION) {
-            prefetch_vector(s, ph->norm, ph->k * 4);
-            prefetch_vector(s, ph->bias, ph->n * 4);
-        }
+        prefetch_vector(s, ph->norm, (is_attention ? EW_STEP_D : ph->k) * 4);
+        prefetch_vector(s, ph->bias, (is_attention ? EW_STEP_D : ph->n) * 4);
         if (STEP_IS(ph, EW_STEP_PLAIN16))
             copy_linear<EW_STEP_PLAIN16>(s, ph);
         else if (STEP_IS(ph, EW_STEP_Q4))
@@ -111,11 +107,12 @@ EW_DEV void step_token(struct step *s, struct step_best b)
 
 EW_DEV void step_computes(struct step *s)
 {
-    const struct ew_step_phase *table = (const struct ew_step_phase *)s->a->table;
     const uint32_t epoch = *(volatile uint32_t *)s->a->epoch;
     const uint32_t base = epoch * (s->a->n_phases + 1) + 1; /* never 0, which memory had first */
-    const uint64_t first = s->a->workspace + (uint64_t)table->in * 8;
+    uint64_t first;
 
+    entry_ask(s, 0);
+    first = s->a->workspace + (uint64_t)((const struct ew_step_phase *)s->a->table)->in * 8;
 #pragma unroll 1
     for (uint32_t i = s->cta * EW_STEP_WARPS * 32 + threadIdx.x; i < s->a->n_x / 2;
          i += s->n_cta * EW_STEP_WARPS * 32) {
@@ -128,13 +125,11 @@ EW_DEV void step_computes(struct step *s)
 #pragma unroll 1
     for (s->phase = 0; s->phase < s->a->n_phases; s->phase++) {
         struct step_best best = { -STEP_INF, EW_ALL };
-        const struct ew_step_phase *ph = table + s->phase;
+        const struct ew_step_phase *ph = entry_take(s, s->phase);
         const bool head = ph->flags & EW_STEP_HEAD;
 
         s->in_seq = base + s->phase;
         s->seq = s->in_seq + 1;
-        if (s->phase + 1 < s->a->n_phases && threadIdx.x == 0)
-            prefetch_l1((uint64_t)(ph + 1));
         if (STEP_IS(ph, EW_STEP_PLAIN16))
             run_linear<EW_STEP_PLAIN16>(s, ph, &best);
         else if (STEP_IS(ph, EW_STEP_Q4))
@@ -171,6 +166,8 @@ extern "C" __global__ void __launch_bounds__(EW_STEP_THREADS, 1)
     at += 2 * EW_STEP_WARPS * 4;
     s.xs = (float *)at;
     at += 128 * 4;
+    s.entries = at + threadIdx.x / 32 * 2 * sizeof(struct ew_step_phase);
+    at += EW_STEP_THREADS / 32 * 2 * sizeof(struct ew_step_phase);
     s.full = smem_of(at);
     s.empty = s.full + EW_STEP_MAX_STAGES * 8;
     s.stage = s.parity = s.half = 0;

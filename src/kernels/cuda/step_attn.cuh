@@ -288,77 +288,76 @@ EW_DEV void attn_values(const struct step_attn *sm, uint32_t at, uint32_t n, str
     __syncwarp();
 }
 
-/* Each split merges a share of the columns of its kv head. */
-EW_DEV void attn_merge(const struct step *s, const struct ew_step_phase *ph, struct step_attn *sm,
-                       const struct step_kv *kv, uint32_t g)
+/* Each split makes a share of the pairs of its kv head: a group of lanes asks all splits for one
+ * pair and for their largest scores and sums of weights, and adds up by shuffles. */
+EW_DEV void attn_merge(const struct step *s, const struct ew_step_phase *ph,
+                       const struct step_kv *kv)
 {
-    const uint32_t size = g * (EW_STEP_D + 2), cols = g * EW_STEP_D, n_s = kv->splits;
-    const uint64_t at =
-        s->a->workspace + ((uint64_t)ph->partial + (uint64_t)kv->head * s->splits * size) * 8;
-    const uint32_t c0 = cols / 2 * kv->split / n_s * 2;
-    const uint32_t n = cols / 2 * (kv->split + 1) / n_s * 2 - c0;
-    float *val = &sm->part[0][0][0];    /* [split][n] */
-    float *ml = val + (cols + 2 * n_s); /* [split][g][2] */
-    const uint32_t tid = threadIdx.x;
+    const uint32_t g = s->g, pairs = g * EW_STEP_D / 2, n_s = kv->splits;
+    const uint32_t from = pairs * kv->split / n_s, end = pairs * (kv->split + 1) / n_s;
+    const uint32_t size = g * (EW_STEP_D + 2), lane = threadIdx.x % 32;
+    const uint64_t at = s->a->workspace +
+                        ((uint64_t)ph->partial + (uint64_t)kv->head * s->splits * size) * 8;
+    uint32_t span = 1; /* lanes of a pair */
 
+    while (span < n_s && span < 32)
+        span *= 2;
 #pragma unroll 1
-    for (uint32_t j = tid / 32; j < n_s; j += 2 * EW_STEP_WARPS) {
-        const uint64_t from = at + (uint64_t)j * size * 8,
-                       next = (uint64_t)size * 8 * EW_STEP_WARPS;
-        const uint32_t lane = tid % 32, j2 = j + EW_STEP_WARPS;
-        const bool two = j2 < n_s, has_ml = lane < 2 * g;
+    for (uint32_t u = from + threadIdx.x / 32 * (32 / span); u < end;
+         u += EW_STEP_WARPS * (32 / span)) {
+        const uint32_t pair = u + lane / span, h = min(pair, end - 1) / (EW_STEP_D / 2);
+        struct two_packets v[EW_STEP_KV_SPLITS / 32], ml[EW_STEP_KV_SPLITS / 32];
+        float m = -STEP_INF, l = 0, x = 0, y = 0;
+        uint32_t n = 0;
+        bool all = false;
 
-#pragma unroll 1
-        for (uint32_t i = lane; i < n || i == lane; i += 32) { /* four at once */
-            const bool has = i < n, ends = has_ml && i == lane;
-            const uint64_t pv = from + (uint64_t)(c0 + i) * 8,
-                           pm = from + (uint64_t)(cols + lane) * 8;
-            const uint64_t v0 = has ? packet_load(pv) : 0,
-                           v1 = has && two ? packet_load(pv + next) : 0;
-            const uint64_t m0 = ends ? packet_load(pm) : 0,
-                           m1 = ends && two ? packet_load(pm + next) : 0;
+        while (!all) {
+            all = true;
+#pragma unroll
+            for (uint32_t i = 0; i < EW_STEP_KV_SPLITS / 32; i++) {
+                const uint32_t j = lane % span + 32 * i;
+                const uint64_t part = at + (uint64_t)j * size * 8;
 
-            if (has)
-                val[j * n + i] = packet_wait(s, pv, v0, s->seq);
-            if (ends)
-                ml[j * 2 * g + lane] = packet_wait(s, pm, m0, s->seq);
-            if (has && two)
-                val[j2 * n + i] = packet_wait(s, pv + next, v1, s->seq);
-            if (ends && two)
-                ml[j2 * 2 * g + lane] = packet_wait(s, pm + next, m1, s->seq);
+                v[i].a = v[i].b = ml[i].b = (uint64_t)s->seq << 32;
+                ml[i].a = (uint64_t)s->seq << 32 | __float_as_uint(-STEP_INF);
+                if (j < n_s && pair < end) {
+                    v[i] = packets_load(part + (uint64_t)pair * 16);
+                    ml[i] = packets_load(part + (uint64_t)(2 * pairs + 2 * h) * 8);
+                }
+            }
+#pragma unroll
+            for (uint32_t i = 0; i < EW_STEP_KV_SPLITS / 32; i++)
+                all = all && packet_is(v[i].a, s->seq) && packet_is(v[i].b, s->seq) &&
+                      packet_is(ml[i].a, s->seq) && packet_is(ml[i].b, s->seq);
+            if (!all)
+                poll_pause(n);
+            if (++n > EW_STEP_POLL_LIMIT)
+                step_gave_up(s);
         }
-    }
-    sync_warps();
-    if (tid / 32 < g) { /* m becomes the factor of a split */
-        const uint32_t lane = tid % 32, h = tid / 32;
-        float m = -STEP_INF, l = 0;
-
+        __syncwarp();
+#pragma unroll
+        for (uint32_t i = 0; i < EW_STEP_KV_SPLITS / 32; i++)
+            m = fmaxf(m, packet_value(ml[i].a));
 #pragma unroll 1
-        for (uint32_t i = lane; i < n_s; i += 32)
-            m = fmaxf(m, ml[(i * g + h) * 2]);
-        for (int d = 16; d; d >>= 1)
+        for (uint32_t d = span / 2; d; d >>= 1)
             m = fmaxf(m, __shfl_xor_sync(EW_ALL, m, d));
-#pragma unroll 1
-        for (uint32_t i = lane; i < n_s; i += 32)
-            l += ml[(i * g + h) * 2 + 1] * __expf(ml[(i * g + h) * 2] - m);
-        l = warp_sum(l);
-#pragma unroll 1
-        for (uint32_t i = lane; i < n_s; i += 32)
-            ml[(i * g + h) * 2] = __expf(ml[(i * g + h) * 2] - m) / l;
-    }
-    sync_warps();
-#pragma unroll 1
-    for (uint32_t i = 2 * tid; i < n; i += EW_STEP_WARPS * 64) {
-        const uint32_t h = (c0 + i) / EW_STEP_D;
-        float x = 0, y = 0;
+#pragma unroll
+        for (uint32_t i = 0; i < EW_STEP_KV_SPLITS / 32; i++) {
+            const float f = pair < end ? __expf(packet_value(ml[i].a) - m) : 0;
 
-#pragma unroll 4
-        for (uint32_t j = 0; j < n_s; j++) {
-            x += ml[(j * g + h) * 2] * val[j * n + i];
-            y += ml[(j * g + h) * 2] * val[j * n + i + 1];
+            l += packet_value(ml[i].b) * f;
+            x += packet_value(v[i].a) * f;
+            y += packet_value(v[i].b) * f;
         }
-        pair_store(s->a->workspace + (uint64_t)(ph->out + (kv->head * cols + c0 + i) / 2) * 8, x, y,
-                   s->seq);
+#pragma unroll 1
+        for (uint32_t d = span / 2; d; d >>= 1) {
+            l += __shfl_xor_sync(EW_ALL, l, d);
+            x += __shfl_xor_sync(EW_ALL, x, d);
+            y += __shfl_xor_sync(EW_ALL, y, d);
+        }
+        if (lane % span == 0 && pair < end)
+            pair_store(s->a->workspace + (uint64_t)(ph->out + kv->head * pairs + pair) * 8, x / l,
+                       y / l, s->seq);
     }
 }
 
@@ -494,11 +493,8 @@ EW_DEV void run_attention(struct step *s, const struct ew_step_phase *entry)
     attn_leave(s, ph, sm, &kv, &a);
     sync_warps();
     attn_output(s, ph, sm, &kv);
-    if (kv.splits == 1)
-        return;
-    sync_warps(); /* part is read no more */
-    attn_merge(s, ph, sm, &kv, g);
-    sync_warps();
+    if (kv.splits > 1)
+        attn_merge(s, ph, &kv);
 }
 
 #endif

@@ -63,6 +63,7 @@ struct step {
     uint32_t stage, parity;     /* next of the ring */
     char *x;                    /* input of a linear phase */
     char *attention;            /* struct step_attn */
+    char *entries;   /* of the table: this warp's copies of this phase's and of the next one's */
     float *red;                 /* [2][RED_ROWS][WARPS] */
     float *sums;                /* [2][WARPS]: of squares of the input, as red */
     float *xs;                  /* scale of each 128 columns of a quantised input */
@@ -243,13 +244,34 @@ EW_DEV uint64_t copy_policy(void)
 #endif
     return policy;
 }
-EW_DEV void prefetch_l1(uint64_t at)
-{
-    asm volatile("prefetch.global.L1 [%0];" ::"l"(at));
-}
 EW_DEV void prefetch_l2(uint64_t at)
 {
     asm volatile("prefetch.global.L2 [%0];" ::"l"(at));
+}
+
+/* ---- the table. Each warp walks it with copies of its own in shared memory: an entry that comes
+ * from L2 when it is needed takes a thousand clocks of every phase ---- */
+EW_DEV void entry_ask(const struct step *s, uint32_t phase)
+{
+    const uint32_t lane = threadIdx.x % 32, bytes = (uint32_t)sizeof(struct ew_step_phase);
+    const uint32_t to = smem_of(s->entries) + (phase & 1) * bytes + lane * 16;
+    const uint64_t from = s->a->table + (uint64_t)phase * bytes + lane * 16;
+
+    if (phase >= s->a->n_phases || lane * 16 >= bytes)
+        return;
+    if (!EW_STEP_BULK && threadIdx.x / 32 >= EW_STEP_WARPS) /* or it would wait for its stages */
+        *(uint4 *)(s->entries + (phase & 1) * bytes + lane * 16) = *(const uint4 *)from;
+    else
+        asm volatile("cp.async.ca.shared.global [%0], [%1], 16;" ::"r"(to), "l"(from) : "memory");
+}
+/* The entry of a phase that was asked for; the one before is read no more, and the next is asked
+ * for in its place. */
+EW_DEV const struct ew_step_phase *entry_take(const struct step *s, uint32_t phase)
+{
+    asm volatile("cp.async.wait_all;" ::: "memory");
+    __syncwarp();
+    entry_ask(s, phase + 1);
+    return (const struct ew_step_phase *)(s->entries + (phase & 1) * sizeof(struct ew_step_phase));
 }
 
 /* ---- packets ---- */
