@@ -15,7 +15,7 @@ _Static_assert(sizeof(struct ew_step_args) <= EW_CUDA_ARGS_CAP, "arguments of a 
 
 #define WORKSPACE_HEAD 256   /* bytes: epoch, fault */
 #define SLOTS          10    /* places for vectors, taken in turn: see choose_blocks */
-#define MAX_K          16384 /* columns: scales of 128 in shared memory */
+#define MAX_K          16384 /* columns */
 #define MAX_CHUNK      1024u /* columns of a stage: step_dev.cuh's STEP_COLS */
 #define PAD            64u   /* bytes between rows in shared memory: other banks */
 
@@ -37,6 +37,7 @@ struct planner {
     uint64_t x;                             /* of the first phase */
     const struct ew_attn_args *attention;   /* the first */
     uint32_t kinds, act;
+    uint32_t unit; /* columns that share a scale, 128 at most; the least of all phases */
     int w_f16, scale_f16, kv_f16; /* -1: none yet */
     bool has_bias, has_softcap;
     size_t x_bytes, keep_bytes;
@@ -141,7 +142,11 @@ static ew_status quant_kind(struct planner *p, const struct ew_cuda_decode_node 
     ph->row_scales_at = (uint32_t)panel.row_scales_at;
     for (uint32_t g = group; g > 1; g >>= 1)
         ph->group_log2++;
-    p->x_bytes = larger(p->x_bytes, 3 * (l->k + PAD));
+    if (group && group < p->unit)
+        p->unit = group;
+    /* step_linear_quant.cuh: two digits; of 128 columns a scale and up to four sums */
+    p->x_bytes =
+        larger(p->x_bytes, 2 * (ew_align_up(l->k, 128) + PAD) + ew_align_up(l->k, 128) / 128 * 20);
     return EW_STATUS_OK;
 }
 
@@ -346,6 +351,25 @@ static uint32_t batch_of(size_t stage, size_t part)
     return part * 4 <= stage ? 4 : part * 2 <= stage ? 2 : 1;
 }
 
+/* A stage of `most` parts or blocks of the cache, the largest there are; a little more where that
+ * makes room for one more of the smaller ones. */
+static size_t stage_of(const struct planner *p, uint32_t most)
+{
+    size_t stage = p->attention ? most * EW_STEP_KV_BLOCK * p->attention->d * 2 : 0, all;
+
+    for (size_t i = 0; i < p->n; i++)
+        if (p->table[i].kind != EW_STEP_ATTENTION)
+            stage = larger(stage, most * (size_t)p->table[i].part_bytes);
+    all = stage;
+    for (size_t i = 0; i < p->n; i++) {
+        const size_t part = p->table[i].part_bytes;
+
+        if (p->table[i].kind != EW_STEP_ATTENTION)
+            all = larger(all, (stage + part / 4) / part * part);
+    }
+    return ew_align_up(all, 128);
+}
+
 static void set_stages(struct planner *p, size_t stage, size_t n)
 {
     p->args.stage_bytes = (uint32_t)stage;
@@ -353,7 +377,7 @@ static void set_stages(struct planner *p, size_t stage, size_t n)
     p->args.kv_batch = p->attention ? batch_of(stage, EW_STEP_KV_BLOCK * p->attention->d * 2) : 1;
     for (size_t i = 0; i < p->n; i++)
         if (p->table[i].kind != EW_STEP_ATTENTION)
-            p->table[i].batch = batch_of(stage, p->table[i].part_bytes);
+            p->table[i].batch = (uint32_t)(stage / p->table[i].part_bytes);
 }
 
 static void share_out(struct planner *p)
@@ -412,7 +436,6 @@ static size_t attention_bytes(const struct ew_attn_args *a, uint32_t warps)
 /* The ring takes what is left of a block's shared memory. */
 static ew_status choose_shared(struct planner *p, uint32_t *shared)
 {
-    const size_t kv_stage = p->attention ? EW_STEP_KV_BLOCK * p->attention->d * 2 : 0;
     size_t fixed;
 
     if (p->attention)
@@ -420,19 +443,16 @@ static ew_status choose_shared(struct planner *p, uint32_t *shared)
     p->args.x_bytes = (uint32_t)ew_align_up(p->x_bytes, 128);
     p->args.keep_bytes = (uint32_t)ew_align_up(p->keep_bytes, 128);
     fixed = p->args.x_bytes + p->args.keep_bytes + 2 * EW_STEP_RED_ROWS * p->warps * 4 +
-            p->warps * 4 + MAX_K / 128 * 4 + EW_STEP_MAX_STAGES * 16;
+            p->warps * 4 + EW_STEP_MAX_STAGES * 16;
+    for (size_t i = 0; i < p->n; i++)
+        if (p->table[i].kind != EW_STEP_ATTENTION)
+            choose_chunk(&p->table[i]);
     /* two parts or two blocks of the cache a stage: waiting costs as much as multiplying one */
     for (uint32_t most = 2; most >= 1; most--) {
-        size_t stage = most * kv_stage, stages;
-
-        for (size_t i = 0; i < p->n; i++)
-            if (p->table[i].kind != EW_STEP_ATTENTION) {
-                choose_chunk(&p->table[i]);
-                stage = larger(stage, most * p->table[i].part_bytes);
-            }
-        stage = ew_align_up(stage, 128);
-        stages =
+        const size_t stage = stage_of(p, most);
+        const size_t stages =
             fixed < p->chip->shared_per_block ? (p->chip->shared_per_block - fixed) / stage : 0;
+
         if (stages < EW_STEP_COPIERS)
             continue;
         set_stages(p, stage, stages < EW_STEP_MAX_STAGES ? stages : EW_STEP_MAX_STAGES);
@@ -454,14 +474,15 @@ static void fill_launch(struct planner *p, uint32_t shared, struct ew_cuda_launc
                         sizeof(p->args),
                         "-DEW_STEP_KINDS=%u -DEW_STEP_G=%u -DEW_STEP_D=%u -DEW_STEP_W_F16=%d "
                         "-DEW_STEP_SCALE_F16=%d -DEW_STEP_KV_F16=%d -DEW_STEP_ACT=%u "
-                        "-DEW_STEP_BIAS=%d -DEW_STEP_SOFTCAP=%d -DEW_STEP_WARPS=%u",
+                        "-DEW_STEP_BIAS=%d -DEW_STEP_SOFTCAP=%d -DEW_STEP_WARPS=%u "
+                        "-DEW_STEP_UNIT=%u",
                         p->kinds,
                         g <= 1   ? 1u
                         : g <= 2 ? 2u
                         : g <= 4 ? 4u
                                  : 8u,
                         a ? (unsigned)a->d : 128u, p->w_f16 > 0, p->scale_f16 > 0, p->kv_f16 > 0,
-                        p->act, p->has_bias, p->has_softcap, p->warps);
+                        p->act, p->has_bias, p->has_softcap, p->warps, p->unit);
     l->shared_bytes = shared;
     l->cooperative = true;
     l->early_start = false;
@@ -494,6 +515,7 @@ ew_status ew_cuda_decode_plan(const struct ew_cuda_decode_node *nodes, size_t n,
     ew_status st;
 
     p.w_f16 = p.scale_f16 = p.kv_f16 = -1;
+    p.unit = 128;
     p.links = ew_mem_calloc(EW_MEM_PLAN, n ? n : 1, sizeof(*p.links));
     if (!p.links)
         return ew_fail(err, EW_STATUS_NO_MEMORY, "one kernel a step: plan");

@@ -165,8 +165,6 @@ EW_STEP_ENTRY(const __grid_constant__ struct ew_step_args a)
     at += 2 * EW_STEP_RED_ROWS * EW_STEP_WARPS * 4;
     s.sums = (float *)at;
     at += EW_STEP_WARPS * 4;
-    s.xs = (float *)at;
-    at += 128 * 4;
     s.full = smem_of(at);
     s.empty = s.full + EW_STEP_MAX_STAGES * 8;
     s.stage = s.parity = s.half = 0;

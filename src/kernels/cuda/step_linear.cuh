@@ -45,6 +45,11 @@ EW_DEV struct step_range step_range_of(const struct ew_step_phase *ph, uint32_t 
 }
 
 /* ---- copying ---- */
+/* Of a panel's scales, what goes with a part; the scales of rows come behind the last ones. */
+EW_DEV uint32_t scale_bytes(const struct ew_step_phase *ph, uint32_t col, uint32_t cols)
+{
+    return (ph->group_log2 ? cols >> ph->group_log2 << 5 : 0) + (col + cols >= ph->k ? 64 : 0);
+}
 template <int KIND>
 EW_DEV void copy_tile(const struct step *s, const struct ew_step_phase *ph,
                       const struct step_range *r, uint32_t tile, uint32_t to, uint32_t col,
@@ -69,19 +74,15 @@ EW_DEV void copy_tile(const struct step *s, const struct ew_step_phase *ph,
             return;
         }
         copy_run(s, to, w + col * code, cols * code);
-        to += ph->chunk * code;
-        if (ph->group_log2) {
-            copy_run(s, to, w + ph->scales_at + (col >> ph->group_log2 << 5),
-                     cols >> ph->group_log2 << 5);
-            to += ph->chunk >> ph->group_log2 << 5;
-        }
-        copy_run(s, to, w + ph->row_scales_at, 64);
+        copy_run(s, to + ph->chunk * code,
+                 w + ph->scales_at + (ph->group_log2 ? col >> ph->group_log2 << 5 : 0),
+                 scale_bytes(ph, col, cols));
     }
 }
 /* Bytes that come for `cols` columns of a tile. */
 template <int KIND>
 EW_DEV uint32_t copy_bytes(const struct ew_step_phase *ph, const struct step_range *r,
-                           uint32_t tile, uint32_t cols)
+                           uint32_t tile, uint32_t col, uint32_t cols)
 {
     if (KIND == EW_STEP_PLAIN16) {
         const bool glu = ph->flags & EW_STEP_GLU;
@@ -89,8 +90,7 @@ EW_DEV uint32_t copy_bytes(const struct ew_step_phase *ph, const struct step_ran
 
         return (glu ? 4 : 2) * rows * cols;
     }
-    return cols * (KIND == EW_STEP_Q4 ? 8 : 16) +
-           (ph->group_log2 ? cols >> ph->group_log2 << 5 : 0) + 64;
+    return cols * (KIND == EW_STEP_Q4 ? 8 : 16) + scale_bytes(ph, col, cols);
 }
 template <int KIND> EW_DEV void copy_linear(struct step *s, const struct ew_step_phase *entry)
 {
@@ -107,7 +107,7 @@ template <int KIND> EW_DEV void copy_linear(struct step *s, const struct ew_step
 
 #pragma unroll 1
         for (; n < ph->batch && t < end; n++) {
-            bytes += copy_bytes<KIND>(ph, &r, t, min(ph->chunk, ph->k - c));
+            bytes += copy_bytes<KIND>(ph, &r, t, c, min(ph->chunk, ph->k - c));
             c += ph->chunk;
             if (c >= ph->k) {
                 c = 0;
