@@ -526,8 +526,10 @@ static void check_decoder(struct cc *c, const struct decoder *m, const char *nam
 
             ref_step(&o, m, m->context - 1, want);
             ref_step(&o, m, m->context, want);
-            /* keys and values within rounding of a tie may be stored the other way */
-            cc_near(c, "logits", got, want, m->vocab, 2e-3 * l2(want, m->vocab), 0);
+            /* keys and values within rounding of a tie may be stored the other way; more of them
+             * where inputs are rounded to 15 bits */
+            cc_near(c, "logits", got, want, m->vocab,
+                    (ew_quant_is(&m->w) ? 4e-3 : 2e-3) * l2(want, m->vocab), 0);
             for (size_t i = 0; i < m->vocab; i++)
                 if (got[i] > got[best])
                     best = (int32_t)i;

@@ -226,16 +226,10 @@ EW_DEV float step_inv_rms(const struct step *s, const struct ew_step_phase *ph)
     return rsqrtf(sum * ph->inv_k + ph->eps);
 }
 
-template <int KIND> struct step_part {
-    typedef struct quant_part<KIND> type;
-};
-template <> struct step_part<EW_STEP_PLAIN16> {
-    typedef struct plain_part type;
-};
 /* One part: a stage's columns [col, col + cols) of a tile. */
-template <bool WHOLE, bool FULL, typename PART>
-EW_DEV void run_part(PART *p, const struct step *s, const struct ew_step_phase *ph, uint32_t at,
-                     uint32_t col, uint32_t cols)
+template <bool WHOLE, bool FULL>
+EW_DEV void run_part(struct plain_part *p, const struct step *s, const struct ew_step_phase *ph,
+                     uint32_t at, uint32_t col, uint32_t cols)
 {
     part_ask<FULL>(p, ph, at, col, cols);
     if (!WHOLE)
@@ -245,12 +239,12 @@ EW_DEV void run_part(PART *p, const struct step *s, const struct ew_step_phase *
     part_add<FULL>(p, s, ph, at, col, cols);
 }
 /* Tiles [t0, t1) into red. WHOLE: a part is a tile, and the input stays in registers. */
-template <bool WHOLE, int KIND>
+template <bool WHOLE>
 EW_DEV void run_tiles(struct step *s, const struct ew_step_phase *ph, uint32_t t0, uint32_t t1,
                       float *red)
 {
-    constexpr uint32_t ROWS = KIND == EW_STEP_PLAIN16 ? 8 : 16;
-    typename step_part<KIND>::type p;
+    constexpr uint32_t ROWS = 8;
+    struct plain_part p;
 
     if (WHOLE)
         part_x<false>(&p, s, ph, 0, ph->k);
@@ -263,7 +257,7 @@ EW_DEV void run_tiles(struct step *s, const struct ew_step_phase *ph, uint32_t t
         for (uint32_t i = 0; i < ph->batch && tile < t1; i++) {
             const uint32_t cols = WHOLE ? ph->k : min(ph->chunk, ph->k - col);
 
-            if (KIND == EW_STEP_PLAIN16 && cols == STEP_COLS) /* not worth its code elsewhere */
+            if (cols == STEP_COLS)
                 run_part<WHOLE, true>(&p, s, ph, at, col, cols);
             else
                 run_part<WHOLE, false>(&p, s, ph, at, col, cols);
@@ -300,10 +294,12 @@ EW_DEV void run_linear(struct step *s, const struct ew_step_phase *entry, struct
         const uint32_t t1 = min(t0 + EW_STEP_RED_ROWS / ROWS, r.n_tiles);
         float *red = s->red + s->half * EW_STEP_RED_ROWS * EW_STEP_WARPS + warp;
 
-        if (whole)
-            run_tiles<true, KIND>(s, ph, t0, t1, red);
+        if (KIND != EW_STEP_PLAIN16)
+            quant_tiles<KIND>(s, ph, t0, t1, red);
+        else if (whole)
+            run_tiles<true>(s, ph, t0, t1, red);
         else
-            run_tiles<false, KIND>(s, ph, t0, t1, red);
+            run_tiles<false>(s, ph, t0, t1, red);
         sync_warps();
         step_epilogue<ROWS>(s, ph, r.out + t0 * per, min((t1 - t0) * per, r.end - r.out - t0 * per),
                             inv, best);

@@ -1,20 +1,23 @@
 /* kernels/cuda/step_linear_quant.cuh - linear phases of step.cu, panels of 4- and 8-bit codes: the
- * input in shared memory and the products of a stage (order of the calls: step_linear.cuh). Device
- * only.
+ * input in shared memory and the products. Device only.
  *
  * 128 columns of the input are one integer each, q = round(x / xs) with xs = max|x| / 32256, and
  * that is two digits: q = d0 + 256 d1, both int8. A column of B (mma m16n8k32) is a digit; a panel
- * of 16 rows is A, and no code is moved to where a plain product would want it:
+ * of 16 rows is A, as it lies in memory: no code is moved to where a plain product would want it.
+ * Where that puts columns of x or rows of the panel beside each other that do not belong together,
+ * a column of B has what belongs together, and what else the product has is not used. Column
+ * d + 2r + 4h of B is for digit d and for what A's rows 8r..8r+7 hold:
  *
- *   q4  A's rows 0..7 are the low nibbles of the panel's words (its rows 0..7), A's rows 8..15 the
- *       words as they are, whose bytes are 16 * high + low: what rows 8..15 of the panel sum up to
- * is the difference. Codes are code + 8: sums start at what the eights will add. q8  the bytes of a
- * word are rows g, g + 8, g, g + 8 of the panel. All four words of 32 columns are A as they are;
- * columns of B have zeros where the other row's bytes are: column d + 2h + 4r is digit d for rows
- * 8h..8h+7 and the columns that A's rows 8r..8r+7 hold.
+ *   q4  64 columns of a panel are four words a lane, one a tile of 16 columns: A's rows 0..7 are
+ *       tiles 0 and 2, rows 8..15 are tiles 1 and 3. The low nibbles of a word are rows 0..7 of the
+ *       panel. One product has them alone, another the words as they are, whose bytes are 16 * high
+ *       + low: rows 8..15 of the panel are the difference. Codes are code + 8: sums start at what
+ * the eights will add. h says nothing. q8  32 columns are four words, two a tile; the bytes of a
+ * word are rows g, g + 8, g, g + 8 of the panel. A's rows 0..7 are the first of each two words,
+ * rows 8..15 the second; columns of B have zeros where the bytes of rows 8(1-h).. are.
  *
- * A warp multiplies 128 columns of a part, so that a group's scale is applied once. Lane 4g + t
- * gets the sums of row g + 8 (t % 2) of the panel (q8: those of lanes t and t + 2 are added). */
+ * A warp multiplies 128 columns of a part, so that a group's scale is applied once. Lane 4g + r +
+ * 2h gets sums of row g + 8h of the panel; those of r = 0 and 1 are added. */
 #ifndef EW_KERNELS_CUDA_STEP_LINEAR_QUANT_CUH
 #define EW_KERNELS_CUDA_STEP_LINEAR_QUANT_CUH
 
@@ -29,15 +32,15 @@
 #define STEP_UNITS (STEP_QUANT / EW_STEP_UNIT) /* units of those */
 
 /* ---- the input ---- */
-/* In s->x: the two digits, planes in the order of the panels' products: of each 64 columns [t][tile
- * of 16][2t, 2t+8, 2t+1, 2t+9]; then, of each 128 columns, struct quant_meta. */
+/* In s->x: the two digits, planes in the order of the products: of each 128 columns [t][tile of 16
+ * % 2][tile / 2][2t, 2t+8, 2t+1, 2t+9]; then, of each 128 columns, struct quant_meta. */
 struct quant_meta {
     float xs;
     int sum[STEP_UNITS]; /* q4: -8 times the integers of a unit, summed up */
 };
 EW_DEV uint32_t quant_plane(const struct ew_step_phase *ph)
 {
-    return ((ph->k + 127) & ~127u) + 64; /* digits of a lane in other banks */
+    return ((ph->k + 127) & ~127u) + 16; /* the digits in other banks */
 }
 EW_DEV struct quant_meta *quant_meta_of(const struct step *s, const struct ew_step_phase *ph)
 {
@@ -60,7 +63,7 @@ EW_DEV void store_digits(uint32_t x, uint32_t plane, struct quant_meta *meta, co
                                            max_or_nan(fabsf(v[2]), fabsf(v[3]))))));
     /* 32256 is 126 * 256; beside numbers of 1e-30 nothing is seen of smaller ones */
     const float inv = amax > 1e-30f ? __fdividef(32256.0f, amax) : 0;
-    const uint32_t at = x + lane / 16 * 64 + lane % 4 * 16 + lane / 4 % 4 * 4;
+    const uint32_t at = x + lane % 4 * 32 + lane / 4 % 2 * 16 + lane / 8 * 4;
     uint32_t lo[4], hi[4];
     int sum;
 
@@ -167,28 +170,35 @@ EW_DEV void load_x8(struct step *s, const struct ew_step_phase *ph)
 }
 
 /* ---- products ---- */
-template <int KIND> struct quant_part {
-    uint4 w[KIND == EW_STEP_Q4 ? 2 : 4];
-    uint32_t x[8]; /* of 16 columns each */
-    struct quant_meta meta;
-    float scale[STEP_UNITS];
-    float acc, row;
+/* Where this warp's columns of a part are, from the start of the stage and of s->x. A warp that has
+ * none multiplies the last ones by zero: what is done under a condition costs more. */
+struct quant_place {
+    uint32_t first, codes, scales;
+    float unit; /* q4: sums of rows 8..15 are of 16 times the codes */
 };
-/* Whether this warp has columns of a part. If not it multiplies the last ones by zero: registers
- * written under a condition would live too long. */
-EW_DEV bool quant_has(uint32_t cols)
+template <int KIND>
+EW_DEV struct quant_place quant_place_of(const struct ew_step_phase *ph, uint32_t cols)
 {
-    return threadIdx.x / 32 * STEP_QUANT < cols;
+    const uint32_t lane = threadIdx.x % 32, want = threadIdx.x / 32 * STEP_QUANT;
+    const uint32_t code = KIND == EW_STEP_Q4 ? 8 : 16;
+    struct quant_place w;
+
+    w.first = min(want, (cols - 1) & ~(STEP_QUANT - 1u));
+    w.codes = w.first * code + lane * 16;
+    w.scales = ph->chunk * code + lane / 4 * 4 + lane % 4 / 2 * 2;
+    w.unit = want >= cols ? 0 : KIND == EW_STEP_Q4 && lane & 2 ? 1 / 16.0f : 1;
+    return w;
 }
-/* The first of its columns. */
-EW_DEV uint32_t quant_first(uint32_t cols)
-{
-    return min(threadIdx.x / 32 * STEP_QUANT, (cols - 1) & ~(STEP_QUANT - 1));
-}
-template <int KIND> EW_DEV uint32_t quant_scales(const struct ew_step_phase *ph, uint32_t at)
-{
-    return at + ph->chunk * (KIND == EW_STEP_Q4 ? 8 : 16);
-}
+
+template <int KIND> struct quant_codes {
+    uint4 w[KIND == EW_STEP_Q4 ? 2 : 4];
+    float scale[STEP_UNITS];
+};
+template <int KIND> struct quant_input {
+    uint32_t x[KIND == EW_STEP_Q4 ? 4 : 8];
+    float xs;
+    int sum[STEP_UNITS];
+};
 EW_DEV float lds_scale(uint32_t at)
 {
     unsigned short h;
@@ -196,117 +206,209 @@ EW_DEV float lds_scale(uint32_t at)
     asm volatile("ld.shared.u16 %0, [%1];" : "=h"(h) : "r"(at));
     return half2_get<EW_STEP_SCALE_F16>(h).x;
 }
-template <bool FULL, int KIND>
-EW_DEV void part_ask(struct quant_part<KIND> *p, const struct ew_step_phase *ph, uint32_t at,
-                     uint32_t col, uint32_t cols)
+template <int KIND>
+EW_DEV void quant_ask(struct quant_codes<KIND> *p, const struct ew_step_phase *ph,
+                      const struct quant_place *w, uint32_t at)
 {
-    constexpr uint32_t CODE = KIND == EW_STEP_Q4 ? 8 : 16;
-    const uint32_t lane = threadIdx.x % 32, first = quant_first(cols);
     const uint32_t group = ph->group_log2;
-    const uint32_t scales = quant_scales<KIND>(ph, at) + lane / 4 * 4 + lane % 2 * 2;
 
-    (void)col;
 #pragma unroll
-    for (uint32_t j = 0; j < STEP_QUANT * CODE / 512; j++)
-        p->w[j] = lds128(at + first * CODE + j * 512 + lane * 16);
+    for (uint32_t j = 0; j < (KIND == EW_STEP_Q4 ? 2 : 4); j++)
+        p->w[j] = lds128(at + w->codes + j * 512);
 #pragma unroll
     for (uint32_t u = 0; u < STEP_UNITS; u++) {
-        const uint32_t g = (first + u * EW_STEP_UNIT) >> group;
+        const uint32_t g = (w->first + u * EW_STEP_UNIT) >> group;
 
         p->scale[u] = 1;
         if (EW_STEP_UNIT == 32 && KIND == EW_STEP_Q4 && group == 5) /* [g / 2][8][g % 2][2] */
-            p->scale[u] = lds_scale(scales + g / 2 * 64 + lane / 4 * 4 + g % 2 * 4);
+            p->scale[u] =
+                lds_scale(at + w->scales + g / 2 * 64 + threadIdx.x % 32 / 4 * 4 + g % 2 * 4);
         else if (group)
-            p->scale[u] = lds_scale(scales + g * 32);
+            p->scale[u] = lds_scale(at + w->scales + g * 32);
     }
 }
-template <bool FULL, int KIND>
-EW_DEV void part_x(struct quant_part<KIND> *p, const struct step *s, const struct ew_step_phase *ph,
-                   uint32_t col, uint32_t cols)
+/* The input: columns from `col` on. */
+template <int KIND>
+EW_DEV void quant_x(struct quant_input<KIND> *p, const struct step *s,
+                    const struct ew_step_phase *ph, const struct quant_place *w, uint32_t col)
 {
-    const uint32_t lane = threadIdx.x % 32, at = col + quant_first(cols);
-    const uint32_t x = smem_of(s->x) + (lane / 4 % 2) * quant_plane(ph) + at + lane % 4 * 16;
-    /* q8: bytes 0 and 2 or 1 and 3 (4r) of x to bytes 0 and 2 or 1 and 3 (2h); byte 4 is 0 */
-    const uint32_t pick = lane & 16 ? (lane & 8 ? 0x3414 : 0x4341) : lane & 8 ? 0x2404 : 0x4240;
+    const uint32_t lane = threadIdx.x % 32, plane = quant_plane(ph), x = smem_of(s->x);
+    const uint32_t meta =
+        x + 2 * plane + (col + w->first) / STEP_QUANT * (uint32_t)sizeof(struct quant_meta);
+    const uint32_t at = x + (lane / 4 % 2) * plane + col + w->first + lane % 4 * 32;
 
-    p->meta = quant_meta_of(s, ph)[at / STEP_QUANT];
-    /* the sums of A's rows 8..15 are of 16 times the codes */
-    p->meta.xs *= !quant_has(cols) ? 0 : KIND == EW_STEP_Q4 && lane % 2 ? 1 / 16.0f : 1;
-#pragma unroll
-    for (int j = 0; j < 2; j++) {
-        const uint4 v = lds128(x + (uint32_t)j * 64);
+    if (KIND == EW_STEP_Q4) {
+        const uint4 v = lds128(at + lane / 8 % 2 * 16);
 
-        p->x[4 * j] = v.x;
-        p->x[4 * j + 1] = v.y;
-        p->x[4 * j + 2] = v.z;
-        p->x[4 * j + 3] = v.w;
+        p->x[0] = v.x;
+        p->x[1] = v.y;
+        p->x[2] = v.z;
+        p->x[3] = v.w;
+    } else {
+        /* bytes 0 and 2 or 1 and 3 (r) of x to bytes 0 and 2 or 1 and 3 (h); byte 4 is 0 */
+        const uint32_t pick = lane & 8    ? (lane & 16 ? 0x3414 : 0x4341)
+                              : lane & 16 ? 0x2404
+                                          : 0x4240;
+        const uint4 v = lds128(at), u = lds128(at + 16);
+
+        p->x[0] = __byte_perm(v.x, 0, pick);
+        p->x[1] = __byte_perm(u.x, 0, pick);
+        p->x[2] = __byte_perm(v.y, 0, pick);
+        p->x[3] = __byte_perm(u.y, 0, pick);
+        p->x[4] = __byte_perm(v.z, 0, pick);
+        p->x[5] = __byte_perm(u.z, 0, pick);
+        p->x[6] = __byte_perm(v.w, 0, pick);
+        p->x[7] = __byte_perm(u.w, 0, pick);
     }
-    if (KIND == EW_STEP_Q8)
+    if (STEP_UNITS == 1) {
+        const uint2 v = lds64(meta);
+
+        p->xs = f32_of(v.x);
+        p->sum[0] = (int)v.y;
+    } else {
+        p->xs = f32_of(lds32(meta));
 #pragma unroll
-        for (int j = 0; j < 8; j++)
-            p->x[j] = __byte_perm(p->x[j], 0, pick);
+        for (uint32_t u = 0; u < STEP_UNITS; u++)
+            p->sum[u] = (int)lds32(meta + 4 + 4 * u);
+    }
+    p->xs *= w->unit;
 }
-template <int KIND> EW_DEV void part_zero(struct quant_part<KIND> *p)
+/* The sum of a unit for this lane's r. */
+EW_DEV int quant_digits(const int c[4])
 {
-    p->acc = 0;
-}
-/* Of 32 columns, the j-th of the four. */
-EW_DEV void quant_product(const struct quant_part<EW_STEP_Q4> *p, int j, int c[4])
-{
-    const uint32_t a = j % 2 ? p->w[j / 2].z : p->w[j / 2].x;
-    const uint32_t b = j % 2 ? p->w[j / 2].w : p->w[j / 2].y;
+    const bool r = threadIdx.x & 1;
 
-    mma8u(c, a & 0x0f0f0f0fu, a, b & 0x0f0f0f0fu, b, p->x[2 * j], p->x[2 * j + 1]);
+    return (r ? c[2] : c[0]) + (r ? c[3] : c[1]) * 256;
 }
-EW_DEV void quant_product(const struct quant_part<EW_STEP_Q8> *p, int j, int c[4])
+EW_DEV float quant_sum(const struct quant_codes<EW_STEP_Q4> *p,
+                       const struct quant_input<EW_STEP_Q4> *x, int u)
 {
-    mma8(c, p->w[j].x, p->w[j].y, p->w[j].z, p->w[j].w, p->x[2 * j], p->x[2 * j + 1]);
-}
-/* What the sums of a unit are to this lane's row. */
-template <int KIND> EW_DEV float quant_sum(const int c[4])
-{
-    const int a = c[0] + c[1] * 256, b = c[2] + c[3] * 256;
+    int low[4] = { x->sum[u], 0, 0, 0 }, all[4] = { 17 * x->sum[u], 0, 0, 0 }, v;
 
-    if (KIND == EW_STEP_Q4)
-        return (float)(threadIdx.x % 2 ? b - a : a);
-    return (float)(threadIdx.x & 2 ? b : a);
-}
-template <bool FULL, int KIND>
-EW_DEV void part_add(struct quant_part<KIND> *p, const struct step *s,
-                     const struct ew_step_phase *ph, uint32_t at, uint32_t col, uint32_t cols)
-{
-    const uint32_t lane = threadIdx.x % 32;
+#pragma unroll
+    for (int j = 0; j < (EW_STEP_UNIT + 63) / 64; j++) {
+        const int b = u * EW_STEP_UNIT / 64 + j;
+        const uint4 w = p->w[b];
+        const uint32_t x0 = EW_STEP_UNIT == 32 && u % 2 ? 0 : x->x[2 * b];
+        const uint32_t x1 = EW_STEP_UNIT == 32 && u % 2 == 0 ? 0 : x->x[2 * b + 1];
 
-    (void)s;
-    if (col + cols >= ph->k) /* the last part of a tile has these */
-        p->row = f32_of(lds32(quant_scales<KIND>(ph, at) +
-                              (ph->group_log2 ? cols >> ph->group_log2 << 5 : 0) + lane / 4 * 4 +
-                              lane % 2 * 32));
+        mma8u(all, w.x, w.y, w.z, w.w, x0, x1);
+        mma8u(low, w.x & 0x0f0f0f0fu, w.y & 0x0f0f0f0fu, w.z & 0x0f0f0f0fu, w.w & 0x0f0f0f0fu, x0,
+              x1);
+    }
+    v = quant_digits(low);
+    return (float)(threadIdx.x & 2 ? quant_digits(all) - v : v);
+}
+EW_DEV float quant_sum(const struct quant_codes<EW_STEP_Q8> *p,
+                       const struct quant_input<EW_STEP_Q8> *x, int u)
+{
+    int c[2][4] = { { 0, 0, 0, 0 }, { 0, 0, 0, 0 } };
+
+#pragma unroll
+    for (int j = 0; j < EW_STEP_UNIT / 32; j++) { /* two chains */
+        const int b = u * EW_STEP_UNIT / 32 + j;
+        const uint4 w = p->w[b];
+
+        mma8(c[j % 2], w.x, w.y, w.z, w.w, x->x[2 * b], x->x[2 * b + 1]);
+    }
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+        c[0][i] += c[1][i];
+    return (float)quant_digits(c[0]);
+}
+/* The products of a part of which the warp has `cols` columns, or 128 of more. */
+template <int KIND>
+EW_DEV float quant_products(const struct quant_codes<KIND> *p, const struct quant_input<KIND> *x,
+                            uint32_t cols)
+{
+    float sum = 0;
+
 #pragma unroll
     for (int u = 0; u < STEP_UNITS; u++) {
-        const int eights = KIND == EW_STEP_Q4 ? p->meta.sum[u] : 0;
-        int c[4] = { eights, 0, eights * 17, 0 }, d[4] = { 0, 0, 0, 0 };
-
-        if (u && quant_first(cols) + (uint32_t)u * EW_STEP_UNIT >= cols)
+        if (u && (uint32_t)u * EW_STEP_UNIT >= cols)
             break; /* whose scales nobody wrote */
+        sum = fmaf(quant_sum(p, x, u), p->scale[u] * x->xs, sum);
+    }
+    return sum;
+}
+/* Tiles [t0, t1) into red, of this warp. WHOLE: a part is a tile, and the input stays in registers.
+ * Two parts at once: each alone is a chain in which every instruction waits for the one before. */
+template <bool WHOLE, int KIND>
+EW_DEV void quant_tiles_of(struct step *s, const struct ew_step_phase *ph, uint32_t t0, uint32_t t1,
+                           float *red)
+{
+    const uint32_t lane = threadIdx.x % 32, n = WHOLE ? 1 : (ph->k + ph->chunk - 1) / ph->chunk;
+    const uint32_t rest = ph->k - (n - 1) * ph->chunk; /* columns of the last part */
+    const struct quant_place full = quant_place_of<KIND>(ph, ph->chunk),
+                             last = quant_place_of<KIND>(ph, rest);
+    const uint32_t rows = ph->chunk * (KIND == EW_STEP_Q4 ? 8 : 16) +
+                          (ph->group_log2 ? rest >> ph->group_log2 << 5 : 0) + lane / 4 * 4 +
+                          lane % 4 / 2 * 32;
+    struct quant_input<KIND> x[WHOLE ? 1 : 2];
+    uint32_t part = 0;
+    float acc = 0;
+
+    if (WHOLE)
+        quant_x(&x[0], s, ph, &last, 0);
+    red += (lane / 4 + lane % 4 / 2 * 8) * EW_STEP_WARPS;
+#pragma unroll 1
+    for (uint32_t left = (t1 - t0) * n; left;) {
+        const uint32_t here = min(ph->batch, left);
+        uint32_t at = ring_at(s);
+
+        left -= here;
+        ring_wait_full(s);
+#pragma unroll 1
+        for (uint32_t i = 0; i < here; i += 2) {
+            struct quant_codes<KIND> w[2];
+            float sum[2], row[2];
+            bool ends[2];
+
 #pragma unroll
-        for (int j = 0; j < EW_STEP_UNIT / 32; j++) /* two chains */
-            quant_product(p, u * (EW_STEP_UNIT / 32) + j, j % 2 ? d : c);
+            for (uint32_t j = 0; j < 2; j++) { /* the second may not be there: then not used */
+                const uint32_t from = j && i + 1 < here ? at + ph->part_bytes : at;
+                const uint32_t which = j == 0 ? part : ends[0] ? 0 : part + 1;
+                struct quant_place place;
+
+                ends[j] = WHOLE || which + 1 == n;
+                place = WHOLE || ends[j] ? last : full;
+                quant_ask(&w[j], ph, &place, from);
+                row[j] = ends[j] ? f32_of(lds32(from + rows)) : 0;
+                if (!WHOLE)
+                    quant_x(&x[j], s, ph, &place, which * ph->chunk);
+                sum[j] = quant_products(&w[j], &x[WHOLE ? 0 : j],
+                                        ends[j] ? rest - place.first : STEP_QUANT);
+            }
 #pragma unroll
-        for (int j = 0; j < 4; j++)
-            c[j] += d[j];
-        p->acc = fmaf(quant_sum<KIND>(c), p->scale[u] * p->meta.xs, p->acc);
+            for (uint32_t j = 0; j < 2; j++) {
+                if (i + j >= here)
+                    break;
+                acc += sum[j];
+                part++;
+                if (ends[j]) {
+                    acc += __shfl_xor_sync(EW_ALL, acc, 1);
+                    if (lane % 2 == 0)
+                        *red = acc * row[j];
+                    red += 16 * EW_STEP_WARPS;
+                    acc = 0;
+                    part = 0;
+                }
+            }
+            at += 2 * ph->part_bytes;
+        }
+        ring_release(s);
     }
 }
-template <int KIND> EW_DEV void part_store(const struct quant_part<KIND> *p, float *red)
+template <int KIND>
+EW_DEV void quant_tiles(struct step *s, const struct ew_step_phase *ph, uint32_t t0, uint32_t t1,
+                        float *red)
 {
-    const uint32_t lane = threadIdx.x % 32;
-    float v = p->acc;
+    constexpr int QUANT = KIND == EW_STEP_Q4 ? EW_STEP_Q4 : EW_STEP_Q8; /* all that is compiled */
 
-    if (KIND == EW_STEP_Q8)
-        v += __shfl_xor_sync(EW_ALL, v, 2);
-    if (lane % 4 < 2)
-        red[(lane / 4 + lane % 2 * 8) * EW_STEP_WARPS] = v * p->row;
+    if (ph->k <= ph->chunk)
+        quant_tiles_of<true, QUANT>(s, ph, t0, t1, red);
+    else
+        quant_tiles_of<false, QUANT>(s, ph, t0, t1, red);
 }
 
 #endif
