@@ -325,24 +325,26 @@ static ew_status choose_blocks(struct planner *p)
     return EW_STATUS_OK;
 }
 
-/* As step_linear.cuh's step_tile_bytes. */
-static size_t tile_bytes(const struct ew_step_phase *ph)
+/* Columns and bytes of a part, for stages of `most` parts. Plain: full parts and one rest, since
+ * the kernel has a faster way for full ones. Panels: as many columns as fit, with their scales. */
+static void choose_chunk(struct ew_step_phase *ph, uint32_t most)
 {
-    if (ph->kind == EW_STEP_PLAIN16)
-        return 8 * ((size_t)ph->chunk * 2 + PAD);
-    return ew_align_up((size_t)ph->chunk * (ph->kind == EW_STEP_Q4 ? 8 : 16) +
-                           (ph->group_log2 ? ph->chunk >> ph->group_log2 << 5 : 0) + 64,
-                       128);
-}
+    const uint32_t code = ph->kind == EW_STEP_Q4 ? 8 : 16;
+    const size_t all = ew_align_up(ph->k, 128);
 
-/* Full parts of the columns and one rest: the kernel has a faster way for full ones. */
-static void choose_chunk(struct ew_step_phase *ph)
-{
-    const size_t unit = ph->group_log2 > 7 ? (size_t)1 << ph->group_log2 : 128;
-    const size_t all = ew_align_up(ph->k, unit);
-
-    ph->chunk = (uint32_t)(all < MAX_CHUNK ? all : MAX_CHUNK);
-    ph->part_bytes = (uint32_t)tile_bytes(ph);
+    if (ph->kind == EW_STEP_PLAIN16) {
+        ph->chunk = (uint32_t)(all < MAX_CHUNK ? all : MAX_CHUNK);
+        ph->part_bytes = 8 * (ph->chunk * 2 + PAD);
+        return;
+    }
+    ph->chunk = most * MAX_CHUNK * 16 / code;
+    ph->part_bytes = (uint32_t)ew_align_up(
+        (size_t)ph->chunk * code + (ph->group_log2 ? ph->chunk >> ph->group_log2 << 5 : 0) + 64,
+        128);
+    if (ph->k <= ph->chunk) { /* whole panels */
+        ph->chunk = (uint32_t)all;
+        ph->part_bytes = ph->stride;
+    }
 }
 
 /* As many parts as a stage has room for: 1, 2 or 4. */
@@ -351,20 +353,25 @@ static uint32_t batch_of(size_t stage, size_t part)
     return part * 4 <= stage ? 4 : part * 2 <= stage ? 2 : 1;
 }
 
-/* A stage of `most` parts or blocks of the cache, the largest there are; a little more where that
- * makes room for one more of the smaller ones. */
-static size_t stage_of(const struct planner *p, uint32_t most)
+/* A stage of `most` plain parts or blocks of the cache, or the largest part of a panel; a little
+ * more where that makes room for one more panel. */
+static size_t stage_of(struct planner *p, uint32_t most)
 {
     size_t stage = p->attention ? most * EW_STEP_KV_BLOCK * p->attention->d * 2 : 0, all;
 
-    for (size_t i = 0; i < p->n; i++)
-        if (p->table[i].kind != EW_STEP_ATTENTION)
-            stage = larger(stage, most * (size_t)p->table[i].part_bytes);
+    for (size_t i = 0; i < p->n; i++) {
+        struct ew_step_phase *ph = &p->table[i];
+
+        if (ph->kind == EW_STEP_ATTENTION)
+            continue;
+        choose_chunk(ph, most);
+        stage = larger(stage, (ph->kind == EW_STEP_PLAIN16 ? most : 1) * (size_t)ph->part_bytes);
+    }
     all = stage;
     for (size_t i = 0; i < p->n; i++) {
         const size_t part = p->table[i].part_bytes;
 
-        if (p->table[i].kind != EW_STEP_ATTENTION)
+        if (p->table[i].kind == EW_STEP_Q4 || p->table[i].kind == EW_STEP_Q8)
             all = larger(all, (stage + part / 4) / part * part);
     }
     return ew_align_up(all, 128);
@@ -444,9 +451,6 @@ static ew_status choose_shared(struct planner *p, uint32_t *shared)
     p->args.keep_bytes = (uint32_t)ew_align_up(p->keep_bytes, 128);
     fixed = p->args.x_bytes + p->args.keep_bytes + 2 * EW_STEP_RED_ROWS * p->warps * 4 +
             p->warps * 4 + EW_STEP_MAX_STAGES * 16;
-    for (size_t i = 0; i < p->n; i++)
-        if (p->table[i].kind != EW_STEP_ATTENTION)
-            choose_chunk(&p->table[i]);
     /* two parts or two blocks of the cache a stage: waiting costs as much as multiplying one */
     for (uint32_t most = 2; most >= 1; most--) {
         const size_t stage = stage_of(p, most);

@@ -31,6 +31,65 @@
 #define STEP_QUANT 128                         /* columns a warp multiplies at once */
 #define STEP_UNITS (STEP_QUANT / EW_STEP_UNIT) /* units of those */
 
+/* ---- copying ---- */
+/* A stage has whole panels, as they lie in memory, or one part of a panel: `chunk` columns, behind
+ * them their scales, and in the last part those of the rows. */
+EW_DEV bool quant_whole(const struct ew_step_phase *ph)
+{
+    return ph->chunk >= ph->k;
+}
+/* Columns of the last part of a panel. */
+EW_DEV uint32_t quant_rest(const struct ew_step_phase *ph)
+{
+    return ph->k - (ph->k - 1) / ph->chunk * ph->chunk;
+}
+template <int KIND> EW_DEV uint32_t quant_scales_at(const struct ew_step_phase *ph)
+{
+    return quant_whole(ph) ? ph->scales_at : ph->chunk * (KIND == EW_STEP_Q4 ? 8 : 16);
+}
+EW_DEV uint32_t quant_scale_bytes(const struct ew_step_phase *ph, uint32_t cols)
+{
+    return ph->group_log2 ? cols >> ph->group_log2 << 5 : 0;
+}
+/* Panels [tile, tile + n) of the weight; stages end where groups of RED_ROWS outputs do. */
+template <int KIND>
+EW_DEV void quant_copy(struct step *s, const struct ew_step_phase *ph, uint32_t tile, uint32_t n)
+{
+    constexpr uint32_t CODE = KIND == EW_STEP_Q4 ? 8 : 16, GROUP = EW_STEP_RED_ROWS / 16;
+    uint64_t w = ph->w + (uint64_t)tile * ph->stride;
+
+    if (quant_whole(ph)) {
+#pragma unroll 1
+        for (uint32_t i = 0; i < n;) {
+            const uint32_t here = min(ph->batch, min(n, (i / GROUP + 1) * GROUP) - i);
+
+            if (copy_begin(s, here * ph->stride)) {
+                copy_run(s, ring_at(s), w, here * ph->stride);
+                copy_end(s);
+            }
+            w += (uint64_t)here * ph->stride;
+            i += here;
+        }
+        return;
+    }
+#pragma unroll 1
+    for (uint32_t i = 0; i < n; i++, w += ph->stride) {
+#pragma unroll 1
+        for (uint32_t col = 0; col < ph->k; col += ph->chunk) {
+            const uint32_t cols = min(ph->chunk, ph->k - col);
+            const uint32_t scales = quant_scale_bytes(ph, cols) + (col + cols >= ph->k ? 64 : 0);
+
+            if (copy_begin(s, cols * CODE + scales)) {
+                copy_run(s, ring_at(s), w + col * CODE, cols * CODE);
+                if (scales)
+                    copy_run(s, ring_at(s) + ph->chunk * CODE,
+                             w + ph->scales_at + quant_scale_bytes(ph, col), scales);
+                copy_end(s);
+            }
+        }
+    }
+}
+
 /* ---- the input ---- */
 /* In s->x: the two digits, planes in the order of the products: of each 128 columns [t][tile of 16
  * % 2][tile / 2][2t, 2t+8, 2t+1, 2t+9]; then, of each 128 columns, struct quant_meta. */
@@ -170,23 +229,19 @@ EW_DEV void load_x8(struct step *s, const struct ew_step_phase *ph)
 }
 
 /* ---- products ---- */
-/* Where this warp's columns of a part are, from the start of the stage and of s->x. A warp that has
- * none multiplies the last ones by zero: what is done under a condition costs more. */
+/* Where 128 columns are that a warp multiplies, from the start of a part. A warp that has none
+ * there multiplies the last ones by zero: what is done under a condition costs more. */
 struct quant_place {
-    uint32_t first, codes, scales;
+    uint32_t first;
     float unit; /* q4: sums of rows 8..15 are of 16 times the codes */
 };
-template <int KIND>
-EW_DEV struct quant_place quant_place_of(const struct ew_step_phase *ph, uint32_t cols)
+template <int KIND> EW_DEV struct quant_place quant_place_of(uint32_t turn, uint32_t cols)
 {
-    const uint32_t lane = threadIdx.x % 32, want = threadIdx.x / 32 * STEP_QUANT;
-    const uint32_t code = KIND == EW_STEP_Q4 ? 8 : 16;
+    const uint32_t want = turn * STEP_COLS + threadIdx.x / 32 * STEP_QUANT;
     struct quant_place w;
 
     w.first = min(want, (cols - 1) & ~(STEP_QUANT - 1u));
-    w.codes = w.first * code + lane * 16;
-    w.scales = ph->chunk * code + lane / 4 * 4 + lane % 4 / 2 * 2;
-    w.unit = want >= cols ? 0 : KIND == EW_STEP_Q4 && lane & 2 ? 1 / 16.0f : 1;
+    w.unit = want >= cols ? 0 : KIND == EW_STEP_Q4 && threadIdx.x & 2 ? 1 / 16.0f : 1;
     return w;
 }
 
@@ -207,24 +262,25 @@ EW_DEV float lds_scale(uint32_t at)
     return half2_get<EW_STEP_SCALE_F16>(h).x;
 }
 template <int KIND>
-EW_DEV void quant_ask(struct quant_codes<KIND> *p, const struct ew_step_phase *ph,
-                      const struct quant_place *w, uint32_t at)
+EW_DEV void quant_ask(struct quant_codes<KIND> *p, const struct ew_step_phase *ph, uint32_t first,
+                      uint32_t at)
 {
-    const uint32_t group = ph->group_log2;
+    const uint32_t lane = threadIdx.x % 32, group = ph->group_log2;
+    const uint32_t codes = at + first * (KIND == EW_STEP_Q4 ? 8 : 16) + lane * 16;
+    const uint32_t scales = at + quant_scales_at<KIND>(ph) + lane / 4 * 4 + lane % 4 / 2 * 2;
 
 #pragma unroll
     for (uint32_t j = 0; j < (KIND == EW_STEP_Q4 ? 2 : 4); j++)
-        p->w[j] = lds128(at + w->codes + j * 512);
+        p->w[j] = lds128(codes + j * 512);
 #pragma unroll
     for (uint32_t u = 0; u < STEP_UNITS; u++) {
-        const uint32_t g = (w->first + u * EW_STEP_UNIT) >> group;
+        const uint32_t g = (first + u * EW_STEP_UNIT) >> group;
 
         p->scale[u] = 1;
         if (EW_STEP_UNIT == 32 && KIND == EW_STEP_Q4 && group == 5) /* [g / 2][8][g % 2][2] */
-            p->scale[u] =
-                lds_scale(at + w->scales + g / 2 * 64 + threadIdx.x % 32 / 4 * 4 + g % 2 * 4);
+            p->scale[u] = lds_scale(scales + g / 2 * 64 + lane / 4 * 4 + g % 2 * 4);
         else if (group)
-            p->scale[u] = lds_scale(at + w->scales + g * 32);
+            p->scale[u] = lds_scale(scales + g * 32);
     }
 }
 /* The input: columns from `col` on. */
@@ -331,84 +387,118 @@ EW_DEV float quant_products(const struct quant_codes<KIND> *p, const struct quan
     }
     return sum;
 }
-/* Tiles [t0, t1) into red, of this warp. WHOLE: a part is a tile, and the input stays in registers.
- * Two parts at once: each alone is a chain in which every instruction waits for the one before. */
-template <bool WHOLE, int KIND>
-EW_DEV void quant_tiles_of(struct step *s, const struct ew_step_phase *ph, uint32_t t0, uint32_t t1,
-                           float *red)
+/* A row's sum of this warp to red; the lane's row scale is at `row`. */
+EW_DEV float *quant_store(float *red, float acc, float row)
 {
-    const uint32_t lane = threadIdx.x % 32, n = WHOLE ? 1 : (ph->k + ph->chunk - 1) / ph->chunk;
-    const uint32_t rest = ph->k - (n - 1) * ph->chunk; /* columns of the last part */
-    const struct quant_place full = quant_place_of<KIND>(ph, ph->chunk),
-                             last = quant_place_of<KIND>(ph, rest);
-    const uint32_t rows = ph->chunk * (KIND == EW_STEP_Q4 ? 8 : 16) +
-                          (ph->group_log2 ? rest >> ph->group_log2 << 5 : 0) + lane / 4 * 4 +
-                          lane % 4 / 2 * 32;
-    struct quant_input<KIND> x[WHOLE ? 1 : 2];
-    uint32_t part = 0;
-    float acc = 0;
+    acc += __shfl_xor_sync(EW_ALL, acc, 1);
+    if (threadIdx.x % 2 == 0)
+        *red = acc * row;
+    return red + 16 * EW_STEP_WARPS;
+}
+/* Panels of up to STEP_COLS columns: the input stays in registers. Two panels at once: each alone
+ * is a chain in which every instruction waits for the one before. */
+template <int KIND>
+EW_DEV void quant_tiles_short(struct step *s, const struct ew_step_phase *ph, uint32_t n,
+                              float *red)
+{
+    const uint32_t lane = threadIdx.x % 32;
+    const uint32_t rows = ph->row_scales_at + lane / 4 * 4 + lane % 4 / 2 * 32;
+    const struct quant_place place = quant_place_of<KIND>(0, ph->k);
+    struct quant_input<KIND> x;
 
-    if (WHOLE)
-        quant_x(&x[0], s, ph, &last, 0);
-    red += (lane / 4 + lane % 4 / 2 * 8) * EW_STEP_WARPS;
+    quant_x(&x, s, ph, &place, 0);
 #pragma unroll 1
-    for (uint32_t left = (t1 - t0) * n; left;) {
-        const uint32_t here = min(ph->batch, left);
+    while (n) {
+        const uint32_t here = min(ph->batch, n);
         uint32_t at = ring_at(s);
 
-        left -= here;
+        n -= here;
         ring_wait_full(s);
 #pragma unroll 1
         for (uint32_t i = 0; i < here; i += 2) {
             struct quant_codes<KIND> w[2];
             float sum[2], row[2];
-            bool ends[2];
 
 #pragma unroll
             for (uint32_t j = 0; j < 2; j++) { /* the second may not be there: then not used */
-                const uint32_t from = j && i + 1 < here ? at + ph->part_bytes : at;
-                const uint32_t which = j == 0 ? part : ends[0] ? 0 : part + 1;
-                struct quant_place place;
+                const uint32_t from = i + j < here ? at + j * ph->stride : at;
 
-                ends[j] = WHOLE || which + 1 == n;
-                place = WHOLE || ends[j] ? last : full;
-                quant_ask(&w[j], ph, &place, from);
-                row[j] = ends[j] ? f32_of(lds32(from + rows)) : 0;
-                if (!WHOLE)
-                    quant_x(&x[j], s, ph, &place, which * ph->chunk);
-                sum[j] = quant_products(&w[j], &x[WHOLE ? 0 : j],
-                                        ends[j] ? rest - place.first : STEP_QUANT);
+                quant_ask(&w[j], ph, place.first, from);
+                row[j] = f32_of(lds32(from + rows));
+                sum[j] = quant_products(&w[j], &x, ph->k - place.first);
             }
-#pragma unroll
-            for (uint32_t j = 0; j < 2; j++) {
-                if (i + j >= here)
-                    break;
-                acc += sum[j];
-                part++;
-                if (ends[j]) {
-                    acc += __shfl_xor_sync(EW_ALL, acc, 1);
-                    if (lane % 2 == 0)
-                        *red = acc * row[j];
-                    red += 16 * EW_STEP_WARPS;
-                    acc = 0;
-                    part = 0;
-                }
-            }
-            at += 2 * ph->part_bytes;
+            red = quant_store(red, sum[0], row[0]);
+            if (i + 1 < here)
+                red = quant_store(red, sum[1], row[1]);
+            at += 2 * ph->stride;
         }
         ring_release(s);
     }
 }
+/* Longer panels, whole or by parts: twice 128 columns at once. */
+template <int KIND>
+EW_DEV void quant_tiles_long(struct step *s, const struct ew_step_phase *ph, uint32_t n, float *red)
+{
+    const uint32_t lane = threadIdx.x % 32, rest = quant_rest(ph);
+    const uint32_t rows =
+        quant_scales_at<KIND>(ph) + quant_scale_bytes(ph, rest) + lane / 4 * 4 + lane % 4 / 2 * 32;
+    const uint32_t batch = quant_whole(ph) ? ph->batch : 1;
+    uint32_t col = 0;
+    float acc = 0;
+
+#pragma unroll 1
+    while (n) {
+        const uint32_t here = min(batch, n);
+        uint32_t at = ring_at(s);
+
+        ring_wait_full(s);
+#pragma unroll 1
+        for (uint32_t i = 0; i < here; i++) {
+            const uint32_t cols = min(ph->chunk, ph->k - col);
+            const bool ends = col + cols >= ph->k;
+            const float row = ends ? f32_of(lds32(at + rows)) : 0;
+
+#pragma unroll 1
+            for (uint32_t turn = 0; turn * STEP_COLS < cols; turn += 2) {
+                struct quant_codes<KIND> w[2];
+                struct quant_input<KIND> x[2];
+                float sum[2];
+
+#pragma unroll
+                for (uint32_t j = 0; j < 2; j++) {
+                    const struct quant_place place = quant_place_of<KIND>(turn + j, cols);
+
+                    quant_ask(&w[j], ph, place.first, at);
+                    quant_x(&x[j], s, ph, &place, col);
+                    sum[j] = quant_products(&w[j], &x[j], cols - place.first);
+                }
+                acc += sum[0] + sum[1];
+            }
+            col += cols;
+            at += ph->stride;
+            if (ends) {
+                red = quant_store(red, acc, row);
+                acc = 0;
+                col = 0;
+                n--;
+            }
+        }
+        ring_release(s);
+    }
+}
+/* Tiles [t0, t1) into red, of this warp. */
 template <int KIND>
 EW_DEV void quant_tiles(struct step *s, const struct ew_step_phase *ph, uint32_t t0, uint32_t t1,
                         float *red)
 {
     constexpr int QUANT = KIND == EW_STEP_Q4 ? EW_STEP_Q4 : EW_STEP_Q8; /* all that is compiled */
+    const uint32_t lane = threadIdx.x % 32;
 
-    if (ph->k <= ph->chunk)
-        quant_tiles_of<true, QUANT>(s, ph, t0, t1, red);
+    red += (lane / 4 + lane % 4 / 2 * 8) * EW_STEP_WARPS;
+    if (ph->k <= STEP_COLS)
+        quant_tiles_short<QUANT>(s, ph, t1 - t0, red);
     else
-        quant_tiles_of<false, QUANT>(s, ph, t0, t1, red);
+        quant_tiles_long<QUANT>(s, ph, t1 - t0, red);
 }
 
 #endif
