@@ -13,7 +13,7 @@
 #include "step_attn.cuh"
 
 #ifndef EW_STEP_ENTRY
-#define EW_STEP_ENTRY ew_step
+#    define EW_STEP_ENTRY ew_step
 #endif
 
 EW_DEV void prefetch_vector(const struct step *s, uint64_t at, uint32_t bytes)
@@ -27,7 +27,7 @@ EW_DEV void prefetch_vector(const struct step *s, uint64_t at, uint32_t bytes)
         prefetch_l2(at + (uint64_t)i * 128);
 }
 
-#define STEP_IS(ph, k) ((EW_STEP_KINDS >> (k) & 1) && (ph)->kind == (k))
+#define STEP_IS(ph, k) ((EW_STEP_KINDS >> (k)&1) && (ph)->kind == (k))
 
 EW_DEV void step_copies(struct step *s)
 {
@@ -117,9 +117,13 @@ EW_DEV void step_computes(struct step *s)
     const uint64_t first = s->a->workspace + (uint64_t)table->in * 8;
 
 #pragma unroll 1
-    for (uint32_t i = s->cta * EW_STEP_WARPS * 32 + threadIdx.x; i < s->a->n_x;
-         i += s->n_cta * EW_STEP_WARPS * 32)
-        packet_store(first + (uint64_t)i * 8, ((const float *)s->a->x)[i], base);
+    for (uint32_t i = s->cta * EW_STEP_WARPS * 32 + threadIdx.x; i < s->a->n_x / 2;
+         i += s->n_cta * EW_STEP_WARPS * 32) {
+        const float2 v = ((const float2 *)s->a->x)[i];
+
+        pair_store(first + (uint64_t)i * 8, v.x, v.y, base);
+        packets_store(s->a->workspace + (uint64_t)(s->a->x_singles + 2 * i) * 8, v.x, v.y, base);
+    }
 
 #pragma unroll 1
     for (s->phase = 0; s->phase < s->a->n_phases; s->phase++) {
@@ -148,7 +152,7 @@ EW_DEV void step_computes(struct step *s)
 }
 
 extern "C" __global__ void __launch_bounds__(EW_STEP_THREADS, 1)
-EW_STEP_ENTRY(const __grid_constant__ struct ew_step_args a)
+    EW_STEP_ENTRY(const __grid_constant__ struct ew_step_args a)
 {
     extern __shared__ __align__(128) char smem[];
     struct step s;
@@ -159,12 +163,12 @@ EW_STEP_ENTRY(const __grid_constant__ struct ew_step_args a)
     at += a.n_stages * a.stage_bytes;
     s.x = at;
     at += a.x_bytes;
-    s.keep = (float *)at;
-    at += a.keep_bytes;
+    s.attention = at;
+    at += a.attention_bytes;
     s.red = (float *)at;
     at += 2 * EW_STEP_RED_ROWS * EW_STEP_WARPS * 4;
     s.sums = (float *)at;
-    at += EW_STEP_WARPS * 4;
+    at += 2 * EW_STEP_WARPS * 4;
     s.full = smem_of(at);
     s.empty = s.full + EW_STEP_MAX_STAGES * 8;
     s.stage = s.parity = s.half = 0;
@@ -173,7 +177,7 @@ EW_STEP_ENTRY(const __grid_constant__ struct ew_step_args a)
     s.context = (uint32_t)max(*(const int32_t *)a.context_lengths, 1);
     s.phase = 0;
     s.g = a.hq / a.hkv;
-    s.splits = s.n_cta / a.hkv;
+    s.splits = min(s.n_cta / a.hkv, (uint32_t)EW_STEP_KV_SPLITS);
     step_kv_set(&s, 0);
     if (threadIdx.x == 0) {
 #pragma unroll 1

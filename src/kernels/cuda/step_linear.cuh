@@ -2,12 +2,8 @@
  *
  * A block owns a range of outputs, cut into tiles of 8 (plain) or 16 rows (panels of the quantised
  * layouts). A stage of the ring holds `chunk` columns of a tile; all warps take columns of each
- * stage in turns and keep their part of the input in registers where a tile is one stage. Their
- * sums meet in shared memory.
- *
- * Each kind (step_linear_plain.cuh, step_linear_quant.cuh) says what one warp does of a stage:
- * `part_ask` reads the weights from shared memory, `part_x` the input; then `part_add` multiplies;
- * `part_store` leaves the warp's sums of a tile in red. */
+ * stage. Their sums meet in shared memory. What a kind does with its input and with a stage is in
+ * step_linear_plain.cuh and step_linear_quant.cuh. */
 #ifndef EW_KERNELS_CUDA_STEP_LINEAR_CUH
 #define EW_KERNELS_CUDA_STEP_LINEAR_CUH
 
@@ -33,10 +29,10 @@ EW_DEV struct step_range step_range_of(const struct ew_step_phase *ph, uint32_t 
     r.tile = cta * ph->share + min(cta, ph->extra);
     r.n_tiles = ph->share + (cta < ph->extra ? 1 : 0);
     if (KIND == EW_STEP_PLAIN16) {
-        r.out = r.tile;
-        r.end = r.out + r.n_tiles;
+        r.out = 2 * r.tile;
+        r.end = min(r.out + 2 * r.n_tiles, n);
         r.tile = 0;
-        r.n_tiles = (r.n_tiles + (1u << per) - 1) >> per;
+        r.n_tiles = (r.end - r.out + (1u << per) - 1) >> per;
     } else {
         r.out = r.tile << per;
         r.end = min(r.out + (r.n_tiles << per), n);
@@ -148,27 +144,6 @@ EW_DEV float step_z(const struct ew_step_phase *ph, float z, float inv, uint32_t
         z = ph->softcap * tanhf(z / ph->softcap);
     return z;
 }
-EW_DEV void step_output(struct step *s, const struct ew_step_phase *ph, uint32_t o, float z,
-                        float up, float inv, struct step_best *best)
-{
-    z = step_z(ph, z, inv, o);
-    if (ph->act)
-        z = step_act(z);
-    if (ph->flags & EW_STEP_GLU)
-        z *= step_z(ph, up, inv, ph->n / 2 + o);
-    if (ph->flags & EW_STEP_RESIDUAL)
-        z += s->keep[o];
-    if (ph->flags & EW_STEP_HEAD) {
-        if (s->a->logits)
-            ((float *)s->a->logits)[o] = z;
-        if (z > best->v) {
-            best->v = z;
-            best->i = o;
-        }
-    } else {
-        packet_store(s->a->workspace + (uint64_t)(ph->out + o) * 8, z, s->seq);
-    }
-}
 EW_DEV float step_row_sum(const float *row)
 {
     float sum = 0;
@@ -181,19 +156,54 @@ EW_DEV float step_row_sum(const float *row)
     }
     return sum;
 }
-/* n <= RED_ROWS outputs from `out` on, whose sums are in red[half]. */
+/* Thread i < n makes output out + i of those whose sums are in red[half], n <= RED_ROWS; kept: its
+ * packet of the residual, as it was read before. */
 template <int ROWS>
 EW_DEV void step_epilogue(struct step *s, const struct ew_step_phase *ph, uint32_t out, uint32_t n,
-                          float inv, struct step_best *best)
+                          float inv, uint64_t kept, struct step_best *best)
 {
     const bool glu = ph->flags & EW_STEP_GLU;
     const uint32_t log2 = ROWS == 8 ? 3 : 4, per = glu ? log2 - 1 : log2, i = threadIdx.x;
     const float *red = s->red + s->half * EW_STEP_RED_ROWS * EW_STEP_WARPS +
                        ((i >> per) * ROWS + (i & ((1u << per) - 1))) * EW_STEP_WARPS;
+    const uint32_t o = out + i;
+    float z = 0, next;
 
-    if (i < n)
-        step_output(s, ph, out + i, step_row_sum(red),
-                    glu ? step_row_sum(red + ROWS / 2 * EW_STEP_WARPS) : 0, inv, best);
+    if (i / 32 * 32 >= n)
+        return;
+    if (i < n) {
+        z = step_z(ph, step_row_sum(red), inv, o);
+        if (ph->act)
+            z = step_act(z);
+        if (glu)
+            z *= step_z(ph, step_row_sum(red + ROWS / 2 * EW_STEP_WARPS), inv, ph->n / 2 + o);
+        if (ph->flags & EW_STEP_RESIDUAL)
+            z += packet_wait(s, s->a->workspace + (uint64_t)(ph->kept + o) * 8, kept,
+                             s->in_seq - ph->kept_back);
+        if (ph->flags & EW_STEP_HEAD) {
+            if (s->a->logits)
+                ((float *)s->a->logits)[o] = z;
+            if (z > best->v) {
+                best->v = z;
+                best->i = o;
+            }
+        }
+    }
+    next = __shfl_xor_sync(EW_ALL, z, 1);
+    if (ph->flags & EW_STEP_PAIRS && i < n && i % 2 == 0)
+        pair_store(s->a->workspace + (uint64_t)(ph->out + o / 2) * 8, z, next, s->seq);
+    if (ph->flags & EW_STEP_SINGLES && i < n)
+        packet_store(s->a->workspace + (uint64_t)(ph->singles + o) * 8, z, s->seq);
+}
+/* The residual's packet of this thread's output of tiles t0 on: asked for early, needed late. */
+EW_DEV uint64_t step_kept(const struct step *s, const struct ew_step_phase *ph, uint32_t out,
+                          uint32_t end)
+{
+    const uint32_t o = out + threadIdx.x;
+
+    if (!(ph->flags & EW_STEP_RESIDUAL) || threadIdx.x >= EW_STEP_RED_ROWS || o >= end)
+        return 0;
+    return packet_load(s->a->workspace + (uint64_t)(ph->kept + o) * 8);
 }
 EW_DEV float step_inv_rms(const struct step *s, const struct ew_step_phase *ph)
 {
@@ -203,90 +213,51 @@ EW_DEV float step_inv_rms(const struct step *s, const struct ew_step_phase *ph)
         return 1;
 #pragma unroll
     for (int i = 0; i < EW_STEP_WARPS; i += 4) {
-        const float4 v = *(const float4 *)(s->sums + i);
+        const float4 v = *(const float4 *)(s->sums + s->half * EW_STEP_WARPS + i);
 
         sum += v.x + v.y + (v.z + v.w);
     }
     return rsqrtf(sum * ph->inv_k + ph->eps);
 }
 
-/* One part: a stage's columns [col, col + cols) of a tile. */
-template <bool WHOLE, bool FULL>
-EW_DEV void run_part(struct plain_part *p, const struct step *s, const struct ew_step_phase *ph,
-                     uint32_t at, uint32_t col, uint32_t cols)
+/* This warp's part of the sum of squares; step_inv_rms has the rest behind the next barrier. */
+EW_DEV void step_sum_store(struct step *s, const struct ew_step_phase *ph, float sum)
 {
-    part_ask<FULL>(p, ph, at, col, cols);
-    if (!WHOLE)
-        part_x<FULL>(p, s, ph, col, cols);
-    if (WHOLE || col == 0)
-        part_zero(p);
-    part_add<FULL>(p, s, ph, at, col, cols);
-}
-/* Tiles [t0, t1) into red. WHOLE: a part is a tile, and the input stays in registers. */
-template <bool WHOLE>
-EW_DEV void run_tiles(struct step *s, const struct ew_step_phase *ph, uint32_t t0, uint32_t t1,
-                      float *red)
-{
-    constexpr uint32_t ROWS = 8;
-    struct plain_part p;
-
-    if (WHOLE)
-        part_x<false>(&p, s, ph, 0, ph->k);
-#pragma unroll 1
-    for (uint32_t tile = t0, col = 0; tile < t1;) {
-        uint32_t at = ring_at(s);
-
-        ring_wait_full(s);
-#pragma unroll 1
-        for (uint32_t i = 0; i < ph->batch && tile < t1; i++) {
-            const uint32_t cols = WHOLE ? ph->k : min(ph->chunk, ph->k - col);
-
-            if (cols == STEP_COLS)
-                run_part<WHOLE, true>(&p, s, ph, at, col, cols);
-            else
-                run_part<WHOLE, false>(&p, s, ph, at, col, cols);
-            at += ph->part_bytes;
-            col += ph->chunk;
-            if (WHOLE || col >= ph->k) {
-                part_store(&p, red);
-                red += ROWS * EW_STEP_WARPS;
-                col = 0;
-                tile++;
-            }
-        }
-        ring_release(s);
-    }
+    if (!(ph->flags & EW_STEP_NORM))
+        return;
+    sum = warp_sum(sum);
+    if (threadIdx.x % 32 == 0)
+        s->sums[s->half * EW_STEP_WARPS + threadIdx.x / 32] = sum;
 }
 template <int KIND>
 EW_DEV void run_linear(struct step *s, const struct ew_step_phase *entry, struct step_best *best)
 {
     const struct ew_step_phase copy = *entry, *ph = &copy; /* in registers, what is used of it */
-    constexpr uint32_t ROWS = KIND == EW_STEP_PLAIN16 ? 8 : 16;
+    constexpr uint32_t ROWS = KIND == EW_STEP_PLAIN16 ? 8 : 16, TILES = EW_STEP_RED_ROWS / ROWS;
     const uint32_t per = ph->flags & EW_STEP_GLU ? ROWS / 2 : ROWS, warp = threadIdx.x / 32;
     const struct step_range r = step_range_of<KIND>(ph, s->cta, s->n_cta);
-    const bool whole = ph->chunk >= ph->k; /* a tile is one stage: the input stays in registers */
-    float inv;
+    uint64_t kept = step_kept(s, ph, r.out, r.end);
+    float inv = 1;
 
-    if (KIND == EW_STEP_PLAIN16)
-        ph->k <= EW_STEP_WARPS * 128 ? load_x16<2>(s, ph) : load_x16<6>(s, ph);
-    else
-        ph->k <= EW_STEP_WARPS * 128 ? load_x8<KIND, 1>(s, ph) : load_x8<KIND, 3>(s, ph);
-    sync_warps();
-    inv = step_inv_rms(s, ph);
+    step_sum_store(s, ph, KIND == EW_STEP_PLAIN16 ? plain_load(s, ph) : quant_load<KIND>(s, ph));
 #pragma unroll 1
-    for (uint32_t t0 = 0; t0 < r.n_tiles; t0 += EW_STEP_RED_ROWS / ROWS) {
-        const uint32_t t1 = min(t0 + EW_STEP_RED_ROWS / ROWS, r.n_tiles);
+    for (uint32_t t0 = 0; t0 < r.n_tiles; t0 += TILES) {
+        const uint32_t t1 = min(t0 + TILES, r.n_tiles), out = r.out + t0 * per;
         float *red = s->red + s->half * EW_STEP_RED_ROWS * EW_STEP_WARPS + warp;
 
         if (KIND != EW_STEP_PLAIN16)
             quant_tiles<KIND>(s, ph, t0, t1, red);
-        else if (whole)
-            run_tiles<true>(s, ph, t0, t1, red);
+        else if (ph->k == STEP_COLS)
+            plain_tiles_whole<true>(s, ph, t0, t1, red);
+        else if (ph->k <= ph->chunk)
+            plain_tiles_whole<false>(s, ph, t0, t1, red);
         else
-            run_tiles<false>(s, ph, t0, t1, red);
+            plain_tiles_parts(s, ph, t0, t1, red);
         sync_warps();
-        step_epilogue<ROWS>(s, ph, r.out + t0 * per, min((t1 - t0) * per, r.end - r.out - t0 * per),
-                            inv, best);
+        if (t0 == 0)
+            inv = step_inv_rms(s, ph);
+        step_epilogue<ROWS>(s, ph, out, min((t1 - t0) * per, r.end - out), inv, kept, best);
+        kept = step_kept(s, ph, out + TILES * per, r.end);
         s->half ^= 1;
     }
 }

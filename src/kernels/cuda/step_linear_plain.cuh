@@ -1,157 +1,242 @@
-/* kernels/cuda/step_linear_plain.cuh - linear phases of step.cu, rows of bf16 or f16: the input in
- * shared memory and the products of a stage (order of the calls: step_linear.cuh). Device only. */
+/* kernels/cuda/step_linear_plain.cuh - linear phases of step.cu, rows of bf16 or f16: the input and
+ * the products of a stage. Device only.
+ *
+ * Of each chunk of columns a warp has a range of its own, and of the input only that: it waits for
+ * those packets, keeps them in shared memory that no other warp touches, and multiplies. Nothing
+ * but the sums of a tile ever meets another warp, so a phase has one barrier, before its outputs.
+ *
+ * One mma takes 16 columns of 8 rows twice: rows 0..7 of its A operand are the weights of one half
+ * of 64 columns, rows 8..15 those of the other, and of B the even columns have the input of the
+ * first, the odd ones that of the second. What is wanted is where row and column agree. */
 #ifndef EW_KERNELS_CUDA_STEP_LINEAR_PLAIN_CUH
 #define EW_KERNELS_CUDA_STEP_LINEAR_PLAIN_CUH
 
 #include "step_dev.cuh"
 
-/* ---- the input ---- */
-/* Pairs i, i + step... < k, N at most, of which the first is at `at`: asked for together until all
- * are there, since an answer takes 600 clocks. */
-template <int N>
-EW_DEV void input_wait(const struct step *s, uint64_t at, uint32_t i, uint32_t step, uint32_t k,
-                       struct two_packets p[N])
+#define STEP_COLS 1024                        /* of a chunk, at most */
+#define STEP_OWN  (STEP_COLS / EW_STEP_WARPS) /* of them a warp's, at most */
+
+/* A warp's columns of a chunk of `cols`: [from, from + n), n a multiple of 64. */
+struct plain_range {
+    uint32_t from, n;
+};
+EW_DEV struct plain_range plain_range_of(uint32_t cols)
 {
-    uint32_t n = 0;
+    const uint32_t own = (cols + 64 * EW_STEP_WARPS - 1) / (64 * EW_STEP_WARPS) * 64;
+    struct plain_range r;
 
-    for (;;) {
-        bool all = true;
+    r.from = threadIdx.x / 32 * own;
+    r.n = r.from < cols ? min(own, cols - r.from) : 0;
+    return r;
+}
+
+/* ---- the input ---- */
+/* Waits for this warp's columns of ASK chunks from `col` on, asked for together: an answer takes
+ * 600 clocks. Their squares' sum is added to *sum where the input has a norm. */
+template <int ASK>
+EW_DEV void plain_input(const struct step *s, const struct ew_step_phase *ph, uint32_t col,
+                        float *sum)
+{
+    const uint32_t lane = threadIdx.x % 32, x = smem_of(s->x);
+    const uint64_t in = s->a->workspace + (uint64_t)ph->in * 8;
+    struct two_packets p[ASK];
+    float4 w[ASK];
+    uint32_t at[ASK], n = 0;
+    bool all = false;
 
 #pragma unroll
-        for (int j = 0; j < N; j++)
-            if (i + (uint32_t)j * step < k)
-                p[j] = packets_load(at + (uint32_t)j * step * 8);
+    for (int j = 0; j < ASK; j++) {
+        const uint32_t c = col + (uint32_t)j * ph->chunk;
+        const struct plain_range r = plain_range_of(c < ph->k ? min(ph->chunk, ph->k - c) : 0);
+
+        at[j] = lane * 4 < r.n ? c + r.from + lane * 4 : EW_ALL;
+        p[j].a = p[j].b = (uint64_t)s->in_seq << 32;
+        w[j] = make_float4(1, 1, 1, 1);
+        if (ph->flags & EW_STEP_NORM && at[j] != EW_ALL)
+            w[j] = *(const float4 *)(ph->norm + (uint64_t)at[j] * 4);
+    }
+    while (!all) {
+        all = true;
 #pragma unroll
-        for (int j = 0; j < N; j++)
+        for (int j = 0; j < ASK; j++)
+            if (at[j] != EW_ALL)
+                p[j] = packets_load(in + (uint64_t)at[j] * 4);
+#pragma unroll
+        for (int j = 0; j < ASK; j++)
             all = all && packet_is(p[j].a, s->in_seq) && packet_is(p[j].b, s->in_seq);
-        if (all)
-            return;
-        poll_pause(n);
+        if (!all)
+            poll_pause(n);
         if (++n > EW_STEP_POLL_LIMIT)
             step_gave_up(s);
     }
-}
+#pragma unroll
+    for (int j = 0; j < ASK; j++) {
+        uint32_t a = (uint32_t)p[j].a, b = (uint32_t)p[j].b;
 
-/* As two 16-bit floats, high and low, in the order of A operands: of each 32 columns
- * [half][t][pair][high, low], where t has columns 8t..8t+7 and half the first or last 4 of them. */
-template <int STEP_ASK> EW_DEV void load_x16(struct step *s, const struct ew_step_phase *ph)
+        if (ph->flags & EW_STEP_NORM) {
+            const float2 u = pair_value(p[j].a), v = pair_value(p[j].b);
+
+            *sum += u.x * u.x + u.y * u.y + (v.x * v.x + v.y * v.y);
+            a = half2_of<EW_STEP_W_F16>(u.x * w[j].x, u.y * w[j].y);
+            b = half2_of<EW_STEP_W_F16>(v.x * w[j].z, v.y * w[j].w);
+        }
+        if (at[j] != EW_ALL)
+            sts64(x + at[j] * 2, a, b);
+    }
+}
+EW_DEV float plain_load(struct step *s, const struct ew_step_phase *ph)
 {
-    constexpr uint32_t STEP = EW_STEP_WARPS * 64;
-    const uint64_t from = s->a->workspace + (uint64_t)ph->in * 8;
-    const uint32_t x = smem_of(s->x);
     float sum = 0;
 
+    if (ph->k <= ph->chunk) {
+        plain_input<1>(s, ph, 0, &sum);
+    } else {
 #pragma unroll 1
-    for (uint32_t i0 = threadIdx.x * 2; i0 < ph->k; i0 += STEP_ASK * STEP) {
-        struct two_packets p[STEP_ASK];
-        float2 w[STEP_ASK];
-
-#pragma unroll
-        for (int j = 0; j < STEP_ASK; j++) {
-            w[j] = make_float2(1, 1);
-            p[j].a = p[j].b = (uint64_t)s->in_seq << 32;
-            if (ph->flags & EW_STEP_NORM && i0 + (uint32_t)j * STEP < ph->k)
-                w[j] = *(const float2 *)(ph->norm + (uint64_t)(i0 + (uint32_t)j * STEP) * 4);
-        }
-        input_wait<STEP_ASK>(s, from + (uint64_t)i0 * 8, i0, STEP, ph->k, p);
-#pragma unroll
-        for (int j = 0; j < STEP_ASK; j++) {
-            const uint32_t i = i0 + (uint32_t)j * STEP;
-
-            if (i < ph->k) {
-                float2 v = make_float2(packet_value(p[j].a), packet_value(p[j].b)), hi;
-                uint32_t h;
-
-                if (ph->flags & EW_STEP_KEEP)
-                    *(float2 *)(s->keep + i) = v;
-                sum += v.x * v.x + v.y * v.y;
-                v.x *= w[j].x;
-                v.y *= w[j].y;
-                h = half2_of<EW_STEP_W_F16>(v.x, v.y);
-                hi = half2_get<EW_STEP_W_F16>(h);
-                sts64(x + (i >> 5) * 128 + (i >> 2 & 1) * 64 + (i >> 3 & 3) * 16 + (i >> 1 & 1) * 8,
-                      h, half2_of<EW_STEP_W_F16>(v.x - hi.x, v.y - hi.y));
-            }
-        }
+        for (uint32_t col = 0; col < ph->k; col += 3 * ph->chunk)
+            plain_input<3>(s, ph, col, &sum);
     }
-    if (ph->flags & EW_STEP_NORM) {
-        sum = warp_sum(sum);
-        if (threadIdx.x % 32 == 0)
-            s->sums[threadIdx.x / 32] = sum;
-    }
+    __syncwarp();
+    return sum;
 }
 
-/* ---- products ---- */
-#define STEP_PLAIN (STEP_COLS / 32 / EW_STEP_WARPS) /* turns of 32 columns a warp */
-
+/* ---- products. FULL: all warps have STEP_OWN columns. Every register is written, whatever the
+ * range: one that is not lives through the whole kernel, and others spill ---- */
 struct plain_part {
-    uint4 x[STEP_PLAIN][2], w[STEP_PLAIN];
-    float acc[4][4];
+    uint4 w[4];
 };
-template <bool FULL>
-EW_DEV void part_ask(struct plain_part *p, const struct ew_step_phase *ph, uint32_t at,
-                     uint32_t col, uint32_t cols)
+template <bool FULL> EW_DEV uint4 plain_lds(uint32_t at, bool has)
 {
-    const uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    const uint32_t w = at + (lane / 4) * (ph->chunk * 2 + 64) + lane % 4 * 16;
-
-    (void)col;
-#pragma unroll
-    for (uint32_t j = 0; j < STEP_PLAIN; j++) {
-        const uint32_t i = j * EW_STEP_WARPS + warp;
-
-        p->w[j] = FULL || i * 32 < cols ? lds128(w + i * 64) : make_uint4(0, 0, 0, 0);
-    }
+    return FULL || has ? lds128(at) : make_uint4(0, 0, 0, 0);
 }
 template <bool FULL>
-EW_DEV void part_x(struct plain_part *p, const struct step *s, const struct ew_step_phase *ph,
-                   uint32_t col, uint32_t cols)
+EW_DEV void plain_x(uint4 x[2], const struct step *s, uint32_t col, const struct plain_range *r)
 {
-    const uint32_t warp = threadIdx.x / 32, x = smem_of(s->x) + col * 4 + threadIdx.x % 4 * 16;
+    const uint32_t at =
+        smem_of(s->x) + (col + r->from) * 2 + (threadIdx.x & 4) * 16 + threadIdx.x % 4 * 16;
 
-    (void)ph;
-#pragma unroll
-    for (uint32_t j = 0; j < STEP_PLAIN; j++) {
-        const uint32_t i = j * EW_STEP_WARPS + warp;
-
-        p->x[j][0] = FULL || i * 32 < cols ? lds128(x + i * 128) : make_uint4(0, 0, 0, 0);
-        p->x[j][1] = FULL || i * 32 < cols ? lds128(x + i * 128 + 64) : make_uint4(0, 0, 0, 0);
-    }
-}
-EW_DEV void part_zero(struct plain_part *p)
-{
-#pragma unroll
-    for (int i = 0; i < 4; i++)
-        p->acc[i][0] = p->acc[i][1] = p->acc[i][2] = p->acc[i][3] = 0;
+    x[0] = plain_lds<FULL>(at, r->n > 0);
+    x[1] = plain_lds<FULL>(at + 128, r->n > 64);
 }
 template <bool FULL>
-EW_DEV void part_add(struct plain_part *p, const struct step *s, const struct ew_step_phase *ph,
-                     uint32_t at, uint32_t col, uint32_t cols)
+EW_DEV void plain_w(struct plain_part *p, uint32_t at, const struct plain_range *r)
 {
-    (void)s;
-    (void)ph;
-    (void)at;
-    (void)col;
-    (void)cols;
+    p->w[0] = plain_lds<FULL>(at, r->n > 0);
+    p->w[1] = plain_lds<FULL>(at + 64, r->n > 0);
+    p->w[2] = plain_lds<FULL>(at + 128, r->n > 64);
+    p->w[3] = plain_lds<FULL>(at + 192, r->n > 64);
+}
+EW_DEV void plain_mma(float acc[2][4], const struct plain_part *p, const uint4 x[2])
+{
 #pragma unroll
-    for (uint32_t j = 0; j < STEP_PLAIN; j++) {
-        const uint4 w = p->w[j], a = p->x[j][0], b = p->x[j][1];
+    for (uint32_t i = 0; i < 2; i++) {
+        const uint4 a = p->w[2 * i], b = p->w[2 * i + 1];
 
-        mma16<EW_STEP_W_F16>(p->acc[j % 2 * 2], a.x, a.y, a.z, a.w, w.x, w.y);
-        mma16<EW_STEP_W_F16>(p->acc[j % 2 * 2 + 1], b.x, b.y, b.z, b.w, w.z, w.w);
+        mma16<EW_STEP_W_F16>(acc[0], a.x, b.x, a.y, b.y, x[i].x, x[i].y);
+        mma16<EW_STEP_W_F16>(acc[1], a.z, b.z, a.w, b.w, x[i].z, x[i].w);
     }
 }
-EW_DEV void part_store(const struct plain_part *p, float *red)
+EW_DEV void plain_zero(float acc[2][4])
+{
+#pragma unroll
+    for (int i = 0; i < 2; i++)
+        acc[i][0] = acc[i][1] = acc[i][2] = acc[i][3] = 0;
+}
+/* This warp's sums of a tile of 8 rows; red: of its first row. */
+EW_DEV void plain_store(const float acc[2][4], float *red)
+{
+    if (threadIdx.x % 4 == 0)
+        red[threadIdx.x % 32 / 4 * EW_STEP_WARPS] =
+            (acc[0][0] + acc[1][0]) + (acc[0][3] + acc[1][3]);
+}
+/* Where a lane's weights are in a part. */
+EW_DEV uint32_t plain_at(const struct ew_step_phase *ph, const struct plain_range *r)
 {
     const uint32_t lane = threadIdx.x % 32;
-    const float v0 = (p->acc[0][0] + p->acc[1][0]) + (p->acc[2][0] + p->acc[3][0]) +
-                     ((p->acc[0][2] + p->acc[1][2]) + (p->acc[2][2] + p->acc[3][2]));
-    const float v1 = (p->acc[0][1] + p->acc[1][1]) + (p->acc[2][1] + p->acc[3][1]) +
-                     ((p->acc[0][3] + p->acc[1][3]) + (p->acc[2][3] + p->acc[3][3]));
 
-    if (lane < 4) {
-        red[(lane * 2) * EW_STEP_WARPS] = v0;
-        red[(lane * 2 + 1) * EW_STEP_WARPS] = v1;
+    return lane / 4 * (ph->chunk * 2 + 64) + r->from * 2 + lane % 4 * 16;
+}
+
+/* Tiles [t0, t1), each one part: the input stays in registers. Two parts at once, or every product
+ * would wait for its own loads. */
+template <bool FULL>
+EW_DEV void plain_tiles_whole(struct step *s, const struct ew_step_phase *ph, uint32_t t0,
+                              uint32_t t1, float *red)
+{
+    const struct plain_range r = plain_range_of(FULL ? STEP_COLS : ph->k);
+    const uint32_t lane_at = plain_at(ph, &r);
+    uint4 x[2];
+
+    plain_x<FULL>(x, s, 0, &r);
+#pragma unroll 1
+    for (uint32_t tile = t0; tile < t1;) {
+        const uint32_t n = min(ph->batch, t1 - tile);
+        uint32_t at = ring_at(s) + lane_at;
+
+        ring_wait_full(s);
+#pragma unroll 1
+        for (uint32_t i = 0; i < n; i += 2) {
+            const bool two = i + 1 < n;
+            struct plain_part p, q;
+            float acc[2][4], acc2[2][4];
+
+            plain_zero(acc);
+            plain_zero(acc2);
+            plain_w<FULL>(&p, at, &r);
+            plain_w<FULL>(&q, two ? at + ph->part_bytes : at, &r);
+            plain_mma(acc, &p, x);
+            plain_mma(acc2, &q, x);
+            plain_store(acc, red);
+            if (two)
+                plain_store(acc2, red + 8 * EW_STEP_WARPS);
+            red += (two ? 16 : 8) * EW_STEP_WARPS;
+            at += 2 * ph->part_bytes;
+        }
+        tile += n;
+        ring_release(s);
+    }
+}
+/* The same where a tile has several parts. */
+EW_DEV void plain_tiles_parts(struct step *s, const struct ew_step_phase *ph, uint32_t t0,
+                              uint32_t t1, float *red)
+{
+    const struct plain_range full = plain_range_of(STEP_COLS);
+    uint32_t left = (t1 - t0) * ((ph->k + ph->chunk - 1) / ph->chunk), col = 0;
+    float acc[2][4];
+
+    plain_zero(acc);
+#pragma unroll 1
+    while (left) {
+        const uint32_t n = min(ph->batch, left);
+        uint32_t at = ring_at(s);
+
+        ring_wait_full(s);
+#pragma unroll 1
+        for (uint32_t i = 0; i < n; i++) {
+            const uint32_t cols = min(ph->chunk, ph->k - col);
+            struct plain_part p;
+            uint4 x[2];
+
+            if (cols == STEP_COLS) {
+                plain_w<true>(&p, at + plain_at(ph, &full), &full);
+                plain_x<true>(x, s, col, &full);
+            } else {
+                const struct plain_range r = plain_range_of(cols);
+
+                plain_w<false>(&p, at + plain_at(ph, &r), &r);
+                plain_x<false>(x, s, col, &r);
+            }
+            plain_mma(acc, &p, x);
+            at += ph->part_bytes;
+            col += ph->chunk;
+            if (col >= ph->k) {
+                col = 0;
+                plain_store(acc, red);
+                plain_zero(acc);
+                red += 8 * EW_STEP_WARPS;
+            }
+        }
+        left -= n;
+        ring_release(s);
     }
 }
 

@@ -150,47 +150,45 @@ EW_DEV void store_digits(uint32_t x, uint32_t plane, struct quant_meta *meta, co
     if (lane % (EW_STEP_UNIT / 4) == 0)
         meta->sum[lane / (EW_STEP_UNIT / 4)] = -8 * sum;
 }
-template <int KIND, int STEP_ASK8>
-EW_DEV void load_x8(struct step *s, const struct ew_step_phase *ph)
+/* Columns of the input taken apart by this warp; this thread's part of their sum of squares. ASK
+ * times 128 of them are asked for at once, since an answer takes 600 clocks. */
+template <int KIND, int ASK> EW_DEV float quant_take(struct step *s, const struct ew_step_phase *ph)
 {
-    constexpr uint32_t STEP = EW_STEP_WARPS * 128;
+    constexpr uint32_t STEP = EW_STEP_WARPS * STEP_QUANT;
     const uint64_t from = s->a->workspace + (uint64_t)ph->in * 8;
-    const uint32_t plane = quant_plane(ph), warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    const uint32_t plane = quant_plane(ph), lane = threadIdx.x % 32;
     const uint32_t first = lane / 4 * 16 + lane % 4 * 2; /* of the lane's columns, then + 8 */
     float sum = 0;
 
 #pragma unroll 1
-    for (uint32_t i0 = warp * 128; i0 < ph->k; i0 += STEP_ASK8 * STEP) {
-        struct two_packets p[2 * STEP_ASK8];
-        float2 w[2 * STEP_ASK8];
+    for (uint32_t i0 = threadIdx.x / 32 * STEP_QUANT; i0 < ph->k; i0 += ASK * STEP) {
+        uint64_t p[2 * ASK];
+        float2 w[2 * ASK];
         uint32_t n = 0;
         bool all = false;
 
 #pragma unroll
-        for (int j = 0; j < STEP_ASK8; j++) {
+        for (int j = 0; j < ASK; j++) {
             const uint32_t i = i0 + (uint32_t)j * STEP + first;
+            const bool is_in = ph->flags & EW_STEP_NORM && i < ph->k; /* k: a multiple of 16 */
 
-            w[2 * j] = w[2 * j + 1] = make_float2(1, 1);
-            p[2 * j].a = p[2 * j].b = p[2 * j + 1].a = p[2 * j + 1].b = (uint64_t)s->in_seq << 32;
-            if (ph->flags & EW_STEP_NORM && i < ph->k) {
-                w[2 * j] = *(const float2 *)(ph->norm + (uint64_t)i * 4);
-                w[2 * j + 1] = *(const float2 *)(ph->norm + (uint64_t)i * 4 + 32);
-            }
+            w[2 * j] = is_in ? *(const float2 *)(ph->norm + (uint64_t)i * 4) : make_float2(1, 1);
+            w[2 * j + 1] =
+                is_in ? *(const float2 *)(ph->norm + (uint64_t)i * 4 + 32) : make_float2(1, 1);
         }
-        while (!all) { /* as input_wait */
+        while (!all) {
             all = true;
 #pragma unroll
-            for (int j = 0; j < STEP_ASK8; j++) {
+            for (int j = 0; j < ASK; j++) {
                 const uint32_t i = i0 + (uint32_t)j * STEP + first;
+                const uint64_t nothing = (uint64_t)s->in_seq << 32; /* zeros that are there */
 
-                if (i < ph->k) { /* a multiple of 16 */
-                    p[2 * j] = packets_load(from + (uint64_t)i * 8);
-                    p[2 * j + 1] = packets_load(from + (uint64_t)i * 8 + 64);
-                }
+                p[2 * j] = i < ph->k ? packet_load(from + (uint64_t)i * 4) : nothing;
+                p[2 * j + 1] = i < ph->k ? packet_load(from + (uint64_t)i * 4 + 32) : nothing;
             }
 #pragma unroll
-            for (int j = 0; j < 2 * STEP_ASK8; j++)
-                all = all && packet_is(p[j].a, s->in_seq) && packet_is(p[j].b, s->in_seq);
+            for (int j = 0; j < 2 * ASK; j++)
+                all = all && packet_is(p[j], s->in_seq);
             if (!all)
                 poll_pause(n);
             if (++n > EW_STEP_POLL_LIMIT)
@@ -198,34 +196,28 @@ EW_DEV void load_x8(struct step *s, const struct ew_step_phase *ph)
         }
         __syncwarp();
 #pragma unroll
-        for (int j = 0; j < STEP_ASK8; j++) {
-            const uint32_t b = i0 + (uint32_t)j * STEP, i = b + first;
-            float v[4] = { 0, 0, 0, 0 };
+        for (int j = 0; j < ASK; j++) {
+            const uint32_t b = i0 + (uint32_t)j * STEP;
+            const float2 x0 = pair_value(p[2 * j]), x1 = pair_value(p[2 * j + 1]);
+            const float v[4] = { x0.x * w[2 * j].x, x0.y * w[2 * j].y, x1.x * w[2 * j + 1].x,
+                                 x1.y * w[2 * j + 1].y };
 
             if (b >= ph->k)
                 break;
-            if (i < ph->k) {
-                const float a0 = packet_value(p[2 * j].a), a1 = packet_value(p[2 * j].b);
-                const float a2 = packet_value(p[2 * j + 1].a), a3 = packet_value(p[2 * j + 1].b);
-
-                if (ph->flags & EW_STEP_KEEP) {
-                    *(float2 *)(s->keep + i) = make_float2(a0, a1);
-                    *(float2 *)(s->keep + i + 8) = make_float2(a2, a3);
-                }
-                sum += a0 * a0 + a1 * a1 + (a2 * a2 + a3 * a3);
-                v[0] = a0 * w[2 * j].x;
-                v[1] = a1 * w[2 * j].y;
-                v[2] = a2 * w[2 * j + 1].x;
-                v[3] = a3 * w[2 * j + 1].y;
-            }
-            store_digits<KIND>(smem_of(s->x) + b, plane, quant_meta_of(s, ph) + b / 128, v);
+            sum += x0.x * x0.x + x0.y * x0.y + (x1.x * x1.x + x1.y * x1.y);
+            store_digits<KIND>(smem_of(s->x) + b, plane, quant_meta_of(s, ph) + b / STEP_QUANT, v);
         }
     }
-    if (ph->flags & EW_STEP_NORM) {
-        sum = warp_sum(sum);
-        if (lane == 0)
-            s->sums[warp] = sum;
-    }
+    return sum;
+}
+/* The whole input, for all warps; this thread's part of its sum of squares. */
+template <int KIND> EW_DEV float quant_load(struct step *s, const struct ew_step_phase *ph)
+{
+    const float sum = ph->k <= EW_STEP_WARPS * STEP_QUANT ? quant_take<KIND, 1>(s, ph)
+                                                          : quant_take<KIND, 4>(s, ph);
+
+    sync_warps();
+    return sum;
 }
 
 /* ---- products ---- */
