@@ -349,12 +349,6 @@ static void choose_chunk(struct ew_step_phase *ph, uint32_t most)
     }
 }
 
-/* As many parts as a stage has room for: 1, 2 or 4. Of the cache never 4: see step_attn.cuh. */
-static uint32_t batch_of(size_t stage, size_t part)
-{
-    return part * 4 <= stage ? 4 : part * 2 <= stage ? 2 : 1;
-}
-
 /* A stage of `most` plain parts or blocks of the cache, or the largest part of a panel; a little
  * more where that makes room for one more panel. */
 static size_t stage_of(struct planner *p, uint32_t most)
@@ -383,6 +377,7 @@ static void set_stages(struct planner *p, size_t stage, size_t n)
 {
     p->args.stage_bytes = (uint32_t)stage;
     p->args.n_stages = (uint32_t)n;
+    /* never 4: see step_attn.cuh */
     p->args.kv_batch = p->attention && 2 * EW_STEP_KV_BLOCK * p->attention->d * 2 <= stage ? 2 : 1;
     for (size_t i = 0; i < p->n; i++)
         if (p->table[i].kind != EW_STEP_ATTENTION)
