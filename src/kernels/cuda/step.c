@@ -16,7 +16,7 @@ _Static_assert(sizeof(struct ew_step_args) <= EW_CUDA_ARGS_CAP, "arguments of a 
 #define WORKSPACE_HEAD 256   /* bytes: epoch, fault */
 #define SLOTS          14    /* places for vectors, taken in turn: see choose_blocks */
 #define MAX_BACK       4     /* phases that a residual is kept */
-#define MAX_K          16384 /* columns: scales of 128 in shared memory */
+#define MAX_K          16384 /* columns */
 #define MAX_CHUNK      1024u /* columns of a stage: step_dev.cuh's STEP_COLS */
 #define PAD            64u   /* bytes between rows in shared memory: other banks */
 
@@ -39,6 +39,7 @@ struct planner {
     uint64_t x;                             /* of the first phase */
     const struct ew_attn_args *attention;   /* the first */
     uint32_t kinds, act;
+    uint32_t unit; /* columns that share a scale, 128 at most; the least of all phases */
     int w_f16, scale_f16, kv_f16; /* -1: none yet */
     bool has_bias, has_softcap;
     size_t x_bytes;
@@ -139,7 +140,11 @@ static ew_status quant_kind(struct planner *p, const struct ew_cuda_decode_node 
     ph->row_scales_at = (uint32_t)panel.row_scales_at;
     for (uint32_t g = group; g > 1; g >>= 1)
         ph->group_log2++;
-    p->x_bytes = larger(p->x_bytes, 3 * (l->k + PAD));
+    if (group && group < p->unit)
+        p->unit = group;
+    /* step_linear_quant.cuh: two digits; of 128 columns a scale and up to four sums */
+    p->x_bytes =
+        larger(p->x_bytes, 2 * (ew_align_up(l->k, 128) + PAD) + ew_align_up(l->k, 128) / 128 * 20);
     return EW_STATUS_OK;
 }
 
@@ -322,40 +327,61 @@ static ew_status choose_blocks(struct planner *p)
     return EW_STATUS_OK;
 }
 
-/* As step_linear.cuh's step_tile_bytes. */
-static size_t tile_bytes(const struct ew_step_phase *ph)
+/* Columns and bytes of a part, for stages of `most` parts. Plain: full parts and one rest, since
+ * the kernel has a faster way for full ones. Panels: as many columns as fit, with their scales. */
+static void choose_chunk(struct ew_step_phase *ph, uint32_t most)
 {
-    if (ph->kind == EW_STEP_PLAIN16)
-        return 8 * ((size_t)ph->chunk * 2 + PAD);
-    return ew_align_up((size_t)ph->chunk * (ph->kind == EW_STEP_Q4 ? 8 : 16) +
-                           (ph->group_log2 ? ph->chunk >> ph->group_log2 << 5 : 0) + 64,
-                       128);
+    const uint32_t code = ph->kind == EW_STEP_Q4 ? 8 : 16;
+    const size_t all = ew_align_up(ph->k, 128);
+
+    if (ph->kind == EW_STEP_PLAIN16) {
+        ph->chunk = (uint32_t)(all < MAX_CHUNK ? all : MAX_CHUNK);
+        ph->part_bytes = 8 * (ph->chunk * 2 + PAD);
+        return;
+    }
+    ph->chunk = most * MAX_CHUNK * 16 / code;
+    ph->part_bytes = (uint32_t)ew_align_up(
+        (size_t)ph->chunk * code + (ph->group_log2 ? ph->chunk >> ph->group_log2 << 5 : 0) + 64,
+        128);
+    if (ph->k <= ph->chunk) { /* whole panels */
+        ph->chunk = (uint32_t)all;
+        ph->part_bytes = ph->stride;
+    }
 }
 
-/* Full parts of the columns and one rest: the kernel has a faster way for full ones. */
-static void choose_chunk(struct ew_step_phase *ph)
+/* A stage of `most` plain parts or blocks of the cache, or the largest part of a panel; a little
+ * more where that makes room for one more panel. */
+static size_t stage_of(struct planner *p, uint32_t most)
 {
-    const size_t unit = ph->group_log2 > 7 ? (size_t)1 << ph->group_log2 : 128;
-    const size_t all = ew_align_up(ph->k, unit);
+    size_t stage = p->attention ? most * EW_STEP_KV_BLOCK * p->attention->d * 2 : 0, all;
 
-    ph->chunk = (uint32_t)(all < MAX_CHUNK ? all : MAX_CHUNK);
-    ph->part_bytes = (uint32_t)tile_bytes(ph);
-}
+    for (size_t i = 0; i < p->n; i++) {
+        struct ew_step_phase *ph = &p->table[i];
 
-/* As many parts as a stage has room for: 1, 2 or 4. Of the cache never 4: see step_attn.cuh. */
-static uint32_t batch_of(size_t stage, size_t part)
-{
-    return part * 4 <= stage ? 4 : part * 2 <= stage ? 2 : 1;
+        if (ph->kind == EW_STEP_ATTENTION)
+            continue;
+        choose_chunk(ph, most);
+        stage = larger(stage, (ph->kind == EW_STEP_PLAIN16 ? most : 1) * (size_t)ph->part_bytes);
+    }
+    all = stage;
+    for (size_t i = 0; i < p->n; i++) {
+        const size_t part = p->table[i].part_bytes;
+
+        if (p->table[i].kind == EW_STEP_Q4 || p->table[i].kind == EW_STEP_Q8)
+            all = larger(all, (stage + part / 4) / part * part);
+    }
+    return ew_align_up(all, 128);
 }
 
 static void set_stages(struct planner *p, size_t stage, size_t n)
 {
     p->args.stage_bytes = (uint32_t)stage;
     p->args.n_stages = (uint32_t)n;
+    /* never 4: see step_attn.cuh */
     p->args.kv_batch = p->attention && 2 * EW_STEP_KV_BLOCK * p->attention->d * 2 <= stage ? 2 : 1;
     for (size_t i = 0; i < p->n; i++)
         if (p->table[i].kind != EW_STEP_ATTENTION)
-            p->table[i].batch = batch_of(stage, p->table[i].part_bytes);
+            p->table[i].batch = (uint32_t)(stage / p->table[i].part_bytes);
 }
 
 static void share_out(struct planner *p)
@@ -426,7 +452,6 @@ static size_t attention_bytes(const struct ew_attn_args *a, uint32_t warps)
 /* The ring takes what is left of a block's shared memory. */
 static ew_status choose_shared(struct planner *p, uint32_t *shared)
 {
-    const size_t kv_stage = p->attention ? EW_STEP_KV_BLOCK * p->attention->d * 2 : 0;
     size_t fixed;
 
     p->args.x_bytes = (uint32_t)ew_align_up(p->x_bytes, 128);
@@ -434,20 +459,14 @@ static ew_status choose_shared(struct planner *p, uint32_t *shared)
         p->args.attention_bytes =
             (uint32_t)ew_align_up(attention_bytes(p->attention, p->warps), 128);
     fixed = p->args.x_bytes + p->args.attention_bytes + 2 * EW_STEP_RED_ROWS * p->warps * 4 +
-            2 * p->warps * 4 + MAX_K / 128 * 4 + EW_STEP_MAX_STAGES * 16 +
+            2 * p->warps * 4 + EW_STEP_MAX_STAGES * 16 +
             (p->warps + EW_STEP_COPIERS) * 2 * sizeof(struct ew_step_phase);
     /* two parts or two blocks of the cache a stage: waiting costs as much as multiplying one */
     for (uint32_t most = 2; most >= 1; most--) {
-        size_t stage = most * kv_stage, stages;
-
-        for (size_t i = 0; i < p->n; i++)
-            if (p->table[i].kind != EW_STEP_ATTENTION) {
-                choose_chunk(&p->table[i]);
-                stage = larger(stage, most * p->table[i].part_bytes);
-            }
-        stage = ew_align_up(stage, 128);
-        stages =
+        const size_t stage = stage_of(p, most);
+        const size_t stages =
             fixed < p->chip->shared_per_block ? (p->chip->shared_per_block - fixed) / stage : 0;
+
         if (stages < EW_STEP_COPIERS)
             continue;
         set_stages(p, stage, stages < EW_STEP_MAX_STAGES ? stages : EW_STEP_MAX_STAGES);
@@ -469,14 +488,15 @@ static void fill_launch(struct planner *p, uint32_t shared, struct ew_cuda_launc
                         sizeof(p->args),
                         "-DEW_STEP_KINDS=%u -DEW_STEP_G=%u -DEW_STEP_D=%u -DEW_STEP_W_F16=%d "
                         "-DEW_STEP_SCALE_F16=%d -DEW_STEP_KV_F16=%d -DEW_STEP_ACT=%u "
-                        "-DEW_STEP_BIAS=%d -DEW_STEP_SOFTCAP=%d -DEW_STEP_WARPS=%u",
+                        "-DEW_STEP_BIAS=%d -DEW_STEP_SOFTCAP=%d -DEW_STEP_WARPS=%u "
+                        "-DEW_STEP_UNIT=%u",
                         p->kinds,
                         g <= 1   ? 1u
                         : g <= 2 ? 2u
                         : g <= 4 ? 4u
                                  : 8u,
                         a ? (unsigned)a->d : 128u, p->w_f16 > 0, p->scale_f16 > 0, p->kv_f16 > 0,
-                        p->act, p->has_bias, p->has_softcap, p->warps);
+                        p->act, p->has_bias, p->has_softcap, p->warps, p->unit);
     l->shared_bytes = shared;
     l->cooperative = true;
     l->early_start = false;
@@ -509,6 +529,7 @@ ew_status ew_cuda_decode_plan(const struct ew_cuda_decode_node *nodes, size_t n,
     ew_status st;
 
     p.w_f16 = p.scale_f16 = p.kv_f16 = -1;
+    p.unit = 128;
     p.links = ew_mem_calloc(EW_MEM_PLAN, n ? n : 1, sizeof(*p.links));
     if (!p.links)
         return ew_fail(err, EW_STATUS_NO_MEMORY, "one kernel a step: plan");

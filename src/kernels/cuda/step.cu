@@ -164,8 +164,6 @@ extern "C" __global__ void __launch_bounds__(EW_STEP_THREADS, 1)
     at += 2 * EW_STEP_RED_ROWS * EW_STEP_WARPS * 4;
     s.sums = (float *)at;
     at += 2 * EW_STEP_WARPS * 4;
-    s.xs = (float *)at;
-    at += 128 * 4;
     s.entries = at + threadIdx.x / 32 * 2 * sizeof(struct ew_step_phase);
     at += EW_STEP_THREADS / 32 * 2 * sizeof(struct ew_step_phase);
     s.full = smem_of(at);

@@ -59,7 +59,7 @@ struct ew_step_phase {
     /* linear */
     uint32_t n, k;                     /* rows of w (glu: both halves), columns */
     uint32_t chunk;                    /* columns of a part: of what a stage has of a tile */
-    uint32_t batch;                    /* parts of a stage: 1, 2 or 4 */
+    uint32_t batch;                    /* parts of a stage, at most */
     uint32_t part_bytes;               /* of a stage */
     uint32_t stride;                   /* bytes of a row (plain) or a panel */
     uint32_t scales_at, row_scales_at; /* in a panel */

@@ -66,7 +66,6 @@ struct step {
     char *entries;   /* of the table: this warp's copies of this phase's and of the next one's */
     float *red;                 /* [2][RED_ROWS][WARPS] */
     float *sums;                /* [2][WARPS]: of squares of the input, as red */
-    float *xs;                  /* scale of each 128 columns of a quantised input */
     uint32_t seq;               /* of what this phase writes */
     uint32_t in_seq;            /* of what it reads */
     uint32_t phase, context;
@@ -415,6 +414,15 @@ EW_DEV void mma8(int c[4], uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3, u
                  uint32_t b1)
 {
     asm("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
+        "{%0,%1,%2,%3};"
+        : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])
+        : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+}
+/* a: unsigned. */
+EW_DEV void mma8u(int c[4], uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3, uint32_t b0,
+                  uint32_t b1)
+{
+    asm("mma.sync.aligned.m16n8k32.row.col.s32.u8.s8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
         "{%0,%1,%2,%3};"
         : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])
         : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));

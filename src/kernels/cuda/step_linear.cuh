@@ -41,58 +41,32 @@ EW_DEV struct step_range step_range_of(const struct ew_step_phase *ph, uint32_t 
 }
 
 /* ---- copying ---- */
-template <int KIND>
 EW_DEV void copy_tile(const struct step *s, const struct ew_step_phase *ph,
                       const struct step_range *r, uint32_t tile, uint32_t to, uint32_t col,
                       uint32_t cols)
 {
-    if (KIND == EW_STEP_PLAIN16) {
-        const uint32_t to_stride = ph->chunk * 2 + 64;
-        const bool glu = ph->flags & EW_STEP_GLU;
-        const uint32_t per = glu ? 4 : 8, out = r->out + tile * per, n = min(r->end - out, per);
-        const uint64_t w = ph->w + (uint64_t)col * 2 + (uint64_t)out * ph->stride;
+    const uint32_t to_stride = ph->chunk * 2 + 64;
+    const bool glu = ph->flags & EW_STEP_GLU;
+    const uint32_t per = glu ? 4 : 8, out = r->out + tile * per, n = min(r->end - out, per);
+    const uint64_t w = ph->w + (uint64_t)col * 2 + (uint64_t)out * ph->stride;
 
-        copy_runs(s, to, to_stride, w, ph->stride, n, cols * 2);
-        if (glu)
-            copy_runs(s, to + 4 * to_stride, to_stride, w + (uint64_t)(ph->n / 2) * ph->stride,
-                      ph->stride, n, cols * 2);
-    } else {
-        const uint32_t code = KIND == EW_STEP_Q4 ? 8 : 16;
-        const uint64_t w = ph->w + (uint64_t)(r->tile + tile) * ph->stride;
-
-        if (ph->chunk * code == ph->scales_at) { /* the whole panel */
-            copy_run(s, to, w, ph->row_scales_at + 64);
-            return;
-        }
-        copy_run(s, to, w + col * code, cols * code);
-        to += ph->chunk * code;
-        if (ph->group_log2) {
-            copy_run(s, to, w + ph->scales_at + (col >> ph->group_log2 << 5),
-                     cols >> ph->group_log2 << 5);
-            to += ph->chunk >> ph->group_log2 << 5;
-        }
-        copy_run(s, to, w + ph->row_scales_at, 64);
-    }
+    copy_runs(s, to, to_stride, w, ph->stride, n, cols * 2);
+    if (glu)
+        copy_runs(s, to + 4 * to_stride, to_stride, w + (uint64_t)(ph->n / 2) * ph->stride,
+                  ph->stride, n, cols * 2);
 }
 /* Bytes that come for `cols` columns of a tile. */
-template <int KIND>
 EW_DEV uint32_t copy_bytes(const struct ew_step_phase *ph, const struct step_range *r,
                            uint32_t tile, uint32_t cols)
 {
-    if (KIND == EW_STEP_PLAIN16) {
-        const bool glu = ph->flags & EW_STEP_GLU;
-        const uint32_t per = glu ? 4 : 8, rows = min(r->end - r->out - tile * per, per);
+    const bool glu = ph->flags & EW_STEP_GLU;
+    const uint32_t per = glu ? 4 : 8, rows = min(r->end - r->out - tile * per, per);
 
-        return (glu ? 4 : 2) * rows * cols;
-    }
-    return cols * (KIND == EW_STEP_Q4 ? 8 : 16) +
-           (ph->group_log2 ? cols >> ph->group_log2 << 5 : 0) + 64;
+    return (glu ? 4 : 2) * rows * cols;
 }
-template <int KIND> EW_DEV void copy_linear(struct step *s, const struct ew_step_phase *entry)
+EW_DEV void copy_plain(struct step *s, const struct ew_step_phase *ph, const struct step_range r)
 {
-    const struct ew_step_phase copy = *entry, *ph = &copy;
-    const struct step_range r = step_range_of<KIND>(ph, s->cta, s->n_cta);
-    constexpr uint32_t GROUP = EW_STEP_RED_ROWS / (KIND == EW_STEP_PLAIN16 ? 8 : 16);
+    constexpr uint32_t GROUP = EW_STEP_RED_ROWS / 8;
     uint32_t tile = 0, col = 0;
 
 #pragma unroll 1
@@ -103,7 +77,7 @@ template <int KIND> EW_DEV void copy_linear(struct step *s, const struct ew_step
 
 #pragma unroll 1
         for (; n < ph->batch && t < end; n++) {
-            bytes += copy_bytes<KIND>(ph, &r, t, min(ph->chunk, ph->k - c));
+            bytes += copy_bytes(ph, &r, t, min(ph->chunk, ph->k - c));
             c += ph->chunk;
             if (c >= ph->k) {
                 c = 0;
@@ -113,8 +87,8 @@ template <int KIND> EW_DEV void copy_linear(struct step *s, const struct ew_step
         mine = copy_begin(s, bytes);
 #pragma unroll 1
         for (uint32_t i = 0; mine && i < n; i++) {
-            copy_tile<KIND>(s, ph, &r, tile, ring_at(s) + i * ph->part_bytes, col,
-                            min(ph->chunk, ph->k - col));
+            copy_tile(s, ph, &r, tile, ring_at(s) + i * ph->part_bytes, col,
+                      min(ph->chunk, ph->k - col));
             col += ph->chunk;
             if (col >= ph->k) {
                 col = 0;
@@ -126,6 +100,16 @@ template <int KIND> EW_DEV void copy_linear(struct step *s, const struct ew_step
         tile = t;
         col = c;
     }
+}
+template <int KIND> EW_DEV void copy_linear(struct step *s, const struct ew_step_phase *entry)
+{
+    const struct ew_step_phase copy = *entry, *ph = &copy;
+    const struct step_range r = step_range_of<KIND>(ph, s->cta, s->n_cta);
+
+    if (KIND == EW_STEP_PLAIN16)
+        copy_plain(s, ph, r);
+    else
+        quant_copy<KIND>(s, ph, r.tile, r.n_tiles);
 }
 
 /* ---- the output ---- */
