@@ -5,9 +5,11 @@
  * plain asynchronous copies, which fill those with zeros; its readers fence before the matrix unit,
  * which reads through another door, looks at what arrived. f16 or bf16 caches, heads of 64 or 128.
  *
- * A unit of work is 128 rows of a kv head. Blocks stay: block x takes units x, x + gridDim.x .. ,
- * the ones that see most first; the next unit's tiles are on their way while this one's rows are
- * put out. grid (blocks), block 384. Macros: attn_flash.cuh's. */
+ * A unit of work is 256 rows of a kv head: two blocks, a cluster, have 128 each and the same tiles,
+ * of which each brings a half for both (with 128 rows a tile, reading from L2 is what takes the
+ * time). Clusters stay and take several units, the ones that see most first; the next unit's tiles
+ * are on their way while this one's rows are put out. grid (2 * clusters), block 384. Macros:
+ * attn_flash.cuh's. */
 #define TILE    128
 #define N_TILES (EW_D / 8)
 
@@ -19,15 +21,19 @@
 #    define STAGES     2
 #    define GROUP_ROWS 64
 #    define BLOCK_ROWS (2 * GROUP_ROWS)
+#    define UNIT_ROWS  (2 * BLOCK_ROWS)
 #    define COLUMNS    (EW_D / 64) /* of 64 elements */
 #    define Q_BYTES    (GROUP_ROWS * EW_D * 2)
 #    define TILE_BYTES (TILE * EW_D * 2)
+#    define CHUNKS     (EW_D / 8) /* of 16 bytes, of a row */
+#    define BY_TURNS   1
 
 namespace
 {
 
 struct barriers {
     unsigned long long full_k[STAGES], full_v[STAGES], free_k[STAGES], free_v[STAGES];
+    unsigned long long full_q, free_q;
 };
 
 /* Byte of a 16-byte chunk of a row, in columns of n_rows rows. */
@@ -45,7 +51,6 @@ EW_DEV void arrive_when_copied(unsigned bar)
 EW_DEV void copy_tile(unsigned dst, const unsigned char *head, unsigned slot,
                       const struct readable &which, unsigned i)
 {
-    constexpr unsigned CHUNKS = EW_D / 8;
     const unsigned chunk = i % CHUNKS;
 
 #    pragma unroll 4 /* few registers */
@@ -58,7 +63,8 @@ EW_DEV void copy_tile(unsigned dst, const unsigned char *head, unsigned slot,
     }
 }
 
-/* A tile into its stage; `bar` completes when it is there. row: of the head's slot 0 in the map. */
+/* A tile into its stage of both blocks, which both call this for it; `bar` completes when it is
+ * there. row: of the head's slot 0 in the map. */
 EW_DEV void bring(const void *map, unsigned dst, const unsigned char *head, unsigned row,
                   unsigned slot, const struct readable &which, unsigned i, unsigned bar)
 {
@@ -67,48 +73,76 @@ EW_DEV void bring(const void *map, unsigned dst, const unsigned char *head, unsi
         arrive_when_copied(bar);
     } else if (i == 0) {
         ew_mbar_expect(bar, TILE_BYTES);
+        const unsigned half = ew_cluster_rank() * (TILE / 2);
+
         for (unsigned c = 0; c < COLUMNS; c++)
-            ew_box_load(dst + c * (TILE * 128), map, c * 64, row + slot, bar);
+            ew_box_load_shared(dst + (c * TILE + half) * 128, map, c * 64, row + slot + half, bar,
+                               3);
     } else {
         ew_mbar_arrive(bar);
     }
 }
 
 struct unit {
-    unsigned b, h, r0;       /* first row */
-    unsigned begin, n_tiles; /* first slot; tiles that any of its rows sees */
+    unsigned b, h, r0;       /* this block's first row */
+    unsigned begin, n_tiles; /* first slot; tiles that any row of the two blocks sees */
     unsigned end;
 };
 
+/* Unit i of this cluster, forwards and backwards by turns: what a cluster has more in one turn it
+ * has less in the next. */
+EW_DEV unsigned unit_index(unsigned i)
+{
+    const unsigned n = gridDim.x / 2, x = blockIdx.x / 2;
+
+    return i * n + (i % 2 ? n - 1 - x : x);
+}
+
 EW_DEV unsigned n_units(const ew_cuda_attn_args &a)
 {
-    return (a.s * EW_G + BLOCK_ROWS - 1) / BLOCK_ROWS * a.b * a.hkv;
+    return (a.s * EW_G + UNIT_ROWS - 1) / UNIT_ROWS * a.b * a.hkv;
 }
 
 EW_DEV struct unit unit_find(const ew_cuda_attn_args &a, unsigned i)
 {
-    const unsigned heads = a.b * a.hkv, blocks = (a.s * EW_G + BLOCK_ROWS - 1) / BLOCK_ROWS;
+    const unsigned heads = a.b * a.hkv, units = (a.s * EW_G + UNIT_ROWS - 1) / UNIT_ROWS;
+    const unsigned r0 = (units - 1 - i / heads) * UNIT_ROWS;
     struct unit u;
 
     u.b = i % heads / a.hkv;
     u.h = i % heads % a.hkv;
-    u.r0 = (blocks - 1 - i / heads) * BLOCK_ROWS;
-    range_of_rows(a, u.b, u.r0, BLOCK_ROWS, &u.begin, &u.end);
+    u.r0 = r0 + ew_cluster_rank() * BLOCK_ROWS;
+    range_of_rows(a, u.b, r0, UNIT_ROWS, &u.begin, &u.end);
     u.n_tiles = u.end > u.begin ? (u.end - u.begin + TILE - 1) / TILE : 0;
     return u;
 }
 
-EW_DEV void produce(const ew_cuda_attn_args &a, const void *map, unsigned tiles,
+/* The queries of a unit, by 128 threads. */
+EW_DEV void bring_queries(const ew_cuda_attn_args &a, const struct unit &u, unsigned dst,
+                          unsigned i, unsigned bar)
+{
+    const unsigned last = a.s * EW_G - 1, chunk = i % CHUNKS;
+
+#    pragma unroll 4
+    for (unsigned r = i / CHUNKS; r < BLOCK_ROWS; r += 128 / CHUNKS)
+        cp_async(dst + r / GROUP_ROWS * Q_BYTES + place(r % GROUP_ROWS, chunk, GROUP_ROWS),
+                 query_at(a, a.q_hi, u.b, u.h, min(u.r0 + r, last)) + chunk * 8, true);
+    arrive_when_copied(bar);
+}
+
+EW_DEV void produce(const ew_cuda_attn_args &a, const void *map, unsigned queries, unsigned tiles,
                     struct barriers *bar)
 {
     const unsigned i = threadIdx.x % 128;
     unsigned k = 0; /* tiles so far */
 
-    for (unsigned w = blockIdx.x; w < n_units(a); w += gridDim.x) {
-        const struct unit u = unit_find(a, w);
+    for (unsigned w = 0; unit_index(w) < n_units(a); w++) {
+        const struct unit u = unit_find(a, unit_index(w));
         const struct readable which = readable_find(a, u.b, 0, u.end);
         const unsigned row_k = (u.b * 2 * a.hkv + u.h) * a.cap, row_v = row_k + a.hkv * a.cap;
 
+        ew_mbar_wait(ew_shared(&bar->free_q), (w & 1u) ^ 1u);
+        bring_queries(a, u, queries, i, ew_shared(&bar->full_q));
         for (unsigned t = 0; t < u.n_tiles; t++, k++) {
             const unsigned s = k % STAGES, turn = k / STAGES & 1u, slot = u.begin + t * TILE;
 
@@ -123,24 +157,18 @@ EW_DEV void produce(const ew_cuda_attn_args &a, const void *map, unsigned tiles,
     ew_cp_async_wait<0>();
 }
 
-/* This warp group's queries into shared memory. */
-EW_DEV void load_queries(const ew_cuda_attn_args &a, unsigned b, unsigned h, unsigned r0,
-                         unsigned char *q)
+/* The two warp groups start their products by turns, so that one has its softmax while the other's
+ * run. */
+EW_DEV void turn_wait(void)
 {
-    constexpr unsigned CHUNKS = EW_D / 8;
-    const unsigned last = a.s * EW_G - 1;
+    if (BY_TURNS)
+        asm volatile("bar.sync %0, 256;" ::"r"(1 + threadIdx.x / 128) : "memory");
+}
 
-    asm volatile("bar.sync %0, 128;" ::"r"(1 + threadIdx.x / 128)
-                 : "memory"); /* the old are read */
-#    pragma unroll 8
-    for (unsigned u = threadIdx.x % 128; u < GROUP_ROWS * CHUNKS; u += 128) {
-        const unsigned r = u / CHUNKS, c = u % CHUNKS;
-
-        *(uint4 *)(q + place(r, c, GROUP_ROWS)) =
-            *(const uint4 *)(query_at(a, a.q_hi, b, h, min(r0 + r, last)) + c * 8);
-    }
-    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
-    asm volatile("bar.sync %0, 128;" ::"r"(1 + threadIdx.x / 128) : "memory");
+EW_DEV void turn_pass(void)
+{
+    if (BY_TURNS)
+        asm volatile("bar.arrive %0, 256;" ::"r"(2 - threadIdx.x / 128) : "memory");
 }
 
 EW_DEV void wait_full(unsigned long long *bar, unsigned turn)
@@ -154,6 +182,14 @@ EW_DEV void release(unsigned long long *bar)
     __syncwarp();
     if (threadIdx.x % 32 == 0)
         ew_mbar_arrive(ew_shared(bar));
+}
+
+/* In both blocks: a stage that both fill. */
+EW_DEV void release_both(unsigned long long *bar)
+{
+    __syncwarp();
+    if (threadIdx.x % 32 < 2)
+        ew_mbar_arrive_at(ew_shared(bar), threadIdx.x % 32);
 }
 
 /* p = q k^T of 64 rows and a tile, started. */
@@ -206,26 +242,71 @@ EW_DEV void skip(struct barriers *bar, unsigned k)
 {
     const unsigned s = k % STAGES, turn = k / STAGES & 1u;
 
+    turn_wait();
+    turn_pass();
     ew_mbar_wait(ew_shared(&bar->full_k[s]), turn);
-    release(&bar->free_k[s]);
+    release_both(&bar->free_k[s]);
     ew_mbar_wait(ew_shared(&bar->full_v[s]), turn);
-    release(&bar->free_v[s]);
+    release_both(&bar->free_v[s]);
 }
 
-/* One unit, this warp group's 64 rows of it; k0: tiles before it. Per tile, its scores and the
- * values of the tile before are started together; the softmax runs while the values are multiplied.
+/* The rows of a warp as bf16, through its part of `stage`: whole lines to memory. */
+EW_DEV void put_short(const ew_cuda_attn_args &a, const struct rows *v, unsigned b, unsigned h,
+                      unsigned row0, struct state *st, unsigned char *stage)
+{
+    const unsigned lane = threadIdx.x % 32, warp = threadIdx.x % 128 / 32, at = warp * 16;
+    const unsigned mine = at + lane % 8 + (lane / 8 % 2) * 8; /* row whose address this lane says */
+    float inv[2];
+
+#    pragma unroll
+    for (int r = 0; r < 2; r++) {
+        st->l[r] += __shfl_xor_sync(0xffffffffu, st->l[r], 1);
+        st->l[r] += __shfl_xor_sync(0xffffffffu, st->l[r], 2);
+        inv[r] = v->hi[r] == 0 || st->l[r] == 0.0f ? 0.0f : kv_head_scale(a, 1, h) / st->l[r];
+    }
+    const bool none[2] = { inv[0] == 0.0f, inv[1] == 0.0f };
+#    pragma unroll
+    for (int j = 0; j < N_TILES; j += 2) {
+        unsigned f[4];
+
+#    pragma unroll
+        for (int i = 0; i < 4; i++) {
+            const float *const o = &st->o[j + i / 2][i % 2 * 2];
+
+            f[i] = none[i % 2] ? 0u : ew_bf16x2(o[0] * inv[i % 2], o[1] * inv[i % 2]);
+        }
+        asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(
+                         ew_shared(stage) + place(mine, j + lane / 16, GROUP_ROWS)),
+                     "r"(f[0]), "r"(f[1]), "r"(f[2]), "r"(f[3])
+                     : "memory");
+    }
+    __syncwarp();
+#    pragma unroll
+    for (unsigned i = lane; i < 16 * CHUNKS; i += 32) {
+        const unsigned r = i / CHUNKS, c = i % CHUNKS, row = row0 + r;
+        const unsigned long long tok = b * a.s + row / EW_G, head = h * EW_G + row % EW_G;
+
+        if (row < a.s * EW_G)
+            *(uint4 *)((unsigned short *)a.out_bf16 + (tok * a.hq + head) * EW_D + c * 8) =
+                *(const uint4 *)(stage + place(at + r, c, GROUP_ROWS));
+    }
+    __syncwarp(); /* the next unit's rows go there */
+}
+
+/* One unit, this warp group's 64 rows of it; k0: tiles before it, n: units. Per tile, its scores
+ * and the values of the tile before are started together; the softmax runs while the values are
+ * multiplied.
  */
-EW_DEV void consume(const ew_cuda_attn_args &a, const struct unit &u, unsigned k0,
-                    unsigned char *queries, unsigned tiles, struct barriers *bar)
+EW_DEV void consume(const ew_cuda_attn_args &a, const struct unit &u, unsigned k0, unsigned n,
+                    unsigned q, unsigned tiles, unsigned char *stage, struct barriers *bar)
 {
     const unsigned r0 = u.r0 + threadIdx.x / 128 * GROUP_ROWS;
-    const unsigned row0 = r0 + threadIdx.x % 128 / 32 * 16, q = ew_shared(queries);
+    const unsigned row0 = r0 + threadIdx.x % 128 / 32 * 16;
     unsigned group_begin, group_end, f[TILE / 16][4];
     float p[TILE / 8][4], keep[2];
     struct rows v;
     struct state st;
 
-    load_queries(a, u.b, u.h, r0, queries);
     rows_find(a, u.b, row0, &v);
     range_of_rows(a, u.b, r0, GROUP_ROWS, &group_begin, &group_end);
     const unsigned first = min((max(group_begin, u.begin) - u.begin) / TILE, u.n_tiles);
@@ -241,6 +322,7 @@ EW_DEV void consume(const ew_cuda_attn_args &a, const struct unit &u, unsigned k
             st.o[j][e] = 0;
     st.m[0] = st.m[1] = -EW_INFINITY;
     st.l[0] = st.l[1] = 0;
+    wait_full(&bar->full_q, n & 1u);
     for (unsigned t = 0; t < min(first, last); t++)
         skip(bar, k0 + t);
     for (unsigned t = first; t < last; t++) {
@@ -249,23 +331,29 @@ EW_DEV void consume(const ew_cuda_attn_args &a, const struct unit &u, unsigned k
         const bool is_whole = tile_is_whole(a, v.row[0].prefix, slot, whole_lo, whole_hi);
 
         wait_full(&bar->full_k[s], k / STAGES & 1u);
+        turn_wait();
         start_scores(q, tiles + s * TILE_BYTES, p);
         if (t > first) {
             wait_full(&bar->full_v[before], (k - 1) / STAGES & 1u);
             start_values(f, tiles + (STAGES + before) * TILE_BYTES, st.o);
+            turn_pass();
             ew_wg_wait<1>();
         } else {
+            turn_pass();
             ew_wg_wait<0>();
         }
         settle<TILE / 8>(p);
-        release(&bar->free_k[s]);
+        release_both(&bar->free_k[s]);
+        if (t + 1 == last)
+            release(&bar->free_q);
         shape_scores(a, &v, u.b, 0, slot, 1.0f, is_whole, p);
         soften(p, &st, keep);
         ew_wg_wait<0>();
         settle<N_TILES>(st.o);
         if (t > first)
-            release(&bar->free_v[before]);
-        rescale(&st, keep);
+            release_both(&bar->free_v[before]);
+        if (__any_sync(0xffffffffu, keep[0] != 1.0f || keep[1] != 1.0f))
+            rescale(&st, keep);
         pack(p, f);
     }
     if (first < last) {
@@ -275,11 +363,16 @@ EW_DEV void consume(const ew_cuda_attn_args &a, const struct unit &u, unsigned k
         start_values(f, tiles + (STAGES + s) * TILE_BYTES, st.o);
         ew_wg_wait<0>();
         settle<N_TILES>(st.o);
-        release(&bar->free_v[s]);
+        release_both(&bar->free_v[s]);
     }
+    if (first >= last)
+        release(&bar->free_q);
     for (unsigned t = last; t < u.n_tiles; t++)
         skip(bar, k0 + t);
-    put_out(a, &v, u.b, u.h, row0, &st);
+    if (a.out)
+        put_out(a, &v, u.b, u.h, row0, &st);
+    else
+        put_short(a, &v, u.b, u.h, row0, &st, stage);
 }
 
 } // namespace
@@ -294,33 +387,41 @@ extern "C" __global__ void __launch_bounds__(384)
     __shared__ __align__(8) struct barriers bar;
     const unsigned group = threadIdx.x / 128;
     unsigned char *const mem = raw + (1024 - ew_shared(raw) % 1024) % 1024;
-    const unsigned tiles = ew_shared(mem) + 2 * Q_BYTES;
+    const unsigned queries = ew_shared(mem), tiles = queries + 4 * Q_BYTES;
 
     if (threadIdx.x == 0) {
         for (int s = 0; s < STAGES; s++) {
             ew_mbar_init(ew_shared(&bar.full_k[s]), 128);
             ew_mbar_init(ew_shared(&bar.full_v[s]), 128);
-            ew_mbar_init(ew_shared(&bar.free_k[s]), 8);
-            ew_mbar_init(ew_shared(&bar.free_v[s]), 8);
+            ew_mbar_init(ew_shared(&bar.free_k[s]), 16);
+            ew_mbar_init(ew_shared(&bar.free_v[s]), 16);
         }
+        ew_mbar_init(ew_shared(&bar.full_q), 128);
+        ew_mbar_init(ew_shared(&bar.free_q), 8);
         ew_mbar_init_fence();
     }
     __syncthreads();
+    ew_cluster_sync(); /* nothing is brought to a block that has no barriers yet */
     ew_grid_release();
     ew_grid_wait();
     if (group == 2) {
         asm volatile("setmaxnreg.dec.sync.aligned.u32 40;");
-        produce(a, args.map, tiles, &bar);
+        produce(a, args.map, queries, tiles, &bar);
     } else {
         unsigned k = 0;
 
         asm volatile("setmaxnreg.inc.sync.aligned.u32 232;");
-        for (unsigned w = blockIdx.x; w < n_units(a); w += gridDim.x) {
-            const struct unit u = unit_find(a, w);
+        if (group == 1)
+            turn_pass(); /* group 0 begins */
+        for (unsigned w = 0; unit_index(w) < n_units(a); w++) {
+            const struct unit u = unit_find(a, unit_index(w));
 
-            consume(a, u, k, mem + group * Q_BYTES, tiles, &bar);
+            consume(a, u, k, w, queries + group * Q_BYTES, tiles, mem + (2 + group) * Q_BYTES,
+                    &bar);
             k += u.n_tiles;
         }
     }
+    __syncwarp();
+    ew_cluster_sync(); /* boxes and arrivals of the other block may be on their way */
 #endif
 }

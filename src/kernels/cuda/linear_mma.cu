@@ -325,10 +325,13 @@ extern "C" __global__ void __launch_bounds__(THREADS, EW_N == 128 ? 1 : 2)
 #    pragma unroll
         for (int i = 0; i < WARP_TILES; i += 4) {
             const uint32_t m = m0 + row0 + i * 8;
+            float4 r[EW_TILE_PASSES];
+
+            ew_tile_residual(a, r, panel, m, lane, wide);
             ew_tile_put(buffer, &s.acc[p][i][0], lane);
             __syncwarp();
             if (m < a.m)
-                ew_tile_store(a, buffer, row_scales(a, panel), panel, m, lane, wide);
+                ew_tile_store(a, buffer, row_scales(a, panel), r, panel, m, lane, wide);
             __syncwarp();
         }
     }

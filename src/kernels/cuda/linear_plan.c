@@ -123,8 +123,9 @@ void ew_cuda_linear_define(struct ew_cuda_launch *l, const struct ew_cuda_linear
     va_start(ap, fmt);
     n = vsnprintf(l->spec.defines, cap, fmt, ap);
     va_end(ap);
-    (void)snprintf(l->spec.defines + n, cap - (size_t)n, " -DEW_GLU=%d -DEW_ACT=%d -DEW_CAP=%d",
-                   p->glu, p->act, p->softcap != 0.0f);
+    (void)snprintf(l->spec.defines + n, cap - (size_t)n,
+                   " -DEW_GLU=%d -DEW_ACT=%d -DEW_CAP=%d -DEW_SHORT=%d", p->glu, p->act,
+                   p->softcap != 0.0f, p->y_short);
 }
 
 uint32_t ew_cuda_linear_splits(const struct ew_cuda_chip *c, size_t tiles, size_t k)
