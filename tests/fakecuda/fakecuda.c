@@ -708,7 +708,7 @@ FAKE(cuTensorMapEncodeTiled,
     (void)fill;
     ENTER("cuTensorMapEncodeTiled");
     memset(map, 0, EW_CU_TENSOR_MAP_BYTES);
-    return rank != 2 || (uintptr_t)address % 16 || box[0] > 256 || box[1] > 256 ||
+    return (rank != 2 && rank != 4) || (uintptr_t)address % 16 || box[0] > 256 || box[1] > 256 ||
                    (uintptr_t)map % 64
                ? INVALID
                : 0;
