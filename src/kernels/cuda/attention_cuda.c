@@ -109,7 +109,7 @@ static bool fit_flash(struct choice *c, size_t d, const struct ew_cuda_chip *chi
 /* The warp group kernel: sm_90's instructions, tiles of 128 slots, two stages. */
 static bool fit_wgmma(struct choice *c, size_t d, const struct ew_cuda_chip *chip)
 {
-    if (chip->sm != 90 || chip->n_sm < 2 || (c->kv != 1 && c->kv != 2) || (d != 64 && d != 128))
+    if (chip->sm != 90 || (c->kv != 1 && c->kv != 2) || (d != 64 && d != 128))
         return false;
     c->warps = 8; /* that multiply */
     /* queries, rows on their way out, two stages of keys and values */
@@ -312,8 +312,8 @@ static void plan_main(const struct ew_attn_args *a, const struct choice *c,
                             c->warps, c->stages);
         out->shared_bytes = c->shared_bytes;
     } else if (c->way == WAY_WGMMA) {
-        const uint32_t units = (rows + 255) / 256 * g->b * g->hkv;
-        const uint32_t grid[3] = { 2 * (units < chip->n_sm / 2 ? units : chip->n_sm / 2), 1, 1 };
+        const uint32_t units = (rows + 127) / 128 * g->b * g->hkv;
+        const uint32_t grid[3] = { units < chip->n_sm ? units : chip->n_sm, 1, 1 };
         const struct ew_cuda_attn_map_args args = { .a = *g };
 
         ew_cuda_launch_fill(out, "attention_wgmma", "ew_attention_wgmma", grid, 384, &args,
@@ -321,14 +321,13 @@ static void plan_main(const struct ew_attn_args *a, const struct choice *c,
                             "-DEW_D=%zu -DEW_KV=%u -DEW_NORM=0 -DEW_G=%u -DEW_CAP=%d -DEW_TREE=%d",
                             a->d, c->kv, c->group, a->softcap != 0.0f, a->mode == EW_ATTN_TREE);
         out->shared_bytes = c->shared_bytes;
-        out->cluster = 2;
         out->n_maps = 1;
         out->maps[0] = (struct ew_cuda_tensor_map){ .address = g->kv,
                                                     .cols = a->d,
                                                     .rows = a->b * 2 * a->hkv * a->cap,
                                                     .row_bytes = a->d * 2,
                                                     .box_cols = 64,
-                                                    .box_rows = 64, /* half a tile */
+                                                    .box_rows = 128,
                                                     .swizzle_bytes = 128,
                                                     .is_f16 = c->kv == 1 };
     } else {

@@ -5,11 +5,9 @@
  * plain asynchronous copies, which fill those with zeros; its readers fence before the matrix unit,
  * which reads through another door, looks at what arrived. f16 or bf16 caches, heads of 64 or 128.
  *
- * A unit of work is 256 rows of a kv head: two blocks, a cluster, have 128 each and the same tiles,
- * of which each brings a half for both (with 128 rows a tile, reading from L2 is what takes the
- * time). Clusters stay and take several units, the ones that see most first; the next unit's tiles
- * are on their way while this one's rows are put out. grid (2 * clusters), block 384. Macros:
- * attn_flash.cuh's. */
+ * A unit of work is 128 rows of a kv head. Blocks stay and take several units, the ones that see
+ * most first; the next unit's tiles are on their way while this one's rows are put out. grid
+ * (blocks), block 384. Macros: attn_flash.cuh's. */
 #define TILE    128
 #define N_TILES (EW_D / 8)
 
@@ -21,12 +19,10 @@
 #    define STAGES     2
 #    define GROUP_ROWS 64
 #    define BLOCK_ROWS (2 * GROUP_ROWS)
-#    define UNIT_ROWS  (2 * BLOCK_ROWS)
 #    define COLUMNS    (EW_D / 64) /* of 64 elements */
 #    define Q_BYTES    (GROUP_ROWS * EW_D * 2)
 #    define TILE_BYTES (TILE * EW_D * 2)
 #    define CHUNKS     (EW_D / 8) /* of 16 bytes, of a row */
-#    define BY_TURNS   1
 
 namespace
 {
@@ -63,8 +59,7 @@ EW_DEV void copy_tile(unsigned dst, const unsigned char *head, unsigned slot,
     }
 }
 
-/* A tile into its stage of both blocks, which both call this for it; `bar` completes when it is
- * there. row: of the head's slot 0 in the map. */
+/* A tile into its stage; `bar` completes when it is there. row: of the head's slot 0 in the map. */
 EW_DEV void bring(const void *map, unsigned dst, const unsigned char *head, unsigned row,
                   unsigned slot, const struct readable &which, unsigned i, unsigned bar)
 {
@@ -73,46 +68,40 @@ EW_DEV void bring(const void *map, unsigned dst, const unsigned char *head, unsi
         arrive_when_copied(bar);
     } else if (i == 0) {
         ew_mbar_expect(bar, TILE_BYTES);
-        const unsigned half = ew_cluster_rank() * (TILE / 2);
-
         for (unsigned c = 0; c < COLUMNS; c++)
-            ew_box_load_shared(dst + (c * TILE + half) * 128, map, c * 64, row + slot + half, bar,
-                               3);
+            ew_box_load(dst + c * (TILE * 128), map, c * 64, row + slot, bar);
     } else {
         ew_mbar_arrive(bar);
     }
 }
 
 struct unit {
-    unsigned b, h, r0;       /* this block's first row */
-    unsigned begin, n_tiles; /* first slot; tiles that any row of the two blocks sees */
+    unsigned b, h, r0;       /* first row */
+    unsigned begin, n_tiles; /* first slot; tiles that any of its rows sees */
     unsigned end;
 };
 
-/* Unit i of this cluster, forwards and backwards by turns: what a cluster has more in one turn it
- * has less in the next. */
+/* Unit i of this block, forwards and backwards by turns: what a block has more in one turn it has
+ * less in the next. */
 EW_DEV unsigned unit_index(unsigned i)
 {
-    const unsigned n = gridDim.x / 2, x = blockIdx.x / 2;
-
-    return i * n + (i % 2 ? n - 1 - x : x);
+    return i * gridDim.x + (i % 2 ? gridDim.x - 1 - blockIdx.x : blockIdx.x);
 }
 
 EW_DEV unsigned n_units(const ew_cuda_attn_args &a)
 {
-    return (a.s * EW_G + UNIT_ROWS - 1) / UNIT_ROWS * a.b * a.hkv;
+    return (a.s * EW_G + BLOCK_ROWS - 1) / BLOCK_ROWS * a.b * a.hkv;
 }
 
 EW_DEV struct unit unit_find(const ew_cuda_attn_args &a, unsigned i)
 {
-    const unsigned heads = a.b * a.hkv, units = (a.s * EW_G + UNIT_ROWS - 1) / UNIT_ROWS;
-    const unsigned r0 = (units - 1 - i / heads) * UNIT_ROWS;
+    const unsigned heads = a.b * a.hkv, blocks = (a.s * EW_G + BLOCK_ROWS - 1) / BLOCK_ROWS;
     struct unit u;
 
     u.b = i % heads / a.hkv;
     u.h = i % heads % a.hkv;
-    u.r0 = r0 + ew_cluster_rank() * BLOCK_ROWS;
-    range_of_rows(a, u.b, r0, UNIT_ROWS, &u.begin, &u.end);
+    u.r0 = (blocks - 1 - i / heads) * BLOCK_ROWS;
+    range_of_rows(a, u.b, u.r0, BLOCK_ROWS, &u.begin, &u.end);
     u.n_tiles = u.end > u.begin ? (u.end - u.begin + TILE - 1) / TILE : 0;
     return u;
 }
@@ -161,14 +150,12 @@ EW_DEV void produce(const ew_cuda_attn_args &a, const void *map, unsigned querie
  * run. */
 EW_DEV void turn_wait(void)
 {
-    if (BY_TURNS)
-        asm volatile("bar.sync %0, 256;" ::"r"(1 + threadIdx.x / 128) : "memory");
+    asm volatile("bar.sync %0, 256;" ::"r"(1 + threadIdx.x / 128) : "memory");
 }
 
 EW_DEV void turn_pass(void)
 {
-    if (BY_TURNS)
-        asm volatile("bar.arrive %0, 256;" ::"r"(2 - threadIdx.x / 128) : "memory");
+    asm volatile("bar.arrive %0, 256;" ::"r"(2 - threadIdx.x / 128) : "memory");
 }
 
 EW_DEV void wait_full(unsigned long long *bar, unsigned turn)
@@ -182,14 +169,6 @@ EW_DEV void release(unsigned long long *bar)
     __syncwarp();
     if (threadIdx.x % 32 == 0)
         ew_mbar_arrive(ew_shared(bar));
-}
-
-/* In both blocks: a stage that both fill. */
-EW_DEV void release_both(unsigned long long *bar)
-{
-    __syncwarp();
-    if (threadIdx.x % 32 < 2)
-        ew_mbar_arrive_at(ew_shared(bar), threadIdx.x % 32);
 }
 
 /* p = q k^T of 64 rows and a tile, started. */
@@ -245,9 +224,9 @@ EW_DEV void skip(struct barriers *bar, unsigned k)
     turn_wait();
     turn_pass();
     ew_mbar_wait(ew_shared(&bar->full_k[s]), turn);
-    release_both(&bar->free_k[s]);
+    release(&bar->free_k[s]);
     ew_mbar_wait(ew_shared(&bar->full_v[s]), turn);
-    release_both(&bar->free_v[s]);
+    release(&bar->free_v[s]);
 }
 
 /* The rows of a warp as bf16, through its part of `stage`: whole lines to memory. */
@@ -343,7 +322,7 @@ EW_DEV void consume(const ew_cuda_attn_args &a, const struct unit &u, unsigned k
             ew_wg_wait<0>();
         }
         settle<TILE / 8>(p);
-        release_both(&bar->free_k[s]);
+        release(&bar->free_k[s]);
         if (t + 1 == last)
             release(&bar->free_q);
         shape_scores(a, &v, u.b, 0, slot, 1.0f, is_whole, p);
@@ -351,7 +330,7 @@ EW_DEV void consume(const ew_cuda_attn_args &a, const struct unit &u, unsigned k
         ew_wg_wait<0>();
         settle<N_TILES>(st.o);
         if (t > first)
-            release_both(&bar->free_v[before]);
+            release(&bar->free_v[before]);
         if (__any_sync(0xffffffffu, keep[0] != 1.0f || keep[1] != 1.0f))
             rescale(&st, keep);
         pack(p, f);
@@ -363,7 +342,7 @@ EW_DEV void consume(const ew_cuda_attn_args &a, const struct unit &u, unsigned k
         start_values(f, tiles + (STAGES + s) * TILE_BYTES, st.o);
         ew_wg_wait<0>();
         settle<N_TILES>(st.o);
-        release_both(&bar->free_v[s]);
+        release(&bar->free_v[s]);
     }
     if (first >= last)
         release(&bar->free_q);
@@ -393,15 +372,14 @@ extern "C" __global__ void __launch_bounds__(384)
         for (int s = 0; s < STAGES; s++) {
             ew_mbar_init(ew_shared(&bar.full_k[s]), 128);
             ew_mbar_init(ew_shared(&bar.full_v[s]), 128);
-            ew_mbar_init(ew_shared(&bar.free_k[s]), 16);
-            ew_mbar_init(ew_shared(&bar.free_v[s]), 16);
+            ew_mbar_init(ew_shared(&bar.free_k[s]), 8);
+            ew_mbar_init(ew_shared(&bar.free_v[s]), 8);
         }
         ew_mbar_init(ew_shared(&bar.full_q), 128);
         ew_mbar_init(ew_shared(&bar.free_q), 8);
         ew_mbar_init_fence();
     }
     __syncthreads();
-    ew_cluster_sync(); /* nothing is brought to a block that has no barriers yet */
     ew_grid_release();
     ew_grid_wait();
     if (group == 2) {
@@ -421,7 +399,5 @@ extern "C" __global__ void __launch_bounds__(384)
             k += u.n_tiles;
         }
     }
-    __syncwarp();
-    ew_cluster_sync(); /* boxes and arrivals of the other block may be on their way */
 #endif
 }

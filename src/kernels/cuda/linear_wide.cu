@@ -9,7 +9,7 @@
 // one of x, of which each brings a part for all of them. Blocks walk over tiles, rows of x first,
 // so that weights are read from memory once.
 //
-// block 384, grid (clusters * EW_SHARE). Macros: EW_N (64 to 192, a multiple of 16), EW_STAGES,
+// block 384, grid (clusters * EW_SHARE). Macros: EW_N (64 to 176, a multiple of 16), EW_STAGES,
 // EW_SHARE, EW_F16, EW_FRESH (1: the launch before made the weights), and those of the epilogue.
 // args.tiles_m, tiles_n: tiles of rows of x and of W; tiles_n is a multiple of EW_SHARE.
 #include "copy.cuh"
