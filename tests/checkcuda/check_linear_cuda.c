@@ -524,7 +524,7 @@ static void shapes(struct cc *c, const struct ew_cuda_linear_kernel *k,
     };
 
     for (size_t i = 0; i < sizeof(list) / sizeof(*list); i++)
-        if (!few || i == 1 || i == 3 || i == 10 || (i == 12 && k->w_error != 0.0f))
+        if (!few || i == 1 || i == 3 || i == 10 || (k->min_rows && (i == 11 || i == 12)))
             one(c, k, f, &list[i]);
 }
 

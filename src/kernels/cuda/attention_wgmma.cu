@@ -158,10 +158,12 @@ EW_DEV void turn_pass(void)
     asm volatile("bar.arrive %0, 256;" ::"r"(2 - threadIdx.x / 128) : "memory");
 }
 
-EW_DEV void wait_full(unsigned long long *bar, unsigned turn)
+/* is_copied: what comes was not brought by the copy engine. */
+EW_DEV void wait_full(unsigned long long *bar, unsigned turn, bool is_copied)
 {
     ew_mbar_wait(ew_shared(bar), turn);
-    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+    if (is_copied)
+        asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 }
 
 EW_DEV void release(unsigned long long *bar)
@@ -301,7 +303,7 @@ EW_DEV void consume(const ew_cuda_attn_args &a, const struct unit &u, unsigned k
             st.o[j][e] = 0;
     st.m[0] = st.m[1] = -EW_INFINITY;
     st.l[0] = st.l[1] = 0;
-    wait_full(&bar->full_q, n & 1u);
+    wait_full(&bar->full_q, n & 1u, true);
     for (unsigned t = 0; t < min(first, last); t++)
         skip(bar, k0 + t);
     for (unsigned t = first; t < last; t++) {
@@ -309,11 +311,11 @@ EW_DEV void consume(const ew_cuda_attn_args &a, const struct unit &u, unsigned k
         const unsigned slot = u.begin + t * TILE;
         const bool is_whole = tile_is_whole(a, v.row[0].prefix, slot, whole_lo, whole_hi);
 
-        wait_full(&bar->full_k[s], k / STAGES & 1u);
+        wait_full(&bar->full_k[s], k / STAGES & 1u, EW_TREE || slot + TILE > u.end);
         turn_wait();
         start_scores(q, tiles + s * TILE_BYTES, p);
         if (t > first) {
-            wait_full(&bar->full_v[before], (k - 1) / STAGES & 1u);
+            wait_full(&bar->full_v[before], (k - 1) / STAGES & 1u, EW_TREE || slot > u.end);
             start_values(f, tiles + (STAGES + before) * TILE_BYTES, st.o);
             turn_pass();
             ew_wg_wait<1>();
@@ -325,7 +327,8 @@ EW_DEV void consume(const ew_cuda_attn_args &a, const struct unit &u, unsigned k
         release(&bar->free_k[s]);
         if (t + 1 == last)
             release(&bar->free_q);
-        shape_scores(a, &v, u.b, 0, slot, 1.0f, is_whole, p);
+        if (!is_whole || EW_CAP)
+            shape_scores(a, &v, u.b, 0, slot, 1.0f, is_whole, p);
         soften(p, &st, keep);
         ew_wg_wait<0>();
         settle<N_TILES>(st.o);
@@ -338,7 +341,7 @@ EW_DEV void consume(const ew_cuda_attn_args &a, const struct unit &u, unsigned k
     if (first < last) {
         const unsigned k = k0 + last - 1, s = k % STAGES;
 
-        wait_full(&bar->full_v[s], k / STAGES & 1u);
+        wait_full(&bar->full_v[s], k / STAGES & 1u, true);
         start_values(f, tiles + (STAGES + s) * TILE_BYTES, st.o);
         ew_wg_wait<0>();
         settle<N_TILES>(st.o);

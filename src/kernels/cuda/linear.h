@@ -89,6 +89,7 @@ struct ew_cuda_linear_kernel {
     const char *name; /* "gemv_bf16", "few_q4", "wgmma_bf16" */
     const struct ew_linear_kernel *layout;
     uint32_t sm_min, sm_max; /* inclusive: 80..999 */
+    size_t min_rows;         /* smallest m; 0 for most */
     size_t max_rows;         /* largest m; SIZE_MAX: any */
     int x_quant;             /* as in ew_linear_kernel: NONE or INT8_ROW */
     float x_error;           /* as in ew_linear_kernel; 2^-9: x rounded to bf16 */

@@ -2,12 +2,10 @@
  * x (unless it comes rounded) and the product. How many blocks share a tile's columns follows from
  * n, k, the chip and the class of m (up to 64 rows, up to 256, more), so that bits are the same
  * within a class. */
-#include <stdio.h>
 #include <string.h>
 
 #include "kernels/cuda/linear_plan.h"
 
-#define MANY   256u /* more rows than these are linear_wide.cu's */
 #define ROWS   128u
 #define PANELS (ROWS / 16)
 /* Beside the ring: barriers, and buffers of the epilogue (linear_tile.cuh). */
@@ -75,9 +73,10 @@ static struct tiling tiling_of(const struct ew_cuda_chip *c, const struct ew_cud
           : p->m <= 128 || quant ? 128
                                  : wide_tile(c, p->m, t.tiles_n);
     t.tiles_m = ew_cuda_div_up(p->m, t.n);
-    t.cluster = p->m <= 64     ? ew_cuda_linear_splits(c, t.tiles_n, p->k)
-                : p->m <= MANY ? ew_cuda_linear_splits(c, (size_t)t.tiles_n * (256 / t.n), p->k)
-                               : 1;
+    t.cluster = p->m <= 64 ? ew_cuda_linear_splits(c, t.tiles_n, p->k)
+                : p->m <= EW_WIDE_ROWS
+                    ? ew_cuda_linear_splits(c, (size_t)t.tiles_n * (256 / t.n), p->k)
+                    : 1;
     t.stage_bytes = (uint32_t)stage_bytes(&p->format, p->k, &t);
     room -= BARRIERS + (t.cluster == 1 && t.n >= 32 ? BUFFERS : 0);
     t.stages = (uint32_t)(room / t.stage_bytes);
@@ -98,7 +97,7 @@ static size_t workspace_bytes(const struct ew_cuda_chip *c, const struct ew_cuda
 }
 
 static size_t plan(const struct ew_cuda_chip *c, const struct ew_cuda_linear_problem *p, bool f16,
-                   bool fresh, struct ew_cuda_launch *out)
+                   struct ew_cuda_launch *out)
 {
     const bool quant = ew_quant_is(&p->format);
     const struct tiling t = tiling_of(c, p);
@@ -113,8 +112,8 @@ static size_t plan(const struct ew_cuda_chip *c, const struct ew_cuda_linear_pro
         return 0;
     if (!p->prepared)
         *l++ = ew_cuda_linear_prepare(p, f16, &args.a);
-    if (!quant && p->m > MANY) {
-        *l = ew_cuda_linear_wide(c, p, &args.a, f16, fresh);
+    if (!quant && p->m > EW_WIDE_ROWS) {
+        *l = ew_cuda_linear_wide(c, p, &args.a, f16, false);
         return (size_t)(l - out) + 1;
     }
     args.a.tiles_m = t.tiles_m;
@@ -155,8 +154,8 @@ static size_t plan(const struct ew_cuda_chip *c, const struct ew_cuda_linear_pro
     ew_cuda_linear_define(
         l, p,
         "%s -DEW_F16=%d -DEW_N=%u -DEW_STAGES=%u -DEW_STAGE_COLS=%u -DEW_CLUSTER=%u "
-        "-DEW_MIN_BLOCKS=%u -DEW_FRESH=%d",
-        format, f16, t.n, t.stages, t.stage_cols, t.cluster, t.blocks, fresh);
+        "-DEW_MIN_BLOCKS=%u",
+        format, f16, t.n, t.stages, t.stage_cols, t.cluster, t.blocks);
     return (size_t)(l - out) + 1;
 }
 
@@ -171,84 +170,14 @@ static bool takes_plain(const struct ew_quant_format *f, size_t n, size_t k, boo
 static size_t plan_bf16(const struct ew_cuda_chip *c, const struct ew_cuda_linear_problem *p,
                         struct ew_cuda_launch *out)
 {
-    return plan(c, p, false, false, out);
+    return plan(c, p, false, out);
 }
 
 static size_t plan_f16(const struct ew_cuda_chip *c, const struct ew_cuda_linear_problem *p,
                        struct ew_cuda_launch *out)
 {
-    return plan(c, p, true, false, out);
+    return plan(c, p, true, out);
 }
-
-/* ---- dense: quantised weights become bf16 in memory first, by a launch of their own ---- */
-
-#define DENSE_BYTES_MAX ((size_t)512 << 20)
-
-static size_t dense_bytes(size_t n, size_t k)
-{
-    return round_up(n * round_up(k, 8) * 2, 256);
-}
-
-static bool takes_dense(const struct ew_quant_format *f, size_t n, size_t k, bool glu)
-{
-    return takes_plain(f, n, k, glu) && n <= DENSE_BYTES_MAX / 2 / (k + 8);
-}
-
-/* The product of bf16 weights that is left. */
-static struct ew_cuda_linear_problem dense_of(const struct ew_cuda_linear_problem *p)
-{
-    struct ew_cuda_linear_problem d = *p;
-
-    memset(&d.format, 0, sizeof(d.format));
-    d.w = p->workspace;
-    d.workspace = p->workspace + dense_bytes(p->n, p->k);
-    return d;
-}
-
-static size_t workspace_dense(const struct ew_cuda_chip *c, const struct ew_cuda_linear_problem *p)
-{
-    return dense_bytes(p->n, p->k) + workspace_bytes(c, p);
-}
-
-static size_t plan_dense(const struct ew_cuda_chip *c, const struct ew_cuda_linear_problem *p,
-                         struct ew_cuda_launch *out)
-{
-    const struct ew_cuda_linear_problem d = dense_of(p);
-    struct ew_cuda_linear_args a = ew_cuda_linear_args_of(p);
-    char format[96];
-
-    if (p->m == 0 || p->n == 0)
-        return 0;
-    a.y = d.w;
-    a.y_stride = round_up(p->k, 8);
-    *out = ew_cuda_linear_launch("linear_unpack", "ew_linear_unpack", &a);
-    out->grid[0] = ew_cuda_div_up(a.n_out, p->glu ? 8 : 16);
-    out->block[0] = 256;
-    ew_cuda_quant_defines(&p->format, p->k, format, sizeof(format));
-    (void)snprintf(out->spec.defines, sizeof(out->spec.defines), "%s -DEW_GLU=%d", format, p->glu);
-    return 1 + plan(c, &d, false, true, out + 1);
-}
-
-#define DENSE(suffix)                                                                              \
-    extern const struct ew_cuda_linear_kernel ew_cuda_dense_##suffix;                              \
-    const struct ew_cuda_linear_kernel ew_cuda_dense_##suffix = {                                  \
-        .name = "dense_" #suffix,                                                                  \
-        .layout = &ew_cuda_layout_##suffix,                                                        \
-        .sm_min = 90,                                                                              \
-        .sm_max = 90,                                                                              \
-        .max_rows = SIZE_MAX,                                                                      \
-        .x_error = EW_X_ERROR_BF16,                                                                \
-        .w_error = 0x1p-8f,                                                                        \
-        .takes_prepared = true,                                                                    \
-        .takes_norm = true,                                                                        \
-        .puts_short = true,                                                                        \
-        .takes = takes_dense,                                                                      \
-        .workspace_bytes = workspace_dense,                                                        \
-        .plan = plan_dense,                                                                        \
-    };
-
-DENSE(q4)
-DENSE(q8)
 
 #define WGMMA(suffix, planner, takes_what, error)                                                  \
     extern const struct ew_cuda_linear_kernel ew_cuda_wgmma_##suffix;                              \

@@ -10,7 +10,7 @@
 // are read from memory once.
 //
 // Macros: EW_N (16 to 256), EW_STAGES, EW_STAGE_COLS (64 or 128), EW_CLUSTER, EW_GLU,
-// EW_F16, EW_FRESH (1: the launch before made the weights); plain: EW_CODE 0; quantised: those of
+// EW_F16, plain: EW_CODE 0; quantised: those of
 // linear_dequant.cuh. args.tiles_m, tiles_n: tiles of rows of x and of W.
 #if EW_CODE
 #    include "linear_dequant.cuh"
@@ -146,8 +146,6 @@ EW_DEV void produce(const struct ew_cuda_linear_map_args &p, const struct work &
     const uint32_t pre = w.iters < EW_STAGES ? w.iters : EW_STAGES;
     uint32_t at = 0, phase = 0, skip = pre;
 
-    if (EW_FRESH)
-        ew_grid_wait();
     // weights do not depend on the launch before
     for (uint32_t it = 0; it < pre; it++)
         load_weights(p, w, w.tile / p.a.tiles_m, it, ring + it * STAGE_BYTES,

@@ -1,4 +1,6 @@
-/* kernels/cuda/linear_wide.c - the plan of linear_wide.cu: how wide tiles are. */
+/* kernels/cuda/linear_wide.c - the plan of linear_wide.cu: how wide tiles are; and dense, which
+ * runs quantised weights there: a launch of their own makes them bf16 in the workspace first. */
+#include <stdio.h>
 #include <string.h>
 
 #include "kernels/cuda/linear_plan.h"
@@ -100,3 +102,81 @@ struct ew_cuda_launch ew_cuda_linear_wide(const struct ew_cuda_chip *c,
                           f16, width, stages, SHARE, fresh);
     return l;
 }
+
+/* ---- dense ---- */
+
+#define DENSE_BYTES_MAX ((size_t)512 << 20)
+
+/* A row of the weights as bf16: as in the plain layout. */
+static size_t row_elems(size_t k)
+{
+    return (k + 7) / 8 * 8;
+}
+
+static size_t dense_bytes(size_t n, size_t k)
+{
+    return (n * row_elems(k) * 2 + 255) / 256 * 256;
+}
+
+/* Gate and up rows come in one box of panels of 8 and 8. */
+static bool takes_dense(const struct ew_quant_format *f, size_t n, size_t k, bool glu)
+{
+    (void)f;
+    return (!glu || n % 16 == 0) && n <= DENSE_BYTES_MAX / 2 / row_elems(k);
+}
+
+static size_t workspace_dense(const struct ew_cuda_chip *c, const struct ew_cuda_linear_problem *p)
+{
+    (void)c;
+    return dense_bytes(p->n, p->k) + (p->prepared ? 0 : p->m * row_elems(p->k) * 2);
+}
+
+static size_t plan_dense(const struct ew_cuda_chip *c, const struct ew_cuda_linear_problem *p,
+                         struct ew_cuda_launch *out)
+{
+    struct ew_cuda_linear_problem d = *p; /* the product of bf16 weights that is left */
+    struct ew_cuda_linear_args a = ew_cuda_linear_args_of(p);
+    struct ew_cuda_launch *l = out;
+    char format[96];
+
+    if (p->m == 0 || p->n == 0)
+        return 0;
+    a.y = p->workspace;
+    a.y_stride = row_elems(p->k);
+    *l = ew_cuda_linear_launch("linear_unpack", "ew_linear_unpack", &a);
+    l->grid[0] = ew_cuda_div_up(a.n_out, p->glu ? 8 : 16);
+    l->block[0] = 256;
+    ew_cuda_quant_defines(&p->format, p->k, format, sizeof(format));
+    (void)snprintf(l->spec.defines, sizeof(l->spec.defines), "%s -DEW_GLU=%d", format, p->glu);
+    l++;
+    memset(&d.format, 0, sizeof(d.format));
+    d.w = p->workspace;
+    d.workspace = p->workspace + dense_bytes(p->n, p->k);
+    a = ew_cuda_linear_args_of(&d);
+    if (!p->prepared)
+        *l++ = ew_cuda_linear_prepare(&d, false, &a);
+    *l++ = ew_cuda_linear_wide(c, &d, &a, false, true);
+    return (size_t)(l - out);
+}
+
+#define DENSE(suffix)                                                                              \
+    extern const struct ew_cuda_linear_kernel ew_cuda_dense_##suffix;                              \
+    const struct ew_cuda_linear_kernel ew_cuda_dense_##suffix = {                                  \
+        .name = "dense_" #suffix,                                                                  \
+        .layout = &ew_cuda_layout_##suffix,                                                        \
+        .sm_min = 90,                                                                              \
+        .sm_max = 90,                                                                              \
+        .min_rows = EW_WIDE_ROWS + 1,                                                              \
+        .max_rows = SIZE_MAX,                                                                      \
+        .x_error = EW_X_ERROR_BF16,                                                                \
+        .w_error = 0x1p-8f,                                                                        \
+        .takes_prepared = true,                                                                    \
+        .takes_norm = true,                                                                        \
+        .puts_short = true,                                                                        \
+        .takes = takes_dense,                                                                      \
+        .workspace_bytes = workspace_dense,                                                        \
+        .plan = plan_dense,                                                                        \
+    };
+
+DENSE(q4)
+DENSE(q8)
