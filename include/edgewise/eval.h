@@ -185,6 +185,7 @@ typedef struct ew_parity_row {
     double max_abs_err, max_abs_ref, relative; /* relative = max_abs_err / max_abs_ref */
     int64_t worst[3];                          /* batch, token, channel */
     bool ok;
+    double kl; /* logits: mean divergence from the reference's, nats a token; else 0 */
 } ew_parity_row;
 typedef struct ew_parity_result {
     ew_parity_row *rows; /* released by ew_parity_release */
@@ -193,6 +194,7 @@ typedef struct ew_parity_result {
     char first_bad[64]; /* "hidden_3 (layer 2) in chunks", or "" */
     double max_relative_logits;
     uint64_t n_greedy_equal, n_greedy; /* argmax agreement with the reference's logits */
+    double max_kl;                     /* of the three ways */
 } ew_parity_result;
 /* reference: a safetensors file with input_ids [B,S] and logits [B,S,V], and hidden_N if it has
  * them. tolerance 0: 1e-4. */

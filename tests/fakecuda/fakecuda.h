@@ -21,6 +21,11 @@ uint64_t fakecuda_count(const char *function);
 void fakecuda_fail(const char *function, uint64_t k, int result, int for_ever);
 /* No failures, no counts, no sticky fault; memory that was allocated stays. */
 void fakecuda_reset(void);
+/* Called in place of every kernel that runs, replayed ones included: its entry, grid and arguments
+ * (EW_CUDA_ARGS_CAP bytes); device memory is the host's. NULL: nothing is. */
+typedef void fakecuda_launch_fn(void *ctx, const char *entry, const unsigned grid[3],
+                                const void *args);
+void fakecuda_on_launch(fakecuda_launch_fn *fn, void *ctx);
 /* Device allocations that were not freed. */
 uint64_t fakecuda_live(void);
 
