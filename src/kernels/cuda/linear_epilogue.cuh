@@ -36,11 +36,20 @@ EW_DEV float ew_finish(const ew_args &a, float z, uint32_t n)
     return z;
 }
 
+// EW_Y16: y is what another product reads: 1 bf16, 2 f16. There is no residual then.
+#ifndef EW_Y16
+#    define EW_Y16 0
+#endif
+
 EW_DEV void ew_store(const ew_args &a, float y, uint32_t m, uint32_t n)
 {
+#if EW_Y16
+    ((uint16_t *)a.y)[m * a.y_stride + n] = EW_Y16 == 2 ? ew_to_f16(y) : ew_to_bf16(y);
+#else
     if (a.residual)
         y += ((const float *)a.residual)[m * a.residual_stride + n];
     ((float *)a.y)[m * a.y_stride + n] = y;
+#endif
 }
 
 EW_DEV void ew_store_plain(const ew_args &a, float z, uint32_t m, uint32_t n)

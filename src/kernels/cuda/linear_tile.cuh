@@ -21,6 +21,14 @@ EW_DEV bool ew_wide(const ew_args &a)
 
 EW_DEV void ew_store4(const ew_args &a, const float z[4], uint32_t m, uint32_t n, bool wide)
 {
+#if EW_Y16
+    if (wide && n + 4 <= a.n_out) {
+        *(uint2 *)((uint16_t *)a.y + m * a.y_stride + n) =
+            EW_Y16 == 2 ? make_uint2(ew_f16x2(z[0], z[1]), ew_f16x2(z[2], z[3]))
+                        : make_uint2(ew_bf16x2(z[0], z[1]), ew_bf16x2(z[2], z[3]));
+        return;
+    }
+#else
     if (wide && n + 4 <= a.n_out) {
         float4 y = make_float4(z[0], z[1], z[2], z[3]);
         if (a.residual) {
@@ -31,6 +39,7 @@ EW_DEV void ew_store4(const ew_args &a, const float z[4], uint32_t m, uint32_t n
         *(float4 *)((float *)a.y + m * a.y_stride + n) = y;
         return;
     }
+#endif
 #pragma unroll
     for (int i = 0; i < 4; i++)
         if (n + i < a.n_out)

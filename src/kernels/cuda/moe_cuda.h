@@ -1,25 +1,36 @@
 /* kernels/cuda/moe_cuda.h - Moe (op/attrs.h) as launches: route and group, gate and up, down, add.
  *
  * The grouped order is (expert, row), the sum over a row's experts runs in the router's order: a
- * result depends on its row alone. Expert weights are plain rows of bf16, f16 or f32, [e][2I][H]
- * and [e][H][I]. Which experts have rows is known on the device alone: grids are sized for the
- * most that may be, blocks without work leave. */
+ * result depends on its row alone. Experts lie in a layout of linear.h each, one after the other.
+ * Which experts have rows is known on the device alone: grids are sized for the most that may be,
+ * blocks without work leave.
+ *
+ * Two ways: plain experts and few rows are multiplied in f32 as they are (moe_linear.cu); quantised
+ * experts, and plain ones of 16 bits with more rows, by matrix instructions (linear_mma.cu), for
+ * which x and what gate and up make are rounded to 16 bits. */
 #ifndef EW_KERNELS_CUDA_MOE_H
 #define EW_KERNELS_CUDA_MOE_H
 
 #include "base/error.h"
 #include "kernels/cuda/kernel.h"
+#include "tensor/quant.h"
 
 #define EW_CUDA_MOE_LAUNCHES 5
+#define EW_CUDA_MOE_FEW_ROWS 4 /* up to so many, plain experts are multiplied as they are */
+
+struct ew_cuda_moe_weight {
+    const void *at;
+    uint64_t stride;               /* bytes of an expert */
+    ew_dtype dtype;                /* of a plain one */
+    struct ew_quant_format format; /* all zero: plain */
+};
 
 struct ew_cuda_moe {
-    const float *x;                       /* [rows][h] */
-    const float *logits;                  /* [rows][e] */
-    const void *gate_up;                  /* [e][2*inner][h]: gate rows, then up rows */
-    const void *down;                     /* [e][h][inner] */
-    uint64_t gate_up_stride, down_stride; /* bytes of an expert */
-    ew_dtype w_dtype;
-    float *y; /* [rows][h] */
+    const float *x;                    /* [rows][h] */
+    const float *logits;               /* [rows][e] */
+    struct ew_cuda_moe_weight gate_up; /* [e][2*inner][h], packed with glu: gate, then up */
+    struct ew_cuda_moe_weight down;    /* [e][h][inner] */
+    float *y;                          /* [rows][h] */
     size_t rows, h, inner, e, k;
     int act; /* enum ew_act */
     bool norm_topk;
