@@ -179,6 +179,8 @@ EW_API void ew_choice_release(ew_choice_result *r);
 
 /* ---- parity with a reference file ---- */
 
+#define EW_PARITY_LEAD 0.05 /* of logits: closer ones are a near tie */
+
 typedef struct ew_parity_row {
     char way[24];                              /* "one go", "chunks", "token by token" */
     char tensor[32];                           /* "logits", "hidden_3" */
@@ -195,6 +197,8 @@ typedef struct ew_parity_result {
     double max_relative_logits;
     uint64_t n_greedy_equal, n_greedy; /* argmax agreement with the reference's logits */
     double max_kl;                     /* of the three ways */
+    uint64_t n_greedy_clear; /* of those that differ: where the reference's best leads by more than
+                                EW_PARITY_LEAD. Any is a difference */
 } ew_parity_result;
 /* reference: a safetensors file with input_ids [B,S] and logits [B,S,V], and hidden_N if it has
  * them. tolerance 0: 1e-4. */

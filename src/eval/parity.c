@@ -189,19 +189,23 @@ static void count_greedy(const struct parity *p, const struct tensor_ref *ref, c
     for (uint32_t t = 0; t < n; t++) {
         const size_t base = ((size_t)b * p->seq + at + t) * ref->width;
         const int32_t mine = ew_argmax(got + (size_t)t * ref->width, ref->width);
-        double best = -INFINITY;
+        double best = -INFINITY, second = -INFINITY;
         int32_t theirs = -1;
 
         for (uint32_t c = 0; c < ref->width; c++) {
             const double v = ew_elem_get_f64(ref->t->data, ref->t->type.dtype, base + c);
 
             if (v > best) {
+                second = best;
                 best = v;
                 theirs = (int32_t)c;
+            } else if (v > second) {
+                second = v;
             }
         }
         out->n_greedy++;
         out->n_greedy_equal += mine == theirs;
+        out->n_greedy_clear += mine != theirs && best - second > EW_PARITY_LEAD;
     }
 }
 
@@ -264,6 +268,10 @@ static void judge(const struct parity *p, ew_parity_result *out)
             name_bad(p, i % p->n_refs, way, out->first_bad);
         out->ok = out->ok && row->ok;
     }
+    if (out->ok && out->n_greedy_clear)
+        (void)snprintf(out->first_bad, sizeof(out->first_bad), "%llu likeliest tokens",
+                       (unsigned long long)out->n_greedy_clear);
+    out->ok = out->ok && !out->n_greedy_clear;
 }
 
 static ew_status run_all(struct parity *p, const ew_progress *progress, ew_parity_result *out,
