@@ -65,7 +65,7 @@ static struct {
            .n_sm = 132,
            .version = 13000,
            .devices = 1,
-           .memory = (size_t)1 << 36 };
+           .memory = FAKECUDA_MEMORY };
 
 static struct counter *counter_of(const char *name)
 {
@@ -195,6 +195,13 @@ EXPORT void fakecuda_on_launch(fakecuda_launch_fn *fn, void *ctx)
 {
     fake.on_launch = fn;
     fake.on_launch_ctx = ctx;
+}
+
+EXPORT void fakecuda_machine(int devices, int sm, size_t memory)
+{
+    fake.devices = devices;
+    fake.sm = sm;
+    fake.memory = memory;
 }
 
 EXPORT uint64_t fakecuda_live(void)

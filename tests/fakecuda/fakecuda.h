@@ -26,6 +26,9 @@ void fakecuda_reset(void);
 typedef void fakecuda_launch_fn(void *ctx, const char *entry, const unsigned grid[3],
                                 const void *args);
 void fakecuda_on_launch(fakecuda_launch_fn *fn, void *ctx);
+/* Another machine from now on: its GPUs are sm_<sm> with so much memory. */
+void fakecuda_machine(int devices, int sm, size_t memory);
+#define FAKECUDA_MEMORY ((size_t)1 << 36) /* of the one that is there first, an sm_90 */
 /* Device allocations that were not freed. */
 uint64_t fakecuda_live(void);
 

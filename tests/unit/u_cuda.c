@@ -105,6 +105,46 @@ static void test_start_failures(void **state)
     assert_null(d);
 }
 
+/* What a machine lacks is said in one line each, by what a user asked for. */
+static void test_machines(void **state)
+{
+    struct ew_cuda_device *d = NULL;
+    struct ew_nvrtc *compiler = NULL;
+    ew_runtime_opts ro = EW_RUNTIME_OPTS_INIT;
+    ew_runtime *rt = NULL;
+    ew_error err = { 0 };
+
+    (void)state;
+    fakecuda_reset();
+    MUST(build_tiny(EW_BUILD_NO_TIMING, "cuda:0", &err));
+    fakecuda_machine(0, 90, FAKECUDA_MEMORY);
+    assert_int_equal(build_tiny(0, "cuda", &err), EW_STATUS_UNSUPPORTED);
+    has(&err, "this machine has no GPU");
+    err = (ew_error){ 0 };
+    assert_int_equal(open_tiny(&ro, &rt, &err), EW_STATUS_UNSUPPORTED);
+    has(&err, "this machine has no GPU");
+    fakecuda_machine(1, 75, FAKECUDA_MEMORY);
+    err = (ew_error){ 0 };
+    assert_int_equal(ew_cuda_device_open(0, NULL, &d, &err), EW_STATUS_UNSUPPORTED);
+    has(&err, "is sm_75; kernels need sm_80 or newer");
+    fakecuda_machine(1, 121, FAKECUDA_MEMORY); /* the fake compiler knows up to sm_120 */
+    err = (ew_error){ 0 };
+    assert_int_not_equal(build_tiny(0, "cuda", &err), EW_STATUS_OK);
+    has(&err, "sm_121");
+    fakecuda_machine(1, 90, (size_t)1 << 20);
+    err = (ew_error){ 0 };
+    assert_int_equal(open_tiny(&ro, &rt, &err), EW_STATUS_NO_MEMORY);
+    has(&err, "weights: ");
+    has(&err, "of 1048576 are free on Fake GPU 0");
+    assert_null(strchr(err.text, '\n'));
+    fakecuda_machine(1, 90, FAKECUDA_MEMORY);
+    err = (ew_error){ 0 };
+    assert_int_equal(ew_nvrtc_open("libno-such-compiler.so", &compiler, &err),
+                     EW_STATUS_UNSUPPORTED);
+    has(&err, "building an engine needs NVRTC");
+    assert_int_equal(fakecuda_live(), 0);
+}
+
 static void test_build(void **state)
 {
     ew_engine_opts none = EW_ENGINE_OPTS_INIT;
@@ -455,12 +495,12 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_no_driver),      cmocka_unit_test(test_device_names),
         cmocka_unit_test(test_start_failures), cmocka_unit_test(test_build),
-        cmocka_unit_test(test_bad_kernel),     cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_graphs),         cmocka_unit_test(test_lengths),
-        cmocka_unit_test(test_downloads),      cmocka_unit_test(test_no_graph),
-        cmocka_unit_test(test_sticky_fault),   cmocka_unit_test(test_out_of_memory),
-        cmocka_unit_test(test_other_chip),     cmocka_unit_test(test_cache),
-        cmocka_unit_test(test_layout_units),
+        cmocka_unit_test(test_machines),       cmocka_unit_test(test_bad_kernel),
+        cmocka_unit_test(test_refused),        cmocka_unit_test(test_graphs),
+        cmocka_unit_test(test_lengths),        cmocka_unit_test(test_downloads),
+        cmocka_unit_test(test_no_graph),       cmocka_unit_test(test_sticky_fault),
+        cmocka_unit_test(test_out_of_memory),  cmocka_unit_test(test_other_chip),
+        cmocka_unit_test(test_cache),          cmocka_unit_test(test_layout_units),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
