@@ -41,7 +41,7 @@ struct cc {
     struct cc_buffer *buffers;
     size_t n_buffers, cap_buffers;
     uint64_t next_address; /* made-up ones */
-    char (*chosen)[160]; /* the cases to run; NULL: all */
+    char (*chosen)[160];   /* the cases to run; NULL: all */
     size_t n_chosen;
     struct cc_spec *specs;
     size_t n_specs, cap_specs;
