@@ -216,9 +216,9 @@ if wants parity; then
 fi
 for model in models/tiny "$models/small"; do
     [ -f "$model/config.json" ] || continue
-    name=$(basename "$model")
-    wants kld && kld "$name" "$model"
-    wants greedy && check_function "greedy-$name" greedy "$model"
+    which=$(basename "$model")
+    wants kld && kld "$which" "$model"
+    wants greedy && check_function "greedy-$which" greedy "$model"
 done
 wants draws && check_function draws draws models/tiny
 wants graphs && check_function graphs graphs models/tiny
