@@ -271,13 +271,14 @@ static ew_status cuda_draw(struct ew_step_list *list, const struct ew_emit *e, c
     struct ew_cuda_draw p = {
         .logits = x, .rows = rows, .n = n, .stride = n, .params = draws, .token = tokens
     };
-    struct ew_cuda_launch l;
+    struct ew_cuda_launch l[EW_CUDA_DRAW_LAUNCHES];
 
     if (!rows)
         return EW_STATUS_OK;
     p.work = ew_cuda_work_take(&work, ew_cuda_draw_work_bytes(rows, n));
-    EW_TRY(ew_cuda_draw_plan(&p, &l, err));
-    return ew_cuda_emit_launches(list, e, &l, 1, "draw", 4ull * rows * n, rows * n, err);
+    EW_TRY(ew_cuda_draw_plan(&p, l, err));
+    return ew_cuda_emit_launches(list, e, l, EW_CUDA_DRAW_LAUNCHES, "draw", 4ull * rows * n,
+                                 rows * n, err);
 }
 
 const struct ew_backend *ew_backend_cuda(void)
