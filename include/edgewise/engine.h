@@ -141,12 +141,12 @@ typedef struct ew_draw {
     int32_t top_k; /* 0: off */
 } ew_draw;
 #define EW_DRAW_LEFT      (-2)
-#define EW_DRAW_MAX_TOP_K 1024
+#define EW_DRAW_MAX_TOP_K 512
 /* The same as ew_context_set_argmax (which ends it, and the other way round) with a draw in place
  * of the largest value: row i by draws[i], which is read at every run (borrowed, as tokens).
  * EW_DRAW_LEFT in place of a token: the row is one that the device cannot draw from (top_k above
- * 1024, many ties, a nucleus of many tokens); its scores are there by ew_context_get_output. NULL
- * tokens: no longer. */
+ * EW_DRAW_MAX_TOP_K, many ties, a nucleus of many tokens); its scores are there by
+ * ew_context_get_output. NULL tokens: no longer. */
 EW_API ew_status ew_context_set_draw(ew_context *c, const char *name, const ew_draw *draws,
                                      int32_t *tokens);
 /* Shape of an output for the shapes set now (or after the run when it depends on data). */

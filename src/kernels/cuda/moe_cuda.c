@@ -8,6 +8,7 @@
 
 #define EXPERTS_MAX 1024 /* a lane of the router holds 32 */
 #define MANY        8    /* places of a tile of moe_linear.cu with several rows */
+#define FEW         8    /* places of a tile of moe_few.cu */
 #define PANEL_ROWS  128  /* of W in a block of linear_mma.cu */
 
 static bool is_f16(const struct ew_cuda_moe_weight *w)
@@ -23,12 +24,21 @@ static bool by_mma(const struct ew_cuda_moe *p)
     return quant || (p->gate_up.dtype != EW_DTYPE_F32 && p->rows > EW_CUDA_MOE_FEW_ROWS);
 }
 
+/* Whether the products are moe_few.cu's: quantised experts with about two rows each at most. */
+static bool by_few(const struct ew_cuda_moe *p)
+{
+    return ew_quant_is(&p->gate_up.format) && ew_quant_is(&p->down.format) &&
+           p->rows * p->k <= 2 * p->e;
+}
+
 /* Places of a tile: a tile's weight is read once, so as many as an expert has on average, and some
  * room above it. */
-static uint32_t tile_rows_of(const struct ew_cuda_moe *p)
+uint32_t ew_cuda_moe_tile_rows(const struct ew_cuda_moe *p)
 {
     const size_t each = p->rows * p->k / p->e;
 
+    if (by_few(p))
+        return FEW;
     if (!by_mma(p))
         return p->rows == 1 ? 1 : MANY;
     return each <= 8 ? 16 : each <= 20 ? 32 : each <= 48 ? 64 : 128;
@@ -66,7 +76,7 @@ static struct work carve(const struct ew_cuda_moe *p, uint64_t base)
     w.a.e = (uint32_t)p->e;
     w.a.top_k = (uint32_t)p->k;
     w.a.norm_topk = p->norm_topk;
-    w.a.tile_rows = tile_rows_of(p);
+    w.a.tile_rows = ew_cuda_moe_tile_rows(p);
     w.a.act = p->act;
     w.a.idx = take(&w.end, n * 4);
     w.a.prob = take(&w.end, n * 4);
@@ -111,12 +121,12 @@ static ew_status check(const struct ew_cuda_moe *p, ew_error *err)
         return ew_fail(err, EW_STATUS_UNSUPPORTED, "%zu of %zu experts; at most %d run", p->k, p->e,
                        EXPERTS_MAX);
     if (p->rows > 65535 || p->h > INT32_MAX / 2 || p->inner > INT32_MAX / 2 ||
-        (!by_mma(p) && n_tiles(p, MANY) > 65535) || p->rows * p->k > INT32_MAX)
+        ((!by_mma(p) || by_few(p)) && n_tiles(p, MANY) > 65535) || p->rows * p->k > INT32_MAX)
         return ew_fail(err, EW_STATUS_LIMIT, "%zu rows of %zu", p->rows, p->h);
     return EW_STATUS_OK;
 }
 
-/* One of the two products by matrix instructions. */
+/* One of the two products by matrix instructions, linear_mma.cu or moe_few.cu. */
 static void plan_mma(const struct ew_cuda_moe *p, const struct ew_cuda_chip *chip,
                      const struct work *w, bool is_up, struct ew_cuda_launch *out)
 {
@@ -143,6 +153,7 @@ static void plan_mma(const struct ew_cuda_moe *p, const struct ew_cuda_chip *chi
                                          .expert_stride = weight->stride };
     const uint32_t grid[3] = { (uint32_t)n_tiles(p, w->a.tile_rows),
                                ew_cuda_div_up(a.a.n_out, is_up ? PANEL_ROWS / 2 : PANEL_ROWS), 1 };
+    const int y16 = !is_up ? 0 : is_f16(&p->down) ? 2 : 1;
     uint32_t w_bytes = PANEL_ROWS * 128, stages = 8;
     char format[96] = "-DEW_CODE=0";
 
@@ -151,6 +162,13 @@ static void plan_mma(const struct ew_cuda_moe *p, const struct ew_cuda_chip *chi
         w_bytes = ew_cuda_panel_of(&weight->format, 1).block_cols == 32 ? 8192 : 4096;
     } else {
         a.a.row_bytes = problem.k * 2;
+    }
+    if (by_few(p)) {
+        const uint32_t panels[3] = { ew_cuda_div_up(a.a.n_out, is_up ? 8 : 16), grid[0], 1 };
+
+        ew_cuda_launch_fill(out, "moe_few", "ew_moe_few", panels, 256, &a, sizeof(a), "%s", "");
+        ew_cuda_linear_define(out, &problem, "%s -DEW_Y16=%d", format, y16);
+        return;
     }
     w_bytes += w->a.tile_rows * 128; /* a stage, with x */
     /* two blocks of a multiprocessor, and the rows of their tiles beside the rings */
@@ -162,10 +180,7 @@ static void plan_mma(const struct ew_cuda_moe *p, const struct ew_cuda_chip *chi
     ew_cuda_linear_define(
         out, &problem,
         "%s -DEW_MOE=1 -DEW_F16=%d -DEW_N=%u -DEW_STAGES=%u -DEW_SPLIT=0 -DEW_Y16=%d", format,
-        is_f16(weight), w->a.tile_rows, stages,
-        !is_up             ? 0
-        : is_f16(&p->down) ? 2
-                           : 1);
+        is_f16(weight), w->a.tile_rows, stages, y16);
 }
 
 /* The same in f32. */

@@ -5,9 +5,10 @@
  * Which experts have rows is known on the device alone: grids are sized for the most that may be,
  * blocks without work leave.
  *
- * Two ways: plain experts and few rows are multiplied in f32 as they are (moe_linear.cu); quantised
- * experts, and plain ones of 16 bits with more rows, by matrix instructions (linear_mma.cu), for
- * which x and what gate and up make are rounded to 16 bits. */
+ * Three ways: plain experts and one row are multiplied in f32 as they are (moe_linear.cu);
+ * quantised experts with about two rows each panel by panel (moe_few.cu), with more, and plain ones
+ * of 16 bits with more than a row, by whole tiles (linear_mma.cu). For the last two x and what gate
+ * and up make are rounded to 16 bits. */
 #ifndef EW_KERNELS_CUDA_MOE_H
 #define EW_KERNELS_CUDA_MOE_H
 
@@ -16,7 +17,7 @@
 #include "tensor/quant.h"
 
 #define EW_CUDA_MOE_LAUNCHES 5
-#define EW_CUDA_MOE_FEW_ROWS 4 /* up to so many, plain experts are multiplied as they are */
+#define EW_CUDA_MOE_FEW_ROWS 1 /* up to so many, plain experts are multiplied as they are */
 
 struct ew_cuda_moe_weight {
     const void *at;
@@ -37,6 +38,8 @@ struct ew_cuda_moe {
     void *work; /* ew_cuda_moe_work_bytes, 256-byte aligned */
 };
 size_t ew_cuda_moe_work_bytes(const struct ew_cuda_moe *p);
+/* Places of a tile; rows of equal ones give the same bits. */
+uint32_t ew_cuda_moe_tile_rows(const struct ew_cuda_moe *p);
 ew_status ew_cuda_moe_plan(const struct ew_cuda_moe *p, const struct ew_cuda_chip *chip,
                            struct ew_cuda_launch out[EW_CUDA_MOE_LAUNCHES], size_t *n,
                            ew_error *err);

@@ -327,6 +327,57 @@ EW_DEV bool gather(const float *x, unsigned n, unsigned group_size, const struct
     return s->n <= MAX;
 }
 
+/* Scores below it are what min_p leaves out, but for some at the edge. */
+EW_DEV float threshold_of_min_p(float max, const struct draw_params &p)
+{
+    const double reach = p.temperature * log(p.min_p); /* <= 0 */
+
+    return (float)((double)max + reach - 1e-5 * (fabs(reach) + fabs((double)max)));
+}
+
+/* From the k most likely and what ties with the last of them, or (k 0) from what min_p leaves.
+ * is_all: others have no part in the total. -2: too many, or the nucleus is wider. */
+EW_DEV int draw_from_top(const float *x, const ew_cuda_draw_args &a, const struct group &own,
+                         float max, const struct draw_params &p, double u, unsigned k, bool is_all,
+                         struct shared *s)
+{
+    const bool has_p = p.top_p < 1.0;
+    double total = 0;
+
+    if (k > MAX || !gather(x, a.n, a.group_size, own,
+                           k == 0            ? threshold_of_min_p(max, p)
+                           : k <= a.n_groups ? kth_maximum(s, k)
+                                             : -EW_INFINITY,
+                           s))
+        return -2;
+    unsigned n = s->n;
+
+    if (is_all && k > 0) {
+        sort(s->c, n, false);
+        if (n > k) { /* what ties with the k-th stays */
+            const float threshold = s->c[k - 1].score;
+
+            while (n > k && s->c[n - 1].score < threshold)
+                n--;
+        }
+    }
+    if (!is_all)
+        total = block_sum(group_weight(own, max, p.temperature), s);
+    sort(s->c, n, true);
+    if (threadIdx.x < n)
+        s->c[threadIdx.x].score = weight(s->c[threadIdx.x].score, max, p.temperature);
+    __syncthreads();
+    for (unsigned i = 0; is_all && has_p && i < n; i++)
+        total += (double)s->c[i].score;
+    __syncthreads();
+    if (has_p)
+        sort(s->c, n, false);
+    if (threadIdx.x == 0)
+        s->token = draw_from_few(s->c, n, p, is_all, total, u);
+    __syncthreads();
+    return s->token;
+}
+
 /* Maximum of the groups, its lowest index, and whether the row is one that can be drawn from. */
 EW_DEV bool look_over(const struct group &own, bool is_there, struct shared *s, float *max,
                       int *best)
@@ -402,7 +453,6 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) ew_sample_draw(const ew
     struct group own = { 0.0, -EW_INFINITY, 0x7fffffff };
     float max;
     int best, token = -1;
-    double total = 0;
 
     ew_grid_release();
     ew_grid_wait();
@@ -415,45 +465,17 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) ew_sample_draw(const ew
         token = best;
     } else if (is_fine) {
         const double u = philox_uniform(p.seed, p.request, p.position);
-        const bool has_k = p.top_k > 0 && (unsigned)p.top_k < n, has_p = p.top_p < 1.0;
 
-        if (has_k || has_p) {
-            const unsigned k = has_k ? (unsigned)p.top_k : NUCLEUS;
-            bool is_few = k <= MAX;
-
-            if (is_few)
-                is_few = gather(x, n, a.group_size, own,
-                                k <= a.n_groups ? kth_maximum(&s, k) : -EW_INFINITY, &s);
-            if (is_few) {
-                unsigned n_few = s.n;
-
-                sort(s.c, n_few, false);
-                if (has_k && n_few > k) { /* what ties with the k-th stays */
-                    const float threshold = s.c[k - 1].score;
-
-                    while (n_few > k && s.c[n_few - 1].score < threshold)
-                        n_few--;
-                }
-                if (!has_k) /* of all, not of the few */
-                    total = block_sum(group_weight(own, max, p.temperature), &s);
-                sort(s.c, n_few, true);
-                if (threadIdx.x < n_few)
-                    s.c[threadIdx.x].score = weight(s.c[threadIdx.x].score, max, p.temperature);
-                __syncthreads();
-                for (unsigned i = 0; has_k && i < n_few; i++)
-                    total += (double)s.c[i].score;
-                __syncthreads();
-                if (has_p)
-                    sort(s.c, n_few, false);
-                if (threadIdx.x == 0)
-                    s.token = draw_from_few(s.c, n_few, p, has_k, total, u);
-                __syncthreads();
-                token = s.token;
-            } else {
-                token = -2;
-            }
+        if (p.top_k > 0 && (unsigned)p.top_k < n) {
+            token = draw_from_top(x, a, own, max, p, u, (unsigned)p.top_k, true, &s);
+        } else if (p.top_p < 1.0) { /* most nuclei are small */
+            token = draw_from_top(x, a, own, max, p, u, NUCLEUS / 8, false, &s);
+            if (token == -2)
+                token = draw_from_top(x, a, own, max, p, u, NUCLEUS, false, &s);
         } else if (p.min_p > 0.0) {
-            token = draw_from_row(x, n, max, p, u, &s);
+            token = draw_from_top(x, a, own, max, p, u, 0, true, &s);
+            if (token == -2)
+                token = draw_from_row(x, n, max, p, u, &s);
         } else {
             token = draw_from_groups(x, n, a.group_size, own, max, p, u, &s);
         }
