@@ -337,6 +337,27 @@ static void test_no_graph(void **state)
     assert_int_equal(fakecuda_live(), 0);
 }
 
+/* What one Linear alone reads comes rounded from its maker: of a layer's launches (norm and q, k,
+ * v; attention's two; output; norm and gate, up; down) none rounds anything but the norms. */
+static void test_short_activations(void **state)
+{
+    enum { ROWS = 20, LAYERS = 6, AROUND = 5 };
+    ew_runtime_opts ro = EW_RUNTIME_OPTS_INIT;
+    int32_t ids[ROWS];
+    ew_runtime *rt = NULL;
+    ew_error err = { 0 };
+
+    (void)state;
+    for (int i = 0; i < ROWS; i++)
+        ids[i] = i + 1;
+    fakecuda_reset();
+    ro.flags = EW_CONTEXT_NO_GRAPH;
+    MUST(open_tiny(&ro, &rt, &err));
+    MUST(ew_runtime_forward(rt, 0, ids, ROWS, 0, NULL, 0, &err));
+    assert_int_equal(fakecuda_count("cuLaunchKernelEx"), 8 * LAYERS + AROUND);
+    ew_runtime_destroy(rt);
+}
+
 /* A fault names the launch, and everything after it fails with the same words. */
 static void test_sticky_fault(void **state)
 {
@@ -498,9 +519,10 @@ int main(void)
         cmocka_unit_test(test_machines),       cmocka_unit_test(test_bad_kernel),
         cmocka_unit_test(test_refused),        cmocka_unit_test(test_graphs),
         cmocka_unit_test(test_lengths),        cmocka_unit_test(test_downloads),
-        cmocka_unit_test(test_no_graph),       cmocka_unit_test(test_sticky_fault),
-        cmocka_unit_test(test_out_of_memory),  cmocka_unit_test(test_other_chip),
-        cmocka_unit_test(test_cache),          cmocka_unit_test(test_layout_units),
+        cmocka_unit_test(test_no_graph),       cmocka_unit_test(test_short_activations),
+        cmocka_unit_test(test_sticky_fault),   cmocka_unit_test(test_out_of_memory),
+        cmocka_unit_test(test_other_chip),     cmocka_unit_test(test_cache),
+        cmocka_unit_test(test_layout_units),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -117,6 +117,12 @@ const struct ew_plan_tactic *ew_cuda_tactic_of(const struct ew_plan *p,
 /* Whether some kernels of this layout run the problem for any number of rows on the chip. */
 bool ew_cuda_linear_covers(const struct ew_cuda_chip *chip, const struct ew_linear_kernel *layout,
                            const struct ew_plan_tactic *t);
+/* The Linear that alone reads tensor t, as its x; NULL: others do, or the caller gets it. */
+const struct ew_plan_node *ew_cuda_only_linear(const struct ew_plan *p, uint32_t t);
+/* Whether t, m rows, lies in memory as bf16: its maker and its one reader both ask. */
+bool ew_cuda_is_short(const struct ew_emit *e, uint32_t t, uint64_t m);
+/* Experts are picked by the sums of the Linear that makes t. */
+bool ew_cuda_is_router(const struct ew_plan *p, uint32_t t);
 struct ew_cuda_linear_kernel;
 /* The kernel that multiplies m rows by this weight: the tactic's switch that covers m, else the one
  * with the smallest row limit that runs. exact: the one that rounds x least, whatever it costs.

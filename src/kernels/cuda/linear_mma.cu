@@ -278,7 +278,7 @@ EW_DEV bool choose_expert(const struct ew_cuda_linear_moe_args &p, ew_args &a)
     const int4 tile = ((const int4 *)p.tiles)[blockIdx.x];
 
     a.w += (uint64_t)tile.x * p.expert_stride;
-    a.y += (uint64_t)tile.y * a.y_stride * (EW_Y16 ? 2 : 4);
+    a.y += (uint64_t)tile.y * a.y_stride * (EW_SHORT ? 2 : 4);
     a.m = (uint32_t)tile.z;
     for (uint32_t i = threadIdx.x; i < EW_N; i += THREADS) {
         const uint32_t at = (uint32_t)tile.y + (i < a.m ? i : a.m - 1);
@@ -379,10 +379,13 @@ extern "C" __global__ void __launch_bounds__(THREADS, EW_N == 128 ? 1 : 2)
 #    pragma unroll
         for (int i = 0; i < WARP_TILES; i += 4) {
             const uint32_t m = m0 + row0 + i * 8;
+            float4 r[EW_TILE_PASSES];
+
+            ew_tile_residual(a, r, panel, m, lane, wide);
             ew_tile_put(buffer, &s.acc[p][i][0], lane);
             __syncwarp();
             if (m < a.m)
-                ew_tile_store(a, buffer, row_scales(a, panel), panel, m, lane, wide);
+                ew_tile_store(a, buffer, row_scales(a, panel), r, panel, m, lane, wide);
             __syncwarp();
         }
     }

@@ -3,7 +3,7 @@
 // columns. A warp's loads of several blocks are all in flight before the first is used: with few rows
 // nothing but reading takes time.
 //
-// grid (panels, tiles at most). Macros: EW_GLU, EW_ACT, EW_CAP, EW_Y16 and those of
+// grid (panels, tiles at most). Macros: EW_GLU, EW_ACT, EW_CAP, EW_SHORT and those of
 // linear_dequant.cuh. Arguments as linear_mma.cu with EW_MOE; x is bf16.
 #include "linear_dequant.cuh"
 
@@ -90,7 +90,7 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32)
     const char *panel = (const char *)a.w + (uint64_t)tile.x * given.expert_stride +
                         (uint64_t)blockIdx.x * a.row_bytes;
 
-    a.y += (uint64_t)tile.y * a.y_stride * (EW_Y16 ? 2 : 4);
+    a.y += (uint64_t)tile.y * a.y_stride * (EW_SHORT ? 2 : 4);
     for (uint32_t b0 = warp; b0 < a.k_blocks; b0 += WARPS * AHEAD) {
         struct block b[AHEAD];
 
