@@ -38,11 +38,6 @@ static inline void *ew_cuda_aligned(void *p)
 }
 _Static_assert(_Alignof(struct ew_cuda_launch) <= EW_CUDA_ALIGN, "launches in arenas");
 
-struct ew_cuda_prefetch { /* launched beside the steps of a captured list, some ahead */
-    ew_cu_function function;
-    struct ew_cuda_launch launch;
-};
-
 enum ew_cuda_step_kind { EW_CUDA_STEP_LAUNCH, EW_CUDA_STEP_COPY };
 struct ew_cuda_step { /* arguments of a struct ew_step */
     enum ew_cuda_step_kind kind;
@@ -51,7 +46,6 @@ struct ew_cuda_step { /* arguments of a struct ew_step */
     struct ew_cuda_launch launch;
     ew_cu_ptr to, from; /* COPY */
     size_t bytes;
-    const struct ew_cuda_prefetch *prefetch;  /* of what it reads, by a kernel before it; or NULL */
     const struct ew_cuda_decode_node *decode; /* the node for one token in one kernel; or NULL */
     struct { /* of a norm whose result the next Linear alone reads: it may do the norm itself */
         const float *x, *w, *y; /* y NULL: no such norm */
@@ -116,11 +110,6 @@ ew_status ew_cuda_note_decode(struct ew_step_list *list, const struct ew_cuda_de
 /* emit_decode.c */
 ew_status ew_cuda_emit_end(struct ew_step_list *list, const struct ew_emit *e, size_t first,
                            ew_error *err);
-
-/* emit_prefetch.c: the list's last step reads `bytes` at `at`: they are asked for before, where the
- * plan says so. */
-ew_status ew_cuda_note_prefetch(struct ew_step_list *list, const struct ew_emit *e, const void *at,
-                                size_t bytes, ew_error *err);
 
 /* The tactic of a packed weight's problem, or NULL. */
 const struct ew_plan_tactic *ew_cuda_tactic_of(const struct ew_plan *p,
