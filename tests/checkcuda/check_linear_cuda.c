@@ -295,7 +295,7 @@ static const float *run_case(struct cc *c, const struct ew_cuda_linear_kernel *k
         p.prepared = rounded_input(c, x, s->m * s->k);
         p.prepared_stride = s->k;
         p.x = 0;
-        p.y_short = true;
+        p.y_short = EW_DTYPE_BF16;
     }
     work = k->workspace_bytes(cc_chip(c), &p);
     if (work)
@@ -473,7 +473,7 @@ static void time_one(struct cc *c, const struct ew_cuda_linear_kernel *k,
         p.prepared = cc_input(c, x, s->m * s->k * 2);
         p.prepared_stride = s->k;
         p.x = 0;
-        p.y_short = s->glu;
+        p.y_short = s->glu ? EW_DTYPE_BF16 : s->n == 6144 ? EW_DTYPE_F16 : EW_DTYPE_NONE;
     }
     work = k->workspace_bytes(cc_chip(c), &p);
     if (work)

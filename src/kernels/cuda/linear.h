@@ -71,7 +71,7 @@ struct ew_cuda_linear_problem {
         prepared; /* bf16 (f16 for f16 weights) [m][prepared_stride] of x after its norm, or 0 */
     uint64_t w;   /* packed in the kernel's layout */
     uint64_t bias, residual; /* f32, or 0 */
-    uint64_t y;              /* f32 [m][y_stride]; bf16 with y_short */
+    uint64_t y;              /* f32 [m][y_stride], or y_short */
     uint64_t workspace;      /* workspace_bytes(), 256-byte aligned; need not be cleared */
     uint64_t norm_weight; /* f32 [k] or 0: x := x * rsqrt(mean(x^2) + norm_eps) * norm_weight first.
                              Only for kernels with takes_norm */
@@ -81,7 +81,7 @@ struct ew_cuda_linear_problem {
     struct ew_quant_format format; /* all zero: plain */
     int act;                       /* enum ew_act */
     bool glu;
-    bool y_short;         /* y is rounded to bf16. Only for kernels with puts_short */
+    ew_dtype y_short;     /* NONE: y is f32; BF16, F16: rounded. Only for kernels with puts_short */
     float scale, softcap; /* 1 and 0 for none */
 };
 
