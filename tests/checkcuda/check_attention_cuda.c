@@ -4,6 +4,7 @@
  * The reference attends over the cache that the device left behind, so that a key on the edge
  * between two codes is judged once, by check_cache, and not again by every query that sees it. */
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -22,6 +23,7 @@ struct world {
     ew_dtype kv_dtype;
     int norm; /* 0, 1 a head, 2 full */
     bool has_scales;
+    bool x_short; /* q, k and v come as the cache's type */
     float softcap;
     int64_t window;
 
@@ -144,6 +146,9 @@ static void make(struct cc *c, struct world *w)
     w->q = normals(c, n * width(w), 1.0f);
     w->k = w->q + w->hq * w->d;
     w->v = w->k + w->hkv * w->d;
+    for (size_t i = 0; i < n * width(w) && w->x_short; i++) /* as they will come */
+        w->q[i] = w->kv_dtype == EW_DTYPE_F16 ? ew_f16_to_f32(ew_f32_to_f16(w->q[i]))
+                                              : ew_bf16_to_f32(ew_f32_to_bf16(w->q[i]));
     w->q_norm = normals(c, w->hq * w->d, 1.0f);
     w->k_norm = normals(c, w->hkv * w->d, 1.0f);
     w->rope = must(malloc((w->cap * w->rd + 1) * sizeof(float)));
@@ -261,6 +266,18 @@ static double tolerance(const struct world *w, size_t n_launches, const struct e
     return w->kv_dtype == EW_DTYPE_F16 ? 3e-3 : 2.5e-2;
 }
 
+static uint64_t short_rows(struct cc *c, const struct world *w, size_t n)
+{
+    uint16_t *h = must(malloc(n * sizeof(*h)));
+    uint64_t at;
+
+    for (size_t i = 0; i < n; i++)
+        h[i] = w->kv_dtype == EW_DTYPE_F16 ? ew_f32_to_f16(w->q[i]) : ew_f32_to_bf16(w->q[i]);
+    at = cc_input(c, h, n * sizeof(*h));
+    free(h);
+    return at;
+}
+
 struct device_side {
     struct ew_cuda_attn p;
     uint64_t kv, out, out_bf16;
@@ -271,8 +288,10 @@ static struct device_side upload(struct cc *c, const struct world *w)
     struct device_side d = { .p = { .a = host_args(w) } };
     struct ew_attn_args *a = &d.p.a;
     const size_t n = w->b * w->s;
-    const uint64_t q = cc_input(c, w->q, n * width(w) * 4);
+    const uint64_t q =
+        w->x_short ? short_rows(c, w, n * width(w)) : cc_input(c, w->q, n * width(w) * 4);
 
+    d.p.x_short = w->x_short ? w->kv_dtype : EW_DTYPE_NONE;
 #define UP(p, bytes) ((void *)(uintptr_t)cc_input(c, p, bytes))
     a->q = (const float *)(uintptr_t)q;
     a->k = a->q + w->hq * w->d;
@@ -384,9 +403,10 @@ static void run_case(struct cc *c, struct world w)
 
     if (!cc_begin(c,
                   "%s %s d%zu b%zu s%zu past%zu hq%zu hkv%zu rd%zu norm%d window%lld cap%g "
-                  "scales%d",
+                  "scales%d%s",
                   modes[w.mode], ew_dtype_text(w.kv_dtype), w.d, w.b, w.s, w.past, w.hq, w.hkv,
-                  w.rd, w.norm, (long long)w.window, (double)w.softcap, w.has_scales))
+                  w.rd, w.norm, (long long)w.window, (double)w.softcap, w.has_scales,
+                  w.x_short ? " short" : ""))
         return;
     make(c, &w);
     d = upload(c, &w);
@@ -469,7 +489,13 @@ static void bench(struct cc *c)
             w.len[b] =
                 (int32_t)(w.mode == EW_ATTN_DECODE || w.mode == EW_ATTN_TREE ? w.past + w.s : w.s);
         }
+        w.x_short = ew_cuda_attn_takes_short(cc_chip(c), w.kv_dtype, w.s, w.d) &&
+                    w.mode != EW_ATTN_TREE; /* as models have them */
         d = upload(c, &w);
+        if (w.mode == EW_ATTN_PREFILL || w.mode == EW_ATTN_CHUNKED)
+            d.p.a.out = NULL; /* a GEMM reads it */
+        else
+            d.p.out_bf16 = NULL;
         if (ew_cuda_attn_plan(&d.p, cc_chip(c), l, &n, &err))
             cc_fail(c, "%s", err.text);
         else if (cc_launch(c, l, n))
@@ -477,6 +503,11 @@ static void bench(struct cc *c)
                      (double)(w.b * w.hkv * (w.past + w.s) * 2 * w.d * 2) +
                          (double)(w.b * w.s * (width(&w) + w.hq * w.d) * 4),
                      4.0 * (double)(w.b * w.s * w.hq * w.d) * seen);
+        if (n == 2 && cc_launch(c, l, n)) { /* without the preparation */
+            printf("  main launch alone: ");
+            cc_bench(c, &l[1], 1, (double)(w.b * w.hkv * (w.past + w.s) * 2 * w.d * 2),
+                     4.0 * (double)(w.b * w.s * w.hq * w.d) * seen);
+        }
         cc_end(c);
         drop(&w);
     }
@@ -528,6 +559,26 @@ CC_FAMILY(attention_cuda)
                                 .past = 130,
                                 .kv_dtype = EW_DTYPE_BF16,
                                 .window = 150 });
+    for (size_t k = 0; k < 4; k++) {
+        const struct world w = { .mode = k % 2 ? EW_ATTN_CHUNKED : EW_ATTN_PREFILL,
+                                 .b = 2,
+                                 .s = 70 + k,
+                                 .hq = 6,
+                                 .hkv = 2,
+                                 .d = k < 2 ? 128 : 64,
+                                 .rd = k == 3  ? 0
+                                       : k < 2 ? 128
+                                               : 64,
+                                 .cap = 140,
+                                 .past = k % 2 ? 50 : 0,
+                                 .kv_dtype = k == 1 ? EW_DTYPE_BF16 : EW_DTYPE_F16,
+                                 .norm = k != 2,
+                                 .x_short = true,
+                                 .window = -1 };
+
+        if (ew_cuda_attn_takes_short(cc_chip(c), w.kv_dtype, w.s, w.d))
+            run_case(c, w);
+    }
     if (cc_is_bench(c))
         bench(c);
 }
