@@ -48,7 +48,8 @@ template <int N> EW_DEV void ew_wg_touch(float *d)
 }
 
 // The accumulators of an instruction: "%0,%1,..." in its text, "+f"(d[0]), ... behind it.
-#    define EW_WG_NAMES_8  "%0,%1,%2,%3,%4,%5,%6,%7"
+#    define EW_WG_NAMES_4  "%0,%1,%2,%3"
+#    define EW_WG_NAMES_8  EW_WG_NAMES_4 ",%4,%5,%6,%7"
 #    define EW_WG_NAMES_16 EW_WG_NAMES_8 "," "%8,%9,%10,%11,%12,%13,%14,%15"
 #    define EW_WG_NAMES_32 EW_WG_NAMES_16 ","                                                      \
         "%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31"
@@ -62,9 +63,9 @@ template <int N> EW_DEV void ew_wg_touch(float *d)
         "%96,%97,%98,%99,%100,%101,%102,%103,%104,%105,%106,%107,%108,%109,%110,"                  \
         "%111,%112,%113,%114,%115,%116,%117,%118,%119,%120,%121,%122,%123,%124,"                   \
         "%125,%126,%127"
-#    define EW_WG_REGS_8(d, i)                                                                     \
-        "+f"((d)[i]), "+f"((d)[(i) + 1]), "+f"((d)[(i) + 2]), "+f"((d)[(i) + 3]),                  \
-            "+f"((d)[(i) + 4]), "+f"((d)[(i) + 5]), "+f"((d)[(i) + 6]), "+f"((d)[(i) + 7])
+#    define EW_WG_REGS_4(d, i)                                                                     \
+        "+f"((d)[i]), "+f"((d)[(i) + 1]), "+f"((d)[(i) + 2]), "+f"((d)[(i) + 3])
+#    define EW_WG_REGS_8(d, i)   EW_WG_REGS_4(d, i), EW_WG_REGS_4(d, (i) + 4)
 #    define EW_WG_REGS_16(d, i)  EW_WG_REGS_8(d, i), EW_WG_REGS_8(d, (i) + 8)
 #    define EW_WG_REGS_32(d, i)  EW_WG_REGS_16(d, i), EW_WG_REGS_16(d, (i) + 16)
 #    define EW_WG_REGS_64(d, i)  EW_WG_REGS_32(d, i), EW_WG_REGS_32(d, (i) + 32)
@@ -96,6 +97,7 @@ struct ew_wg; // rs: A in registers; ss: A in shared memory. keep = 0: d starts 
                              : "l"(a), "l"(b), "r"(keep));                                         \
             }                                                                                      \
         };
+EW_WG(8, 4, 5, 6, 7, 8, 9)
 EW_WG(16, 8, 9, 10, 11, 12, 13)
 EW_WG(32, 16, 17, 18, 19, 20, 21)
 EW_WG(64, 32, 33, 34, 35, 36, 37)
