@@ -16,16 +16,17 @@ struct tiling {
  * cores take for 64 rows by 128 columns by 64 rows of x, what a warpgroup takes for 128 columns
  * when it is alone, and what adding up over a cluster costs. Ratios are what matters. */
 #define BYTE    0.028
-#define PRODUCT 140.0
-#define ALONE   270.0
-#define JOIN    1200.0
-#define TURN    500.0
+#define PRODUCT 200.0
+#define ALONE   400.0
+#define JOIN    800.0
+#define TURN    300.0
 
 static double least(double a, double b)
 {
     return a > b ? a : b;
 }
 
+unsigned ew_strip_g, ew_strip_c; /* DEVHACK */
 /* The sharing that is done first. */
 static struct tiling tiling_of(const struct ew_cuda_chip *c, const struct ew_cuda_linear_problem *p,
                                bool many)
@@ -41,13 +42,16 @@ static struct tiling tiling_of(const struct ew_cuda_chip *c, const struct ew_cud
     for (uint32_t g = 1; g <= 3; g++)
         for (uint32_t s = 1; s <= 8 && (s == 1 || stages / s >= 2); s *= 2) {
             const size_t strips = ew_cuda_div_up(wgs, g);
-            const double turns = ew_cuda_div_up(strips * s, c->n_sm);
-            const double work = g * (many && PRODUCT > bytes ? PRODUCT : bytes);
+            /* clusters of 4 and 8 leave out what is left of a group of multiprocessors */
+            const double turns = ew_cuda_div_up(strips * s, s > 2 ? c->n_sm * 10 / 11 : c->n_sm);
+            const double work = g * (ew_quant_is(&p->format) && PRODUCT > bytes ? PRODUCT : bytes);
             const double t =
-                turns * (ew_cuda_div_up(stages, s) * least(work, many ? 2 * ALONE : ALONE) + TURN) +
+                turns * (ew_cuda_div_up(stages, s) *
+                             least(work, ew_quant_is(&p->format) ? many ? 2 * ALONE : ALONE : 150) +
+                         TURN) +
                 (s > 1 ? JOIN : 0.0);
 
-            if (t < soonest) {
+            if (ew_strip_g ? g == ew_strip_g && s == ew_strip_c : t < soonest) {
                 soonest = t;
                 best = (struct tiling){ g, s, (uint32_t)strips };
             }
@@ -56,8 +60,10 @@ static struct tiling tiling_of(const struct ew_cuda_chip *c, const struct ew_cud
 }
 
 /* Bytes of a warp's part of a slot of weights: as in the source. */
-static uint32_t slot_bytes(const struct ew_quant_format *f, size_t k, uint32_t cols)
+static uint32_t slot_bytes(const struct ew_quant_format *f, size_t k)
 {
+    const uint32_t cols = STAGE;
+
     if (!ew_quant_is(f))
         return 16 * STAGE * 2;
 
@@ -93,7 +99,7 @@ static size_t plan(const struct ew_cuda_chip *c, const struct ew_cuda_linear_pro
     const struct tiling t = tiling_of(c, p, !round);
     const uint32_t n = p->m <= 8 && round ? 8 : p->m <= 16 ? 16 : p->m <= 32 ? 32 : 64;
     const uint32_t x_stages = n <= 16 ? 8 : n == 32 ? 6 : 4, warps = t.groups * 4;
-    const uint32_t slot = slot_bytes(&p->format, p->k, n == 64 ? 64 : STAGE);
+    const uint32_t slot = slot_bytes(&p->format, p->k);
     const uint32_t tiles = n >= 32 && t.cluster == 1 ? warps * 32 * 20 * 4 : 0;
     const uint32_t room = c->shared_per_block - 1024 - tiles - x_stages * n * STAGE * 2;
     uint32_t slots = (quant && room > 128u << 10 ? 128u << 10 : room) / (warps * slot);

@@ -34,14 +34,12 @@
 #define PITCH      (ROWS + 4) // floats of a row of sums
 
 #if EW_CODE
-#    define CHUNK_COLS  (EW_N == 64 ? 64 : 128) // dequantised at a time: what registers allow
-#    define CHUNKS      (STAGE_COLS / CHUNK_COLS)
-#    define BLOCKS      (CHUNK_COLS / EW_BLOCK_COLS)
-#    define TILES       (CHUNK_COLS / 16)
+#    define BLOCKS      (STAGE_COLS / EW_BLOCK_COLS)
+#    define TILES       (STAGE_COLS / 16)
 #    define UNIT_COLS   (EW_SUB > 1 ? EW_BLOCK_COLS : EW_GROUPED ? EW_GROUP : 1) // of stored scales
-#    define UNITS       (EW_GROUPED && UNIT_COLS < CHUNK_COLS ? CHUNK_COLS / UNIT_COLS : 1)
+#    define UNITS       (EW_GROUPED && UNIT_COLS < STAGE_COLS ? STAGE_COLS / UNIT_COLS : 1)
 #    define UNIT_BLOCKS (BLOCKS / UNITS)
-#    define GROUP_TILES (EW_GROUPED && EW_GROUP < CHUNK_COLS ? EW_GROUP / 16 : TILES)
+#    define GROUP_TILES (EW_GROUPED && EW_GROUP < STAGE_COLS ? EW_GROUP / 16 : TILES)
 #    define PROMOTE     (EW_GROUPED && EW_SCALE && !EW_SHORT_SCALE)
 
 // What a lane copies of a unit. Two bytes come with their neighbours: four are the least.
@@ -255,57 +253,64 @@ EW_DEV const char *panel_at(const ew_args &a, uint32_t panel)
     return (const char *)a.w + (size_t)(panel < last ? panel : last) * a.row_bytes;
 }
 
-// What a lane copies next, and to where.
+// What a lane copies next, and to where in the ring of its warp.
 struct stream {
     const char *panel;
-    uint32_t strip, chunk, slot, to;
+    uint32_t left; // stages of all strips
+    uint32_t strip, block, to;
 };
+
+// Where the part of a lane lies in scales or zero points of unit `unit`, `bytes` each; in fours.
+EW_DEV uint32_t unit_at(uint32_t unit, uint32_t bytes, uint32_t lane)
+{
+    return unit * (8 * bytes) + (lane / 4 * bytes & ~3u);
+}
 
 EW_DEV void stream_next(struct stream &s, const ew_args &a, const struct work &w, uint32_t warp,
                         uint32_t lane)
 {
-    if (s.strip < a.tiles_n && w.stages) {
-        const uint32_t b = (w.begin * CHUNKS + s.chunk) * BLOCKS;
-        const char *codes = s.panel + b * 512 + lane * 16;
+    if (s.left) {
+        const char *codes = s.panel + (s.block * 512 + lane * 16);
+        const uint32_t ring = ew_shared(dynamic) + RINGS_AT + warp * (EW_SLOTS * SLOT),
+                       to = ring + s.to;
 
 #        pragma unroll
-        for (int i = 0; i < BLOCKS; i++)
-            ew_cp_async16(s.to + i * 512 + lane * 16, b + i < a.k_blocks ? codes + i * 512 : codes,
-                          b + i < a.k_blocks ? 16 : 0);
+        for (int i = 0; i < BLOCKS; i++) // what is behind the last block is zero
+            ew_cp_async16(to + i * 512 + lane * 16, codes + i * 512,
+                          s.block + i < a.k_blocks ? 16 : 0);
 #        pragma unroll
         for (int u = 0; u < UNITS; u++) {
-            const uint32_t last = a.k_blocks - 1, at = b + u * UNIT_BLOCKS;
-            const uint32_t block = at < last ? at : last;
-            const uint32_t unit =
-                EW_GROUPED ? block * EW_BLOCK_COLS / UNIT_COLS * 8 + lane / 4 : lane / 4;
-            const uint32_t to = s.to + BLOCKS * 512 + u * UNIT_BYTES;
+            uint32_t unit = EW_GROUPED ? s.block * EW_BLOCK_COLS / UNIT_COLS + u : 0;
+            if (u > 0) {
+                const uint32_t last = (a.k_blocks - 1) * EW_BLOCK_COLS / UNIT_COLS;
+                unit = unit < last ? unit : last;
+            }
+            const uint32_t at = to + BLOCKS * 512 + u * UNIT_BYTES;
 #        pragma unroll
             for (int j = 0; j < SCALE_BYTES; j += 16)
                 ew_cp_async<(SCALE_BYTES <= 4   ? 4
                              : SCALE_BYTES > 16 ? 16
-                                                : SCALE_BYTES)>(to + lane * COPIED(SCALE_BYTES) + j,
-                                                                s.panel + a.scales_at +
-                                                                    (unit * SCALE_BYTES & ~3u) + j);
+                                                : SCALE_BYTES)>(
+                    at + lane * COPIED(SCALE_BYTES) + j,
+                    s.panel + (a.scales_at + unit_at(unit, SCALE_BYTES, lane)) + j);
             if (ZERO_BYTES)
                 ew_cp_async<(ZERO_BYTES <= 4 ? 4 : ZERO_BYTES)>(
-                    to + 32 * COPIED(SCALE_BYTES) + lane * COPIED(ZERO_BYTES),
-                    s.panel + a.zeros_at + (unit * ZERO_BYTES & ~3u));
+                    at + 32 * COPIED(SCALE_BYTES) + lane * COPIED(ZERO_BYTES),
+                    s.panel + (a.zeros_at + unit_at(unit, ZERO_BYTES, lane)));
         }
-        if (++s.chunk == w.stages * CHUNKS) {
-            s.chunk = 0;
+        s.left--;
+        s.block += BLOCKS;
+        if (s.block == (w.begin + w.stages) * BLOCKS) {
+            s.block = w.begin * BLOCKS;
             s.strip += w.stride;
             s.panel = panel_at(a, s.strip * WARPS + warp);
         }
     }
     ew_cp_async_commit();
-    s.to += SLOT;
-    if (++s.slot == EW_SLOTS) {
-        s.slot = 0;
-        s.to -= EW_SLOTS * SLOT;
-    }
+    s.to = s.to == (EW_SLOTS - 1) * SLOT ? 0 : s.to + SLOT;
 }
 
-// A of a chunk.
+// A of a stage.
 struct fragments {
     uint32_t f[TILES * 4];
     struct ew_groups o[UNITS];
@@ -340,7 +345,7 @@ EW_DEV void dequant(struct fragments &f, const char *slot, uint32_t lane)
             uint32_t *to = f.f + (i * EW_TILES + j) * 4;
             const int sub = j / EW_GROUP_TILES;
 
-            ew_dequant(to, w, j, ew_offset(o, sub, 0), ew_offset(o, sub, 1));
+            ew_dequant_64th(to, w, j, ew_offset_64th(o, sub, 0), ew_offset_64th(o, sub, 1));
             if (EW_SHORT_SCALE && EW_GROUPED)
                 ew_scale_fragment(to, o, sub);
         }
@@ -365,14 +370,13 @@ EW_DEV void promote(float *acc, float *part, const struct fragments &f, int tile
         acc[i] = fmaf(part[i], i % 4 < 2 ? s0 : s1, acc[i]);
 }
 
-// Starts the products of a chunk, x at `x`; sums of groups shorter than that are also finished.
-EW_DEV void multiply(float *acc, float *part, const struct fragments &f, uint32_t x, bool keep)
+// Starts the products of a stage, x at `tile`; sums of groups shorter than that are also finished.
+EW_DEV void multiply(float *acc, float *part, const struct fragments &f, uint32_t tile, bool keep)
 {
     ew_wg_fence();
 #        pragma unroll
     for (int j = 0; j < TILES; j++) {
-        ew_wg<EW_N>::rs(PROMOTE ? part : acc, f.f + j * 4,
-                        ew_wg_tile(x + j / 4 * X_SUB) + j % 4 * 2,
+        ew_wg<EW_N>::rs(PROMOTE ? part : acc, f.f + j * 4, tile + j / 4 * (X_SUB / 16) + j % 4 * 2,
                         PROMOTE ? (j % GROUP_TILES > 0 || (GROUP_TILES == TILES && keep)) : 1);
         if (PROMOTE && GROUP_TILES < TILES && (j + 1) % GROUP_TILES == 0) {
             ew_wg_commit();
@@ -387,21 +391,26 @@ EW_DEV void multiply(float *acc, float *part, const struct fragments &f, uint32_
 }
 
 struct reader {
-    uint32_t slot, at, phase; // of the weights; stage of x
+    uint32_t slot;            // where in the ring of a warp
+    uint32_t at, phase; // stage of x
 };
 
-EW_DEV const char *next_slot(struct reader &r, uint32_t warp)
+// One register for the whole warp: descriptors are built without its lanes.
+EW_DEV uint32_t tile_of(uint32_t stage)
 {
-    const char *at = dynamic + RINGS_AT + (warp * EW_SLOTS + r.slot) * SLOT;
+    return __shfl_sync(~0u, ew_wg_tile_low(ew_shared(dynamic) + stage * X_STAGE), 0);
+}
 
-    r.slot = r.slot + 1 == EW_SLOTS ? 0 : r.slot + 1;
-    return at;
+EW_DEV void dequant_next(struct fragments &f, struct reader &r, uint32_t warp, uint32_t lane)
+{
+    ew_cp_async_wait<EW_SLOTS - 2>();
+    dequant(f, dynamic + RINGS_AT + warp * (EW_SLOTS * SLOT) + r.slot, lane);
+    r.slot = r.slot == (EW_SLOTS - 1) * SLOT ? 0 : r.slot + SLOT;
 }
 
 EW_DEV void consume(const ew_args &a, const struct work &w, float *acc, struct fixed &fixed,
                     struct reader &r, struct stream &stream, uint32_t warp, uint32_t lane)
 {
-    const uint32_t chunks = w.stages * CHUNKS;
     float part[PROMOTE ? EW_N / 2 : 1];
     struct fragments f[2];
     bool keep = false;
@@ -409,44 +418,40 @@ EW_DEV void consume(const ew_args &a, const struct work &w, float *acc, struct f
 #        pragma unroll
     for (int i = 0; i < EW_N / 2; i++)
         acc[i] = 0.0f;
-    if (chunks == 0)
+    if (w.stages == 0)
         return;
-    ew_cp_async_wait<EW_SLOTS - 2>();
-    dequant(f[0], next_slot(r, warp), lane);
-    for (uint32_t c = 0; c < chunks; c += 2)
+    dequant_next(f[0], r, warp, lane);
+    for (uint32_t i = 0; i < w.stages; i += 2)
 #        pragma unroll
         for (int h = 0; h < 2; h++) {
-            const uint32_t in_stage = CHUNKS == 1 ? 0 : h;
-            const bool more = c + h + 1 < chunks;
+            const uint32_t at = r.at, next = i + h + 1;
 
-            if (c + h >= chunks)
+            if (i + h >= w.stages)
                 break;
-            if (in_stage == 0)
-                ew_mbar_wait(ew_shared(&fixed.full[r.at]), r.phase);
-            multiply(acc, part, f[h], ew_shared(dynamic) + r.at * X_STAGE + in_stage * X_SUB, keep);
+            const uint32_t tile = tile_of(at);
+            ew_mbar_wait(ew_shared(&fixed.full[at]), r.phase);
+            multiply(acc, part, f[h], tile, keep);
+            r.at = at + 1 == EW_X_STAGES ? 0 : at + 1;
+            r.phase ^= r.at == 0;
             stream_next(stream, a, w, warp, lane); // into the slot read last
-            ew_cp_async_wait<EW_SLOTS - 2>();
-            if (more)
-                dequant(f[1 - h], next_slot(r, warp), lane);
+            if (next < w.stages)
+                dequant_next(f[1 - h], r, warp, lane);
             ew_wg_wait<0>();
             ew_wg_touch<EW_N>(PROMOTE ? part : acc);
-            if (in_stage == CHUNKS - 1) {
-                if (lane == 0)
-                    ew_mbar_arrive(ew_shared(&fixed.empty[r.at]));
-                if (++r.at == EW_X_STAGES) {
-                    r.at = 0;
-                    r.phase ^= 1;
-                }
-            }
+            if (lane == 0)
+                ew_mbar_arrive(ew_shared(&fixed.empty[at]));
             keep = true;
             if (PROMOTE && GROUP_TILES == TILES &&
-                (!more || EW_GROUP <= CHUNK_COLS || (c + h + 1) * CHUNK_COLS % UNIT_COLS == 0)) {
+                (EW_GROUP <= STAGE_COLS || next == w.stages ||
+                 next * STAGE_COLS % UNIT_COLS == 0)) {
                 promote(acc, part, f[h], 0);
                 keep = false;
             }
         }
+#        pragma unroll
+    for (int i = 0; i < EW_N / 2; i++)
+        acc[i] *= EW_CODE_UNIT;
 }
-
 #    else
 // Boxes of plain weights, which depend on no launch before. One lane.
 EW_DEV void load_weights(const struct ew_cuda_linear_map_args &p, const struct work &w,
@@ -692,8 +697,10 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
         if (!EW_ROUND && EW_GROUPS == 3)
             asm volatile("setmaxnreg.inc.sync.aligned.u32 160;");
 #    if EW_CODE
-        struct stream stream = { panel_at(a, w.strip * WARPS + warp), w.strip, 0, 0,
-                                 ew_shared(dynamic) + RINGS_AT + warp * EW_SLOTS * SLOT };
+        const uint32_t strips =
+            w.strip < a.tiles_n ? (a.tiles_n - w.strip + w.stride - 1) / w.stride : 0;
+        struct stream stream = { panel_at(a, w.strip * WARPS + warp), strips * w.stages, w.strip,
+                                 w.begin * BLOCKS, 0 };
 #        pragma unroll 1
         for (int i = 0; i < EW_SLOTS - 1; i++)
             stream_next(stream, a, w, warp, lane);

@@ -17,11 +17,17 @@
 #        define EW_WG_TYPE ".f32.bf16.bf16 "
 #    endif
 
-// Rows of 128 bytes, groups of 8 rows 1024 bytes apart, 1024-byte aligned; + 2 is 16 columns on.
+// Rows of 128 bytes, groups of 8 rows 1024 bytes apart, 1024-byte aligned; + 2 is 16 columns on. The
+// high half of such a descriptor is a constant, and costs no instruction where it is written as one.
+#    define EW_WG_TILE_HIGH "0x40000040"
+EW_DEV uint32_t ew_wg_tile_low(uint32_t shared)
+{
+    return (shared >> 4 & 0x3fffu) | 1u << 16;
+}
+
 EW_DEV uint64_t ew_wg_tile(uint32_t shared)
 {
-    return (uint64_t)(shared >> 4 & 0x3fffu) | (uint64_t)1 << 16 | (uint64_t)64 << 32 |
-           (uint64_t)1 << 62;
+    return (uint64_t)ew_wg_tile_low(shared) | (uint64_t)64 << 32 | (uint64_t)1 << 62;
 }
 
 EW_DEV void ew_wg_fence(void)
@@ -73,20 +79,21 @@ template <int N> EW_DEV void ew_wg_touch(float *d)
 #    define EW_WG_REGS_128(d, i) EW_WG_REGS_64(d, i), EW_WG_REGS_64(d, (i) + 64)
 
 template <int N>
-struct ew_wg; // rs: A in registers; ss: A in shared memory. keep = 0: d starts at 0
+struct ew_wg; // rs: A in registers, B a low half; ss: A in shared memory. keep = 0: d starts at 0
 
 // N columns are R = N / 2 accumulators; R1.. are the numbers R + 1.. of the operands behind them.
 #    define EW_WG(N, R, R1, R2, R3, R4, R5)                                                        \
         template <> struct ew_wg<N> {                                                              \
-            static __device__ __forceinline__ void rs(float *d, const uint32_t *a, uint64_t b,     \
+            static __device__ __forceinline__ void rs(float *d, const uint32_t *a, uint32_t b,     \
                                                       int keep)                                    \
             {                                                                                      \
-                asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %" #R5 ", 0;\n"                     \
+                asm volatile("{\n.reg .pred p;\n.reg .b64 b;\nsetp.ne.b32 p, %" #R5 ", 0;\n"       \
+                             "mov.b64 b, {%" #R4 ", " EW_WG_TILE_HIGH "};\n"                       \
                              "wgmma.mma_async.sync.aligned.m64n" #N "k16" EW_WG_TYPE               \
-                             "{" EW_WG_NAMES_##R "}, {%" #R ",%" #R1 ",%" #R2 ",%" #R3 "}, %" #R4  \
+                             "{" EW_WG_NAMES_##R "}, {%" #R ",%" #R1 ",%" #R2 ",%" #R3 "}, b"      \
                              ", p, 1, 1, 0;\n}\n"                                                  \
                              : EW_WG_REGS_##R(d, 0)                                                \
-                             : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(keep));     \
+                             : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b), "r"(keep));     \
             }                                                                                      \
             static __device__ __forceinline__ void ss(float *d, uint64_t a, uint64_t b, int keep)  \
             {                                                                                      \
