@@ -387,8 +387,6 @@ static void same_bits(struct cc *c, const struct ew_cuda_linear_kernel *k,
     free(alone);
 }
 
-extern unsigned ew_strip_g, ew_strip_c;
-#include <stdio.h>
 /* ---- times: contents do not matter, so that making them takes no time ---- */
 static void time_one(struct cc *c, const struct ew_cuda_linear_kernel *k,
                      const struct ew_quant_format *f, const struct shape *s)
@@ -407,10 +405,8 @@ static void time_one(struct cc *c, const struct ew_cuda_linear_kernel *k,
         return;
     if (f)
         ew_quant_format_text(f, format, sizeof(format));
-    char tile[24] = "";
-    if (ew_strip_g) snprintf(tile, sizeof tile, " G%u C%u", ew_strip_g, ew_strip_c);
-    if (!cc_begin(c, "time %s %s m%zu n%zu k%zu%s%s%s", k->name, format, s->m, s->n, s->k,
-                  s->glu ? " glu" : "", s->norm ? " norm" : "", tile))
+    if (!cc_begin(c, "time %s %s m%zu n%zu k%zu%s%s", k->name, format, s->m, s->n, s->k,
+                  s->glu ? " glu" : "", s->norm ? " norm" : ""))
         return;
     w = xalloc(bytes / 4, 4);
     x = xalloc(s->m * s->k, 4);
@@ -486,24 +482,6 @@ static void shapes(struct cc *c, const struct ew_cuda_linear_kernel *k,
             one(c, k, f, &list[i]);
 }
 
-extern unsigned ew_strip_g, ew_strip_c; /* DEVHACK */
-static void time_tilings(struct cc *c, const struct ew_cuda_linear_kernel *k,
-                     const struct ew_quant_format *f, const struct shape *s)
-{
-    if (strncmp(k->name, "strip", 5)) { time_one(c, k, f, s); return; }
-    time_one(c, k, f, s);
-    if (!getenv("EW_TILINGS")) return;
-    for (ew_strip_g = 1; ew_strip_g <= 3; ew_strip_g++)
-        for (ew_strip_c = 1; ew_strip_c <= 8; ew_strip_c *= 2)
-        {
-            size_t wg = (s->n + 63) / 64, blocks = (wg + ew_strip_g - 1) / ew_strip_g * ew_strip_c;
-            if (ew_strip_c > 1 && s->k / 128 / ew_strip_c < 1) continue;
-            if ((blocks > 140 && ew_strip_c > 1) || blocks < 60) continue;
-            time_one(c, k, f, s);
-        }
-    ew_strip_g = 0;
-}
-
 static void times(struct cc *c, const struct ew_cuda_linear_kernel *k,
                   const struct ew_quant_format *f)
 {
@@ -532,7 +510,7 @@ static void times(struct cc *c, const struct ew_cuda_linear_kernel *k,
             s.m = rows[j];
             if (s.m < least || s.m > most || (s.m > 64 && s.n < 6144 && s.k < 9000))
                 continue;
-            time_tilings(c, k, f, &s);
+            time_one(c, k, f, &s);
         }
 }
 

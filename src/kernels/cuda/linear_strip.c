@@ -12,48 +12,51 @@ struct tiling {
     uint32_t groups, cluster, strips;
 };
 
-/* Nanoseconds, measured on an H200: what a multiprocessor takes to read one byte, what the tensor
- * cores take for 64 rows by 128 columns by 64 rows of x, what a warpgroup takes for 128 columns
- * when it is alone, and what adding up over a cluster costs. Ratios are what matters. */
-#define BYTE    0.028
-#define PRODUCT 200.0
-#define ALONE   400.0
-#define JOIN    800.0
-#define TURN    300.0
+/* Nanoseconds, measured on an H200: what a multiprocessor takes to read a byte, what its tensor
+ * cores and what prepares their operands take for 64 quantised rows by 128 columns, what a
+ * warpgroup takes for that when it is alone, and what a turn and adding up over a cluster cost.
+ * Ratios are what matters. */
+#define BYTE        0.028
+#define QUANT       210.0
+#define ALONE_PLAIN 150.0
+#define ALONE_QUANT 340.0
+#define JOIN        800.0
+#define TURN        300.0
 
-static double least(double a, double b)
+/* Blocks of clusters of `size` that run at once. Clusters stay within a group of multiprocessors
+ * and leave out what is left of one: of an H200's 132, 120 run clusters of 4, 6 or 8, 115 those
+ * of 5. */
+static uint32_t at_once(const struct ew_cuda_chip *c, uint32_t size)
 {
-    return a > b ? a : b;
+    return size <= 2 ? c->n_sm : size == 5 ? c->n_sm * 13 / 15 : c->n_sm * 10 / 11;
 }
 
-unsigned ew_strip_g, ew_strip_c; /* DEVHACK */
 /* The sharing that is done first. */
 static struct tiling tiling_of(const struct ew_cuda_chip *c, const struct ew_cuda_linear_problem *p,
                                bool many)
 {
-    const double size = !ew_quant_is(&p->format) ? 2.0 : ew_quant_code_bits(p->format.code) / 8.0;
-    const size_t n_out = p->glu ? p->n / 2 : p->n;
-    const size_t wgs = ew_cuda_div_up(n_out, p->glu ? 32 : 64),
-                 stages = ew_cuda_div_up(p->k, STAGE);
+    static const uint8_t clusters[] = { 1, 2, 3, 4, 5, 6, 8 };
+    const bool quant = ew_quant_is(&p->format);
+    const double size = quant ? ew_quant_code_bits(p->format.code) / 8.0 : 2.0;
     const double bytes = 64.0 * (double)STAGE * size * BYTE;
-    struct tiling best = { 1, 1, 0 };
+    const double work = quant && bytes < QUANT ? QUANT : bytes;
+    const double alone = !quant ? ALONE_PLAIN : many ? 2 * ALONE_QUANT : ALONE_QUANT;
+    const size_t wgs = ew_cuda_div_up(p->glu ? p->n / 2 : p->n, p->glu ? 32 : 64),
+                 stages = ew_cuda_div_up(p->k, STAGE);
+    struct tiling best = { 1, 1, (uint32_t)wgs };
     double soonest = 1e30;
 
     for (uint32_t g = 1; g <= 3; g++)
-        for (uint32_t s = 1; s <= 8 && (s == 1 || stages / s >= 2); s *= 2) {
-            const size_t strips = ew_cuda_div_up(wgs, g);
-            /* clusters of 4 and 8 leave out what is left of a group of multiprocessors */
-            const double turns = ew_cuda_div_up(strips * s, s > 2 ? c->n_sm * 10 / 11 : c->n_sm);
-            const double work = g * (ew_quant_is(&p->format) && PRODUCT > bytes ? PRODUCT : bytes);
+        for (size_t i = 0; i < sizeof(clusters); i++) {
+            const uint32_t share = clusters[i], strips = ew_cuda_div_up(wgs, g);
+            const double turns = ew_cuda_div_up((size_t)strips * share, at_once(c, share));
+            const double stage = g * work > alone ? g * work : alone;
             const double t =
-                turns * (ew_cuda_div_up(stages, s) *
-                             least(work, ew_quant_is(&p->format) ? many ? 2 * ALONE : ALONE : 150) +
-                         TURN) +
-                (s > 1 ? JOIN : 0.0);
+                turns * (ew_cuda_div_up(stages, share) * stage + TURN) + (share > 1 ? JOIN : 0.0);
 
-            if (ew_strip_g ? g == ew_strip_g && s == ew_strip_c : t < soonest) {
+            if (t < soonest && (share == 1 || stages / share >= 2)) {
                 soonest = t;
-                best = (struct tiling){ g, s, (uint32_t)strips };
+                best = (struct tiling){ g, share, strips };
             }
         }
     return best;
@@ -98,7 +101,10 @@ static size_t plan(const struct ew_cuda_chip *c, const struct ew_cuda_linear_pro
     const bool quant = ew_quant_is(&p->format);
     const struct tiling t = tiling_of(c, p, !round);
     const uint32_t n = p->m <= 8 && round ? 8 : p->m <= 16 ? 16 : p->m <= 32 ? 32 : 64;
-    const uint32_t x_stages = n <= 16 ? 8 : n == 32 ? 6 : 4, warps = t.groups * 4;
+    const uint32_t stages = ew_cuda_div_up(ew_cuda_div_up(p->k, STAGE), t.cluster);
+    const uint32_t ahead =
+        stages < 4 && t.strips <= c->n_sm ? stages : 4; /* x, before it is rounded */
+    const uint32_t x_stages = round ? 4 : n <= 16 ? 8 : n == 32 ? 6 : 4, warps = t.groups * 4;
     const uint32_t slot = slot_bytes(&p->format, p->k);
     const uint32_t tiles = n >= 32 && t.cluster == 1 ? warps * 32 * 20 * 4 : 0;
     const uint32_t room = c->shared_per_block - 1024 - tiles - x_stages * n * STAGE * 2;
@@ -110,8 +116,8 @@ static size_t plan(const struct ew_cuda_chip *c, const struct ew_cuda_linear_pro
     if (p->m == 0 || p->n == 0)
         return 0;
     slots = slots > 16 ? 16 : slots;
-    if (!quant && slots > ew_cuda_div_up(ew_cuda_div_up(p->k, STAGE), t.cluster))
-        slots = ew_cuda_div_up(ew_cuda_div_up(p->k, STAGE), t.cluster);
+    if (!quant && slots > stages)
+        slots = stages;
     if (!round && !p->prepared)
         *l++ = ew_cuda_linear_prepare(p, f16, &args.a);
     args.a.tiles_n = t.strips;
@@ -154,8 +160,8 @@ static size_t plan(const struct ew_cuda_chip *c, const struct ew_cuda_linear_pro
         ew_cuda_quant_defines(&p->format, p->k, format, sizeof(format));
     ew_cuda_linear_define(l, p,
                           "%s -DEW_N=%u -DEW_GROUPS=%u -DEW_SLOTS=%u -DEW_X_STAGES=%u "
-                          "-DEW_CLUSTER=%u -DEW_ROUND=%d -DEW_NORM=%d -DEW_F16=%d",
-                          format, n, t.groups, slots, x_stages, t.cluster, round,
+                          "-DEW_CLUSTER=%u -DEW_AHEAD=%u -DEW_ROUND=%d -DEW_NORM=%d -DEW_F16=%d",
+                          format, n, t.groups, slots, x_stages, t.cluster, round ? ahead : 0, round,
                           round && p->norm_weight != 0, f16);
     return (size_t)(l - out) + 1;
 }
@@ -165,6 +171,12 @@ static bool takes(const struct ew_quant_format *f, size_t n, size_t k, bool glu)
     if (!ew_quant_is(f))
         return !glu || n % 16 == 0; /* gate and up rows come in boxes of 8 and 8 */
     return ew_quant_groups(f, k) == 1 || f->group < STAGE || f->group % STAGE == 0;
+}
+
+/* Rounds x on its way, by fours. */
+static bool takes_16(const struct ew_quant_format *f, size_t n, size_t k, bool glu)
+{
+    return k % 4 == 0 && takes(f, n, k, glu);
 }
 
 #define STRIP(suffix, f16, error)                                                                  \
@@ -189,7 +201,7 @@ static bool takes(const struct ew_quant_format *f, size_t n, size_t k, bool glu)
         .max_rows = 16,                                                                            \
         .x_error = error,                                                                          \
         .takes_norm = true,                                                                        \
-        .takes = takes,                                                                            \
+        .takes = takes_16,                                                                         \
         .workspace_bytes = no_workspace,                                                           \
         .plan = plan_16_##suffix,                                                                  \
     };                                                                                             \

@@ -94,66 +94,54 @@ EW_DEV struct work work_of(const ew_args &a)
 
 // ---- x ----
 
-EW_DEV float4 load_x4(const float *x, uint32_t col, uint32_t k, bool vec)
-{
-    if (vec && col + 4 <= k)
-        return *(const float4 *)(x + col);
-    return make_float4(col < k ? x[col] : 0.0f, col + 1 < k ? x[col + 1] : 0.0f,
-                       col + 2 < k ? x[col + 2] : 0.0f, col + 3 < k ? x[col + 3] : 0.0f);
-}
-
 #    if EW_ROUND
 #        define PIECES ((EW_N + 7) / 8) // of 8 columns a thread and stage: rows r and r + 8
-#        define AHEAD  3                // stages of x in registers
+#        define ASKED  (PIECES + (EW_NORM ? 1 : 0)) // and of the norm's weights
 #        if EW_F16
 #            define SHORT2 ew_f16x2
 #        else
 #            define SHORT2 ew_bf16x2
 #        endif
 
-struct piece {
-    float4 v[2];
+// What a thread reads of a stage, and from where. Few instructions: one warp a scheduler does this.
+struct pieces {
+    float4 v[ASKED][2];
 };
 
-EW_DEV void load_pieces(struct piece to[PIECES], const ew_args &a, uint32_t stage, uint32_t t)
+struct source {
+    const float *at[ASKED]; // the thread's columns of stage 0; 0: no such row
+};
+
+EW_DEV void load_pieces(struct pieces &to, const struct source &from, uint32_t col, bool lo,
+                        bool hi)
 {
-    const bool vec = ((a.x | (a.x_stride * 4)) & 15) == 0;
-    const uint32_t col = stage * STAGE_COLS + t % 16 * 8;
-
 #        pragma unroll
-    for (int i = 0; i < PIECES; i++) {
-        const uint32_t m = t / 16 + i * 8;
-        const float *x = (const float *)a.x + m * a.x_stride;
-
-        to[i].v[0] = m < a.m ? load_x4(x, col, a.k, vec) : make_float4(0, 0, 0, 0);
-        to[i].v[1] = m < a.m ? load_x4(x, col + 4, a.k, vec) : make_float4(0, 0, 0, 0);
+    for (int i = 0; i < ASKED; i++) {
+        to.v[i][0] = to.v[i][1] = make_float4(0, 0, 0, 0);
+        if (from.at[i] && lo)
+            to.v[i][0] = *(const float4 *)(from.at[i] + col);
+        if (from.at[i] && hi)
+            to.v[i][1] = *(const float4 *)(from.at[i] + col + 4);
     }
 }
 
-EW_DEV void put_pieces(struct piece p[PIECES], const ew_args &a, uint32_t stage, uint32_t t,
-                       char *to, float squares[PIECES])
+// Rounds them; to: the thread's place in row r of a stage (rows r and r + 8 are swizzled alike).
+EW_DEV void put_pieces(const struct pieces &p, char *to, float squares[PIECES])
 {
-    const uint32_t c = t % 16, r = t / 16;
-    char *at = to + c / 8 * X_SUB + r * 128 + ((c % 8) ^ r) * 16; // rows r and r + 8: same swizzle
-
-#        if EW_NORM
-    const uint32_t col = stage * STAGE_COLS + c * 8;
-    const float4 n0 = load_x4((const float *)a.norm_weight, col, a.k, true),
-                 n1 = load_x4((const float *)a.norm_weight, col + 4, a.k, true);
-#        endif
 #        pragma unroll
     for (int i = 0; i < PIECES; i++) {
-        float4 u = p[i].v[0], v = p[i].v[1];
+        float4 u = p.v[i][0], w = p.v[i][1];
 #        if EW_NORM
+        const float4 n0 = p.v[PIECES][0], n1 = p.v[PIECES][1];
         float q = squares[i];
         q = fmaf(u.x, u.x, q), q = fmaf(u.y, u.y, q), q = fmaf(u.z, u.z, q), q = fmaf(u.w, u.w, q);
-        q = fmaf(v.x, v.x, q), q = fmaf(v.y, v.y, q), q = fmaf(v.z, v.z, q), q = fmaf(v.w, v.w, q);
+        q = fmaf(w.x, w.x, q), q = fmaf(w.y, w.y, q), q = fmaf(w.z, w.z, q), q = fmaf(w.w, w.w, q);
         squares[i] = q;
         u.x *= n0.x, u.y *= n0.y, u.z *= n0.z, u.w *= n0.w;
-        v.x *= n1.x, v.y *= n1.y, v.z *= n1.z, v.w *= n1.w;
+        w.x *= n1.x, w.y *= n1.y, w.z *= n1.z, w.w *= n1.w;
 #        endif
-        *(uint4 *)(at + i * 1024) =
-            make_uint4(SHORT2(u.x, u.y), SHORT2(u.z, u.w), SHORT2(v.x, v.y), SHORT2(v.z, v.w));
+        *(uint4 *)(to + i * 1024) =
+            make_uint4(SHORT2(u.x, u.y), SHORT2(u.z, u.w), SHORT2(w.x, w.y), SHORT2(w.z, w.w));
     }
 }
 
@@ -176,47 +164,53 @@ EW_DEV void join_squares(struct fixed &f, float squares[PIECES], uint32_t t)
 EW_DEV void produce(const struct ew_cuda_linear_map_args &p, const struct work &w, struct fixed &f)
 {
     const ew_args &a = p.a;
-    const uint32_t t = threadIdx.x - WARPS * 32;
+    const uint32_t t = threadIdx.x - WARPS * 32, c = t % 16, r = t / 16;
     const uint32_t strips =
         w.strip < a.tiles_n ? (a.tiles_n - w.strip + w.stride - 1) / w.stride : 0;
-    const uint32_t all = strips * w.stages;
-    struct piece x[AHEAD][PIECES];
+    const uint32_t all = strips * w.stages, end = (w.begin + w.stages) * STAGE_COLS;
+    char *const to = dynamic + c / 8 * X_SUB + r * 128 + ((c % 8) ^ r) * 16;
+    struct pieces x[EW_AHEAD];
+    struct source from;
     float squares[PIECES];
-    uint32_t at = 0, phase = 1, now = 0, next = 0; // next: stage of the next load
+    uint32_t at = 0, phase = 1, next = w.begin * STAGE_COLS; // next: column of the next load
 
-    ew_grid_wait();
 #        pragma unroll
-    for (int i = 0; i < PIECES; i++)
+    for (int i = 0; i < PIECES; i++) {
+        from.at[i] = r + i * 8 < a.m ? (const float *)a.x + (r + i * 8) * a.x_stride + c * 8
+                                     : (const float *)0;
         squares[i] = 0.0f;
-#        pragma unroll
-    for (int d = 0; d < AHEAD; d++) {
-        if (d < all)
-            load_pieces(x[d], a, w.begin + next, t);
-        next = next + 1 == w.stages ? 0 : next + 1;
     }
-    for (uint32_t i = 0; i < all; i += AHEAD)
+    if (EW_NORM)
+        from.at[ASKED - 1] = (const float *)a.norm_weight + c * 8;
+    ew_grid_wait();
+    // loads run EW_AHEAD stages before what is rounded
+    for (int i = -EW_AHEAD; i < (int)all; i += EW_AHEAD)
 #        pragma unroll
-        for (int d = 0; d < AHEAD; d++) {
-            const uint32_t n = i + d;
+        for (int d = 0; d < EW_AHEAD; d++) {
+            const int n = i + d;
 
-            if (n >= all)
+            if (n >= (int)all)
                 break;
-            ew_mbar_wait(ew_shared(&f.empty[at]), phase);
-            put_pieces(x[d], a, w.begin + now, t, dynamic + at * X_STAGE, squares);
-            ew_async_fence();
-            __syncwarp();
-            if (t % 32 == 0)
-                ew_mbar_arrive(ew_shared(&f.full[at]));
-            if (++at == EW_X_STAGES) {
-                at = 0;
-                phase ^= 1;
+            if (n >= 0) {
+                ew_mbar_wait(ew_shared(&f.empty[at]), phase);
+                put_pieces(x[d], to + at * X_STAGE, squares);
+                ew_async_fence();
+                __syncwarp();
+                if (t % 32 == 0)
+                    ew_mbar_arrive(ew_shared(&f.full[at]));
+                if (++at == EW_X_STAGES) {
+                    at = 0;
+                    phase ^= 1;
+                }
+                if (EW_NORM && n + 1 == (int)w.stages)
+                    join_squares(f, squares, t);
             }
-            if (EW_NORM && n + 1 == w.stages)
-                join_squares(f, squares, t);
-            now = now + 1 == w.stages ? 0 : now + 1;
-            if (n + AHEAD < all)
-                load_pieces(x[d], a, w.begin + next, t);
-            next = next + 1 == w.stages ? 0 : next + 1;
+            if (n + EW_AHEAD < (int)all) {
+                load_pieces(x[d], from, next, next + c * 8 < a.k, next + c * 8 + 4 < a.k);
+                next += STAGE_COLS;
+                if (next == end)
+                    next = w.begin * STAGE_COLS;
+            }
         }
 }
 #    else
@@ -391,7 +385,7 @@ EW_DEV void multiply(float *acc, float *part, const struct fragments &f, uint32_
 }
 
 struct reader {
-    uint32_t slot;            // where in the ring of a warp
+    uint32_t slot;      // where in the ring of a warp
     uint32_t at, phase; // stage of x
 };
 
