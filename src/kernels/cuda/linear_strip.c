@@ -20,15 +20,18 @@ struct tiling {
 #define QUANT       210.0
 #define ALONE_PLAIN 150.0
 #define ALONE_QUANT 340.0
-#define JOIN        800.0
+#define JOIN        200.0 /* a block */
 #define TURN        300.0
 
 /* Blocks of clusters of `size` that run at once. Clusters stay within a group of multiprocessors
- * and leave out what is left of one: of an H200's 132, 120 run clusters of 4, 6 or 8, 115 those
- * of 5. */
+ * and leave out what is left of one: of an H200's 132, 120 run clusters of 4 or 8, 115 those of 5.
+ */
 static uint32_t at_once(const struct ew_cuda_chip *c, uint32_t size)
 {
-    return size <= 2 ? c->n_sm : size == 5 ? c->n_sm * 13 / 15 : c->n_sm * 10 / 11;
+    return size <= 2   ? c->n_sm
+           : size == 5 ? c->n_sm * 13 / 15
+           : size == 6 ? c->n_sm * 9 / 11
+                       : c->n_sm * 10 / 11;
 }
 
 /* The sharing that is done first. */
@@ -51,8 +54,8 @@ static struct tiling tiling_of(const struct ew_cuda_chip *c, const struct ew_cud
             const uint32_t share = clusters[i], strips = ew_cuda_div_up(wgs, g);
             const double turns = ew_cuda_div_up((size_t)strips * share, at_once(c, share));
             const double stage = g * work > alone ? g * work : alone;
-            const double t =
-                turns * (ew_cuda_div_up(stages, share) * stage + TURN) + (share > 1 ? JOIN : 0.0);
+            const double t = turns * (ew_cuda_div_up(stages, share) * stage + TURN) +
+                             (share > 1 ? JOIN * share : 0.0);
 
             if (t < soonest && (share == 1 || stages / share >= 2)) {
                 soonest = t;
