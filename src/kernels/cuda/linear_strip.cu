@@ -563,8 +563,12 @@ EW_DEV void store(const ew_args &a, const float *acc, struct fixed &f, uint32_t 
     for (int i = 0; i < EW_N / EW_TILE_ROWS; i++) {
         ew_tile_put(buffer, acc + i * (EW_TILE_ROWS / 2), lane);
         __syncwarp();
-        if (i * EW_TILE_ROWS < a.m)
-            ew_tile_store(a, buffer, scales, panel, i * EW_TILE_ROWS, lane, wide);
+        if (i * EW_TILE_ROWS < a.m) {
+            float4 r[EW_TILE_PASSES];
+
+            ew_tile_residual(a, r, panel, i * EW_TILE_ROWS, lane, wide);
+            ew_tile_store(a, buffer, scales, r, panel, i * EW_TILE_ROWS, lane, wide);
+        }
         __syncwarp();
     }
 #        else
@@ -637,11 +641,12 @@ EW_DEV void store(const ew_args &a, const float *acc, struct fixed &f, uint32_t 
 
         if (n >= a.n_out)
             continue;
+        const float4 r = ew_residual4(a, m, n, wide);
         const float s = EW_NORM ? rms_scale(a, f, m) : 1.0f;
         gather(z, at, scales ? scales + q : 0, s);
         if (EW_GLU)
             gather(up, at + 8, scales ? scales + q + 8 : 0, s);
-        ew_finish4(a, z, up, m, n, wide);
+        ew_finish4(a, z, up, r, m, n, wide);
     }
 }
 #    endif
