@@ -19,7 +19,7 @@
 
 #define TILE_K   ((size_t)64) /* columns of a matrix tile */
 #define MAX_K    65536        /* columns whose sum of products of 127 and 255 is below 2^31 */
-#define FEW_ROWS 6            /* that meet packed codes */
+#define FEW_ROWS 12           /* that meet packed codes */
 #define AHEAD    8192         /* bytes of weights on their way */
 #define PANELS   4            /* in scratch at once */
 #define EXPANDED (4 * P)      /* bytes of four columns of a panel in scratch */
@@ -62,14 +62,17 @@ static void prepare(const struct ew_linear_args *a, size_t begin, size_t end, vo
 
 /* ---- tables ---- */
 
+enum { W8_I4, W8_U4, W8_U4_ZERO };
+
 /* The integers of four outputs' codes, 16 in each 128-bit lane. head: of the group; q: which four.
  */
-ALWAYS veci load_table(bool has_zero, bool is_signed, const unsigned char *head, size_t q)
+ALWAYS veci load_table(int kind, const unsigned char *head, size_t q)
 {
     const veci low = _mm512_broadcast_i32x4(_mm_setr_epi16(0, 16, 32, 48, 64, 80, 96, 112));
     const veci high =
-        is_signed ? _mm512_broadcast_i32x4(_mm_setr_epi16(-128, -112, -96, -80, -64, -48, -32, -16))
-                  : _mm512_broadcast_i32x4(_mm_setr_epi16(128, 144, 160, 176, 192, 208, 224, 240));
+        kind == W8_I4
+            ? _mm512_broadcast_i32x4(_mm_setr_epi16(-128, -112, -96, -80, -64, -48, -32, -16))
+            : _mm512_broadcast_i32x4(_mm_setr_epi16(128, 144, 160, 176, 192, 208, 224, 240));
     const veci lane =
         _mm512_set_epi32(0x07060706, 0x07060706, 0x07060706, 0x07060706, 0x05040504, 0x05040504,
                          0x05040504, 0x05040504, 0x03020302, 0x03020302, 0x03020302, 0x03020302,
@@ -79,7 +82,7 @@ ALWAYS veci load_table(bool has_zero, bool is_signed, const unsigned char *head,
 
     memcpy(&four, head + q * 8, 8);
     const veci factor = _mm512_shuffle_epi8(_mm512_set1_epi64((long long)four), lane);
-    if (has_zero) {
+    if (kind == W8_U4_ZERO) {
         const veci byte =
             _mm512_set_epi32((int)0x80038003, (int)0x80038003, (int)0x80038003, (int)0x80038003,
                              (int)0x80028002, (int)0x80028002, (int)0x80028002, (int)0x80028002,
@@ -102,7 +105,7 @@ struct w8_tile {
     size_t x_stride;
     const unsigned char *w; /* panel */
     const struct w8_map *map;
-    bool has_zero, is_signed;
+    int kind; /* what codes are */
 };
 
 /* 16 columns of a row in every 128-bit lane. */
@@ -111,41 +114,39 @@ ALWAYS veci load_x16(const unsigned char *x)
     return _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)(const void *)x));
 }
 
-/* Sums of lanes of four outputs, four columns apart -> 16 outputs in order. */
-ALWAYS veci add_quads(const veci a[4])
+/* Sums of two vectors' lanes -> in each lane two halves of either, in turn. */
+ALWAYS veci add_pair(veci a, veci b)
 {
-    const veci s =
-        _mm512_add_epi32(_mm512_unpacklo_epi32(a[0], a[1]), _mm512_unpackhi_epi32(a[0], a[1]));
-    const veci t =
-        _mm512_add_epi32(_mm512_unpacklo_epi32(a[2], a[3]), _mm512_unpackhi_epi32(a[2], a[3]));
-
-    return _mm512_add_epi32(_mm512_unpacklo_epi64(s, t), _mm512_unpackhi_epi64(s, t));
+    return _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
 }
 
-/* rows x 16 n_halves sums of w8 * x into z [rows][ZS], from half `first` on; rows, n_halves,
- * has_zero and is_signed are constants where this is inlined. */
-ALWAYS void few_tile(bool has_zero, bool is_signed, int rows, int n_halves, int first,
-                     const struct w8_tile *t, int32_t *z)
+/* Sums of four vectors in two such pairs -> 16 outputs in order. */
+ALWAYS veci add_pairs(veci a, veci b)
+{
+    return _mm512_add_epi32(_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b));
+}
+
+/* Up to three rows: sums of the whole panel stay in registers, vectors come as they lie. kind and
+ * rows are constants where this is inlined. */
+ALWAYS void few_narrow(int kind, int rows, const struct w8_tile *t, int32_t *z)
 {
     const struct w8_map *m = t->map;
     const veci nibble = vi_set1_8(0x0f), flip = vi_set1_8(0x80);
     const unsigned char *group = t->w + P * sizeof(float), *x = t->x;
-    const int quads = 4 * n_halves;
-    veci acc[FEW_ROWS][8];
+    veci acc[3][8];
 
     UNROLL
     for (int r = 0; r < rows; r++) {
         UNROLL
-        for (int q = 0; q < quads; q++)
+        for (int q = 0; q < 8; q++)
             acc[r][q] = vi_set1(0);
     }
     for (size_t g = 0; g < m->n_groups; g++, group += m->group_bytes, x += m->group) {
         const size_t chunks = w8_chunks(m, g);
-        const unsigned char *w = group + m->head + (size_t)(4 * first) * chunks * 64;
+        const unsigned char *w = group + m->head;
         UNROLL
-        for (int q = 0; q < quads; q++) {
-            const veci table =
-                vi_xor(load_table(has_zero, is_signed, group, (size_t)(4 * first + q)), flip);
+        for (int q = 0; q < 8; q++) {
+            const veci table = vi_xor(load_table(kind, group, (size_t)q), flip);
             for (size_t c = 0; c < chunks; c++, w += 64) {
                 const veci raw = vi_load(w);
                 const veci lo = vi_shuffle8(table, vi_and(raw, nibble));
@@ -164,19 +165,87 @@ ALWAYS void few_tile(bool has_zero, bool is_signed, int rows, int n_halves, int 
     UNROLL
     for (int r = 0; r < rows; r++) {
         UNROLL
-        for (int h = 0; h < n_halves; h++)
-            vi_store(z + (size_t)r * ZS + (size_t)(first + h) * 16, add_quads(acc[r] + 4 * h));
+        for (int h = 0; h < 2; h++) {
+            const veci *a = acc[r] + 4 * h;
+            vi_store(z + (size_t)r * ZS + h * VL,
+                     add_pairs(add_pair(a[0], a[1]), add_pair(a[2], a[3])));
+        }
     }
 }
 
-/* Up to three rows have room for a whole panel's sums. */
-ALWAYS void few_panel(bool has_zero, bool is_signed, int rows, const struct w8_tile *t, int32_t *z)
+/* More rows: `quads` vectors from number `first` on meet all of them together. pairs [quads / 2]
+ * [rows]: their sums. All counts are constants where this is inlined. */
+ALWAYS void few_wide(int kind, int rows, int quads, int first, const struct w8_tile *t,
+                     veci (*pairs)[FEW_ROWS])
 {
+    const struct w8_map *m = t->map;
+    const size_t ahead = (AHEAD + m->group_bytes - 1) / m->group_bytes * m->group_bytes;
+    const veci nibble = vi_set1_8(0x0f), flip = vi_set1_8(0x80);
+    const unsigned char *group = t->w + P * sizeof(float), *x = t->x;
+    veci acc[FEW_ROWS][4];
+
+    UNROLL
+    for (int r = 0; r < rows; r++) {
+        UNROLL
+        for (int q = 0; q < quads; q++)
+            acc[r][q] = vi_set1(0);
+    }
+    for (size_t g = 0; g < m->n_groups; g++, group += m->group_bytes, x += m->group) {
+        const size_t apart = w8_chunks(m, g) * 64;
+        const unsigned char *w = group + m->head + (size_t)first * apart;
+        const unsigned char *at = x;
+        veci table[4];
+
+        UNROLL
+        for (int q = 0; q < quads; q++)
+            table[q] = vi_xor(load_table(kind, group, (size_t)(first + q)), flip);
+        for (const unsigned char *end = w + apart; w < end; w += 64, at += CHUNK) {
+            UNROLL
+            for (int half = 0; half < 2; half++) {
+                veci u[4];
+                UNROLL
+                for (int q = 0; q < quads; q++) {
+                    const veci raw = vi_load(w + (size_t)q * apart);
+                    if (!half)
+                        v_prefetch(w + (size_t)q * apart + ahead);
+                    u[q] = vi_shuffle8(table[q], vi_and(half ? vi_srl(raw, 4) : raw, nibble));
+                }
+                UNROLL
+                for (int r = 0; r < rows; r++) {
+                    const veci some = load_x16(at + (size_t)r * t->x_stride + (size_t)half * 16);
+                    UNROLL
+                    for (int q = 0; q < quads; q++)
+                        acc[r][q] = _mm512_dpbusd_epi32(acc[r][q], u[q], some);
+                }
+            }
+        }
+    }
+    UNROLL
+    for (int r = 0; r < rows; r++) {
+        UNROLL
+        for (int q = 0; q < quads; q += 2)
+            pairs[q / 2][r] = add_pair(acc[r][q], acc[r][q + 1]);
+    }
+}
+
+ALWAYS void few_panel(int kind, int rows, const struct w8_tile *t, int32_t *z)
+{
+    veci pairs[2][FEW_ROWS];
+
     if (rows <= 3) {
-        few_tile(has_zero, is_signed, rows, 2, 0, t, z);
-    } else {
-        few_tile(has_zero, is_signed, rows, 1, 0, t, z);
-        few_tile(has_zero, is_signed, rows, 1, 1, t, z);
+        few_narrow(kind, rows, t, z);
+        return;
+    }
+    UNROLL
+    for (int h = 0; h < 2; h++) {
+        if (rows <= 6) {
+            few_wide(kind, rows, 4, 4 * h, t, pairs);
+        } else {
+            few_wide(kind, rows, 2, 4 * h, t, pairs);
+            few_wide(kind, rows, 2, 4 * h + 2, t, pairs + 1);
+        }
+        for (int r = 0; r < rows; r++)
+            vi_store(z + (size_t)r * ZS + h * VL, add_pairs(pairs[0][r], pairs[1][r]));
     }
 }
 
@@ -185,22 +254,28 @@ typedef void few_fn(const struct w8_tile *t, int32_t *z);
 #define FEW(kind, r)                                                                               \
     static void few_##kind##_##r(const struct w8_tile *t, int32_t *z)                              \
     {                                                                                              \
-        few_panel((kind) == 2, (kind) == 0, r, t, z);                                              \
+        few_panel(kind, r, t, z);                                                                  \
     }
 #define FEW_NAME(kind, r) few_##kind##_##r,
-#define EACH_FEW(X, kind) X(kind, 1) X(kind, 2) X(kind, 3) X(kind, 4) X(kind, 5) X(kind, 6)
-EACH_FEW(FEW, 0) /* i4 */
-EACH_FEW(FEW, 1) /* u4 */
-EACH_FEW(FEW, 2) /* u4 with zero points */
-static few_fn *const few[3][FEW_ROWS] = { { EACH_FEW(FEW_NAME, 0) },
-                                          { EACH_FEW(FEW_NAME, 1) },
-                                          { EACH_FEW(FEW_NAME, 2) } };
+#define EACH_FEW(X, kind)                                                                          \
+    X(kind, 1)                                                                                     \
+    X(kind, 2)                                                                                     \
+    X(kind, 3)                                                                                     \
+    X(kind, 4)                                                                                     \
+    X(kind, 5) X(kind, 6) X(kind, 7) X(kind, 8) X(kind, 9) X(kind, 10) X(kind, 11) X(kind, 12)
+EACH_FEW(FEW, W8_I4)
+EACH_FEW(FEW, W8_U4)
+EACH_FEW(FEW, W8_U4_ZERO)
+static few_fn *const few[3][FEW_ROWS] = { { EACH_FEW(FEW_NAME, W8_I4) },
+                                          { EACH_FEW(FEW_NAME, W8_U4) },
+                                          { EACH_FEW(FEW_NAME, W8_U4_ZERO) } };
 
 /* ---- many rows ---- */
 
 /* A panel as bytes: for four columns after four columns [P outputs][4], k in whole tiles. flip: 128
  * more, without a sign. */
-static void expand_panel(const struct w8_tile *t, bool flip, size_t k_tiles, unsigned char *dst)
+ALWAYS void expand_kind(int kind, const struct w8_tile *t, bool flip, size_t k_tiles,
+                        unsigned char *dst)
 {
     const struct w8_map *m = t->map;
     const veci nibble = vi_set1_8(0x0f), up = vi_set1_8(flip ? 0x80 : 0);
@@ -217,9 +292,7 @@ static void expand_panel(const struct w8_tile *t, bool flip, size_t k_tiles, uns
 
             UNROLL
             for (size_t v = 0; v < 4; v++)
-                table[v] = vi_xor(t->has_zero ? load_table(true, false, group, 4 * h + v)
-                                              : load_table(false, t->is_signed, group, 4 * h + v),
-                                  up);
+                table[v] = vi_xor(load_table(kind, group, 4 * h + v), up);
             for (size_t c = 0; c < chunks; c++, to += 8 * EXPANDED) {
                 UNROLL
                 for (int half = 0; half < 2; half++) {
@@ -246,6 +319,16 @@ static void expand_panel(const struct w8_tile *t, bool flip, size_t k_tiles, uns
         dst += chunks * 8 * EXPANDED;
     }
     memset(dst, 0, (size_t)(end - dst));
+}
+
+static void expand_panel(const struct w8_tile *t, bool flip, size_t k_tiles, unsigned char *dst)
+{
+    if (t->kind == W8_I4)
+        expand_kind(W8_I4, t, flip, k_tiles, dst);
+    else if (t->kind == W8_U4)
+        expand_kind(W8_U4, t, flip, k_tiles, dst);
+    else
+        expand_kind(W8_U4_ZERO, t, flip, k_tiles, dst);
 }
 
 /* rows x P sums of bytes raised by 128 and x. rows is a constant where this is inlined. */
@@ -293,7 +376,7 @@ struct w8_job {
     const struct ew_linear_args *a;
     struct w8_map map;
     size_t k, x_stride, per_unit; /* k in whole tiles */
-    size_t kind;                  /* of few[] */
+    int kind;                     /* what codes are */
 };
 
 static struct w8_job job_make(const struct ew_linear_args *a)
@@ -303,9 +386,9 @@ static struct w8_job job_make(const struct ew_linear_args *a)
                             .k = whole_tiles(a->k),
                             .x_stride = prepared_row_bytes(NULL, a->k),
                             .per_unit = a->glu ? 2 : 1,
-                            .kind = a->format->code == EW_DTYPE_I4 ? 0
-                                    : a->format->zero              ? 2
-                                                                   : 1 };
+                            .kind = a->format->code == EW_DTYPE_I4 ? W8_I4
+                                    : a->format->zero              ? W8_U4_ZERO
+                                                                   : W8_U4 };
 }
 
 static const unsigned char *row_of(const struct w8_job *j, size_t m)
@@ -319,8 +402,7 @@ static struct w8_tile tile_of(const struct w8_job *j, size_t m, size_t panel)
                              .x_stride = j->x_stride,
                              .w = (const unsigned char *)j->a->w + panel * j->map.panel_bytes,
                              .map = &j->map,
-                             .has_zero = j->kind == 2,
-                             .is_signed = j->kind == 0 };
+                             .kind = j->kind };
 }
 
 /* Integer sums of one unit and rows [m, m + rows), [rows][ZS], -> y. raised: what every code was
