@@ -508,7 +508,7 @@ static void run_amx(const struct ew_linear_args *a, size_t begin, size_t end, vo
                                    .k_tiles = j.k / TILE_K,
                                    .scales = a->w,
                                    .scales_apart = j.map.panel_bytes };
-    const size_t step = PANELS / j.per_unit, ms[2] = { 0, a->m };
+    const size_t step = PANELS / j.per_unit;
 
     if (a->m < AMX_MIN_ROWS) {
         run(a, begin, end, scratch);
@@ -518,7 +518,7 @@ static void run_amx(const struct ew_linear_args *a, size_t begin, size_t end, vo
         const size_t us[2] = { u, end - u < step ? end : u + step };
 
         expand_units(&j, us, false, scratch);
-        amx_rows_units(&rows, ms, us, scratch, j.k * P);
+        amx_rows_units(&rows, us, scratch, j.k * P);
     }
     amx_release();
 }
