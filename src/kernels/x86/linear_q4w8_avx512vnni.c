@@ -331,17 +331,25 @@ static void expand_panel(const struct w8_tile *t, bool flip, size_t k_tiles, uns
         expand_kind(W8_U4_ZERO, t, flip, k_tiles, dst);
 }
 
+/* What a tile fetches while it multiplies: a line at every four columns, `step` bytes apart. */
+struct w8_next {
+    const unsigned char *at;
+    size_t step;
+};
+
 /* rows x P sums of bytes raised by 128 and x. rows is a constant where this is inlined. */
 ALWAYS void many_tile(int rows, const unsigned char *x, size_t x_stride, const unsigned char *w,
-                      size_t k, int32_t *z)
+                      size_t k, struct w8_next next, int32_t *z)
 {
     veci acc[V_MR][2];
 
     UNROLL
     for (int r = 0; r < rows; r++)
         acc[r][0] = acc[r][1] = vi_set1(0);
-    for (size_t i = 0; i < k; i += 4, w += EXPANDED, x += 4) {
+    for (size_t i = 0; i < k; i += 4, w += EXPANDED, x += 4, next.at += next.step) {
         const veci w0 = vi_load(w), w1 = vi_load(w + 64);
+
+        v_prefetch(next.at);
         UNROLL
         for (int r = 0; r < rows; r++) {
             int32_t four;
@@ -358,12 +366,12 @@ ALWAYS void many_tile(int rows, const unsigned char *x, size_t x_stride, const u
 }
 
 typedef void many_fn(const unsigned char *x, size_t x_stride, const unsigned char *w, size_t k,
-                     int32_t *z);
+                     struct w8_next next, int32_t *z);
 #define MANY(r)                                                                                    \
     static void many_##r(const unsigned char *x, size_t x_stride, const unsigned char *w,          \
-                         size_t k, int32_t *z)                                                     \
+                         size_t k, struct w8_next next, int32_t *z)                                \
     {                                                                                              \
-        many_tile(r, x, x_stride, w, k, z);                                                        \
+        many_tile(r, x, x_stride, w, k, next, z);                                                  \
     }
 #define MANY_NAME(r) many_##r,
 #define EACH_MANY(X) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11) X(12)
@@ -477,8 +485,12 @@ static void run(const struct ew_linear_args *a, size_t begin, size_t end, void *
             const unsigned char *w = scratch;
 
             for (size_t at = us[0]; at < us[1]; at++) {
-                for (size_t p = 0; p < j.per_unit; p++, w += j.k * P)
-                    many[rows - 1](row_of(&j, m0), j.x_stride, w, j.k, z + p * P);
+                for (size_t p = 0; p < j.per_unit; p++, w += j.k * P) {
+                    /* the panel that comes to this place of scratch next */
+                    const struct w8_next next = { tile_of(&j, 0, at * j.per_unit + p + 2).w,
+                                                  i ? 0 : 64 };
+                    many[rows - 1](row_of(&j, m0), j.x_stride, w, j.k, next, z + p * P);
+                }
                 finish_sums(&j, m0, rows, at, 128, z);
             }
         }
