@@ -126,50 +126,43 @@ ALWAYS veci add_pairs(veci a, veci b)
     return _mm512_add_epi32(_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b));
 }
 
-/* Up to three rows: sums of the whole panel stay in registers, vectors come as they lie. kind and
- * rows are constants where this is inlined. */
-ALWAYS void few_narrow(int kind, int rows, const struct w8_tile *t, int32_t *z)
+/* One row: vectors come as they lie, and two sums for each keep the instructions from waiting. kind
+ * is a constant where this is inlined. */
+ALWAYS void one_row(int kind, const struct w8_tile *t, int32_t *z)
 {
     const struct w8_map *m = t->map;
     const veci nibble = vi_set1_8(0x0f), flip = vi_set1_8(0x80);
     const unsigned char *group = t->w + P * sizeof(float), *x = t->x;
-    veci acc[3][8];
+    veci acc[8], more[8];
 
     UNROLL
-    for (int r = 0; r < rows; r++) {
-        UNROLL
-        for (int q = 0; q < 8; q++)
-            acc[r][q] = vi_set1(0);
-    }
+    for (int q = 0; q < 8; q++)
+        acc[q] = more[q] = vi_set1(0);
     for (size_t g = 0; g < m->n_groups; g++, group += m->group_bytes, x += m->group) {
         const size_t chunks = w8_chunks(m, g);
         const unsigned char *w = group + m->head;
         UNROLL
         for (int q = 0; q < 8; q++) {
             const veci table = vi_xor(load_table(kind, group, (size_t)q), flip);
-            for (size_t c = 0; c < chunks; c++, w += 64) {
+            const unsigned char *at = x;
+            for (const unsigned char *end = w + chunks * 64; w < end; w += 64, at += CHUNK) {
                 const veci raw = vi_load(w);
                 const veci lo = vi_shuffle8(table, vi_and(raw, nibble));
                 const veci hi = vi_shuffle8(table, vi_and(vi_srl(raw, 4), nibble));
 
                 v_prefetch(w + AHEAD);
-                UNROLL
-                for (int r = 0; r < rows; r++) {
-                    const unsigned char *at = x + (size_t)r * t->x_stride + c * CHUNK;
-                    acc[r][q] = _mm512_dpbusd_epi32(acc[r][q], lo, load_x16(at));
-                    acc[r][q] = _mm512_dpbusd_epi32(acc[r][q], hi, load_x16(at + 16));
-                }
+                acc[q] = _mm512_dpbusd_epi32(acc[q], lo, load_x16(at));
+                more[q] = _mm512_dpbusd_epi32(more[q], hi, load_x16(at + 16));
             }
         }
     }
     UNROLL
-    for (int r = 0; r < rows; r++) {
-        UNROLL
-        for (int h = 0; h < 2; h++) {
-            const veci *a = acc[r] + 4 * h;
-            vi_store(z + (size_t)r * ZS + h * VL,
-                     add_pairs(add_pair(a[0], a[1]), add_pair(a[2], a[3])));
-        }
+    for (int q = 0; q < 8; q++)
+        acc[q] = vi_add(acc[q], more[q]);
+    UNROLL
+    for (int h = 0; h < 2; h++) {
+        const veci *a = acc + 4 * h;
+        vi_store(z + h * VL, add_pairs(add_pair(a[0], a[1]), add_pair(a[2], a[3])));
     }
 }
 
@@ -232,8 +225,8 @@ ALWAYS void few_panel(int kind, int rows, const struct w8_tile *t, int32_t *z)
 {
     veci pairs[2][FEW_ROWS];
 
-    if (rows <= 3) {
-        few_narrow(kind, rows, t, z);
+    if (rows == 1) {
+        one_row(kind, t, z);
         return;
     }
     UNROLL
