@@ -265,63 +265,69 @@ static few_fn *const few[3][FEW_ROWS] = { { EACH_FEW(FEW_NAME, W8_I4) },
 
 /* ---- many rows ---- */
 
+/* Four vectors of four outputs by 16 columns -> 16 outputs for four columns after four columns. */
+ALWAYS void store_columns(unsigned char *to, const veci u[4])
+{
+    const veci a = _mm512_unpacklo_epi32(u[0], u[1]), b = _mm512_unpackhi_epi32(u[0], u[1]);
+    const veci c = _mm512_unpacklo_epi32(u[2], u[3]), d = _mm512_unpackhi_epi32(u[2], u[3]);
+
+    vi_store(to, _mm512_unpacklo_epi64(a, c));
+    vi_store(to + EXPANDED, _mm512_unpackhi_epi64(a, c));
+    vi_store(to + 2 * EXPANDED, _mm512_unpacklo_epi64(b, d));
+    vi_store(to + 3 * EXPANDED, _mm512_unpackhi_epi64(b, d));
+}
+
+/* Half h of a group: 16 outputs. to: their place in the first four columns. */
+ALWAYS void expand_half(int kind, const unsigned char *group, const struct w8_map *m, size_t chunks,
+                        size_t h, veci up, unsigned char *to)
+{
+    const unsigned char *codes = group + m->head + 4 * h * chunks * 64;
+    const veci nibble = vi_set1_8(0x0f);
+    veci table[4], lo[4], hi[4];
+
+    UNROLL
+    for (size_t v = 0; v < 4; v++)
+        table[v] = vi_xor(load_table(kind, group, 4 * h + v), up);
+    for (size_t c = 0; c < chunks; c++, codes += 64, to += 8 * EXPANDED) {
+        UNROLL
+        for (size_t v = 0; v < 4; v++) {
+            const veci raw = vi_load(codes + v * chunks * 64);
+
+            v_prefetch(codes + v * chunks * 64 + AHEAD);
+            lo[v] = vi_shuffle8(table[v], vi_and(raw, nibble));
+            hi[v] = vi_shuffle8(table[v], vi_and(vi_srl(raw, 4), nibble));
+        }
+        store_columns(to, lo);
+        store_columns(to + 4 * EXPANDED, hi);
+    }
+}
+
 /* A panel as bytes: for four columns after four columns [P outputs][4], k in whole tiles. flip: 128
- * more, without a sign. */
-ALWAYS void expand_kind(int kind, const struct w8_tile *t, bool flip, size_t k_tiles,
-                        unsigned char *dst)
+ * more, without a sign. kind is a constant where this is inlined. */
+ALWAYS void expand_kind(int kind, const struct w8_tile *t, bool flip, size_t k, unsigned char *dst)
 {
     const struct w8_map *m = t->map;
-    const veci nibble = vi_set1_8(0x0f), up = vi_set1_8(flip ? 0x80 : 0);
+    const veci up = vi_set1_8(flip ? 0x80 : 0);
     const unsigned char *group = t->w + P * sizeof(float);
-    unsigned char *end = dst + k_tiles * P;
 
     for (size_t g = 0; g < m->n_groups; g++, group += m->group_bytes) {
         const size_t chunks = w8_chunks(m, g);
-        const unsigned char *codes = group + m->head;
 
-        for (size_t h = 0; h < 2; h++) {
-            veci table[4];
-            unsigned char *to = dst + 64 * h;
-
-            UNROLL
-            for (size_t v = 0; v < 4; v++)
-                table[v] = vi_xor(load_table(kind, group, 4 * h + v), up);
-            for (size_t c = 0; c < chunks; c++, to += 8 * EXPANDED) {
-                UNROLL
-                for (int half = 0; half < 2; half++) {
-                    veci u[4];
-                    UNROLL
-                    for (size_t v = 0; v < 4; v++) {
-                        const veci raw = vi_load(codes + ((4 * h + v) * chunks + c) * 64);
-                        u[v] = vi_shuffle8(table[v], vi_and(half ? vi_srl(raw, 4) : raw, nibble));
-                        if (!half)
-                            v_prefetch(codes + ((4 * h + v) * chunks + c) * 64 + AHEAD);
-                    }
-                    const veci a = _mm512_unpacklo_epi32(u[0], u[1]);
-                    const veci b = _mm512_unpackhi_epi32(u[0], u[1]);
-                    const veci d = _mm512_unpacklo_epi32(u[2], u[3]);
-                    const veci e = _mm512_unpackhi_epi32(u[2], u[3]);
-                    unsigned char *at = to + (size_t)half * 4 * EXPANDED;
-                    vi_store(at, _mm512_unpacklo_epi64(a, d));
-                    vi_store(at + EXPANDED, _mm512_unpackhi_epi64(a, d));
-                    vi_store(at + 2 * EXPANDED, _mm512_unpacklo_epi64(b, e));
-                    vi_store(at + 3 * EXPANDED, _mm512_unpackhi_epi64(b, e));
-                }
-            }
-        }
+        expand_half(kind, group, m, chunks, 0, up, dst);
+        expand_half(kind, group, m, chunks, 1, up, dst + 64);
         dst += chunks * 8 * EXPANDED;
     }
-    memset(dst, 0, (size_t)(end - dst));
+    memset(dst, 0, (k - m->k) * P);
 }
 
-static void expand_panel(const struct w8_tile *t, bool flip, size_t k_tiles, unsigned char *dst)
+static void expand_panel(const struct w8_tile *t, bool flip, size_t k, unsigned char *dst)
 {
     if (t->kind == W8_I4)
-        expand_kind(W8_I4, t, flip, k_tiles, dst);
+        expand_kind(W8_I4, t, flip, k, dst);
     else if (t->kind == W8_U4)
-        expand_kind(W8_U4, t, flip, k_tiles, dst);
+        expand_kind(W8_U4, t, flip, k, dst);
     else
-        expand_kind(W8_U4_ZERO, t, flip, k_tiles, dst);
+        expand_kind(W8_U4_ZERO, t, flip, k, dst);
 }
 
 /* What a tile fetches while it multiplies: a line at every four columns, `step` bytes apart. */
