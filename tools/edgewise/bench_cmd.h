@@ -13,6 +13,7 @@ struct bench {
     ew_machine_info machine; /* rates are 0 when not measured */
     double load_s, ttft_ms;
     json_t *rows, *curve, *memory; /* curve: null when not wanted */
+    uint64_t captures, replays;    /* of the runtime that note_memory looked at */
     uint32_t prefill[BENCH_MAX_LIST], decode[BENCH_MAX_LIST], batch[BENCH_MAX_LIST],
         m[BENCH_MAX_LIST + 1];
     uint32_t n_prefill, n_decode, n_batch, n_m;

@@ -332,10 +332,14 @@ static json_t *machine_json(const struct bench *b)
 /* Of the runtime that is open. */
 static void note_memory(struct bench *b)
 {
+    ew_runtime_stats s;
     struct rusage u = { 0 };
     const char *name;
     uint64_t bytes;
 
+    ew_runtime_get_stats(b->rt, &s);
+    b->captures = s.captures;
+    b->replays = s.replays;
     b->memory = json_object();
     getrusage(RUSAGE_SELF, &u);
     for (uint32_t i = 0; ew_memory_get(i, &name, &bytes); i++)
@@ -359,6 +363,8 @@ static void note_memory(struct bench *b)
         cli_bytes_text((double)json_integer_value(v), text, sizeof(text));
         printf("memory   %-22s %12s\n", key, text);
     }
+    printf("lists    %llu captured, %llu replays\n", (unsigned long long)b->captures,
+           (unsigned long long)b->replays);
 }
 
 static int measure_machine(struct bench *b)
@@ -455,13 +461,14 @@ static int curve(struct bench *b, const char *model, bool first)
 
 static int print_json(struct bench *b)
 {
-    return cli_print_json(json_pack("{s:o, s:s, s:s, s:I, s:I, s:f, s:f, s:O, s:O, s:O}", "machine",
-                                    machine_json(b), "device", b->model.device, "family",
+    return cli_print_json(json_pack("{s:o, s:s, s:s, s:I, s:I, s:f, s:f, s:O, s:O, s:O, s:I, s:I}",
+                                    "machine", machine_json(b), "device", b->model.device, "family",
                                     b->model.family, "step_bytes", (json_int_t)b->model.step_bytes,
                                     "step_macs", (json_int_t)b->model.step_macs, "load_ms",
                                     1e3 * b->load_s, "load_to_first_token_ms",
                                     1e3 * b->load_s + b->ttft_ms, "rows", b->rows, "curve",
-                                    b->curve, "memory_bytes", b->memory),
+                                    b->curve, "memory_bytes", b->memory, "captures",
+                                    (json_int_t)b->captures, "replays", (json_int_t)b->replays),
                           NULL);
 }
 
