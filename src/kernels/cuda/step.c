@@ -18,7 +18,7 @@ _Static_assert(sizeof(struct ew_step_args) <= EW_CUDA_ARGS_CAP, "arguments of a 
 #define MAX_BACK       4     /* phases that a residual is kept */
 #define MAX_K          16384 /* columns */
 #define MAX_CHUNK      1024u /* columns of a stage: step_dev.cuh's STEP_COLS */
-#define PAD            64u   /* bytes between rows in shared memory: other banks */
+#define PAD            64u   /* bytes between planes of an input: other banks */
 
 /* What a phase is to the graph. */
 struct link {
@@ -335,8 +335,8 @@ static void choose_chunk(struct ew_step_phase *ph, uint32_t most)
     const size_t all = ew_align_up(ph->k, 128);
 
     if (ph->kind == EW_STEP_PLAIN16) {
-        ph->chunk = (uint32_t)(all < MAX_CHUNK ? all : MAX_CHUNK);
-        ph->part_bytes = 8 * (ph->chunk * 2 + PAD);
+        ph->chunk = ph->k < MAX_CHUNK ? ph->k : MAX_CHUNK;
+        ph->part_bytes = 8 * ph->chunk * 2;
         return;
     }
     ph->chunk = most * MAX_CHUNK * 16 / code;

@@ -296,8 +296,8 @@ EW_DEV void attn_merge(const struct step *s, const struct ew_step_phase *ph,
     const uint32_t g = s->g, pairs = g * EW_STEP_D / 2, n_s = kv->splits;
     const uint32_t from = pairs * kv->split / n_s, end = pairs * (kv->split + 1) / n_s;
     const uint32_t size = g * (EW_STEP_D + 2), lane = threadIdx.x % 32;
-    const uint64_t at = s->a->workspace +
-                        ((uint64_t)ph->partial + (uint64_t)kv->head * s->splits * size) * 8;
+    const uint64_t at =
+        s->a->workspace + ((uint64_t)ph->partial + (uint64_t)kv->head * s->splits * size) * 8;
     uint32_t span = 1; /* lanes of a pair */
 
     while (span < n_s && span < 32)

@@ -64,10 +64,10 @@ struct step {
     char *x;                    /* input of a linear phase */
     char *attention;            /* struct step_attn */
     char *entries;   /* of the table: this warp's copies of this phase's and of the next one's */
-    float *red;                 /* [2][RED_ROWS][WARPS] */
-    float *sums;                /* [2][WARPS]: of squares of the input, as red */
-    uint32_t seq;               /* of what this phase writes */
-    uint32_t in_seq;            /* of what it reads */
+    float *red;      /* [2][RED_ROWS][WARPS] */
+    float *sums;     /* [2][WARPS]: of squares of the input, as red */
+    uint32_t seq;    /* of what this phase writes */
+    uint32_t in_seq; /* of what it reads */
     uint32_t phase, context;
     uint32_t turn;   /* of the copying warps: stages until this one's next */
     uint64_t policy; /* of copies */

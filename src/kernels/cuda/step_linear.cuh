@@ -45,15 +45,22 @@ EW_DEV void copy_tile(const struct step *s, const struct ew_step_phase *ph,
                       const struct step_range *r, uint32_t tile, uint32_t to, uint32_t col,
                       uint32_t cols)
 {
-    const uint32_t to_stride = ph->chunk * 2 + 64;
+    const uint32_t to_stride = ph->chunk * 2;
     const bool glu = ph->flags & EW_STEP_GLU;
     const uint32_t per = glu ? 4 : 8, out = r->out + tile * per, n = min(r->end - out, per);
     const uint64_t w = ph->w + (uint64_t)col * 2 + (uint64_t)out * ph->stride;
 
+    const uint64_t up = w + (uint64_t)(ph->n / 2) * ph->stride;
+
+    if (to_stride == ph->stride) { /* whole rows */
+        copy_run(s, to, w, n * to_stride);
+        if (glu)
+            copy_run(s, to + 4 * to_stride, up, n * to_stride);
+        return;
+    }
     copy_runs(s, to, to_stride, w, ph->stride, n, cols * 2);
     if (glu)
-        copy_runs(s, to + 4 * to_stride, to_stride, w + (uint64_t)(ph->n / 2) * ph->stride,
-                  ph->stride, n, cols * 2);
+        copy_runs(s, to + 4 * to_stride, to_stride, up, ph->stride, n, cols * 2);
 }
 /* Bytes that come for `cols` columns of a tile. */
 EW_DEV uint32_t copy_bytes(const struct ew_step_phase *ph, const struct step_range *r,

@@ -7,7 +7,9 @@
  *
  * One mma takes 16 columns of 8 rows twice: rows 0..7 of its A operand are the weights of one half
  * of 64 columns, rows 8..15 those of the other, and of B the even columns have the input of the
- * first, the odd ones that of the second. What is wanted is where row and column agree. */
+ * first, the odd ones that of the second. What is wanted is where row and column agree. Rows lie in
+ * shared memory without gaps, as they came; so that two rows that are read together lie in other
+ * banks, odd ones take their halves the other way round. */
 #ifndef EW_KERNELS_CUDA_STEP_LINEAR_PLAIN_CUH
 #define EW_KERNELS_CUDA_STEP_LINEAR_PLAIN_CUH
 
@@ -120,10 +122,12 @@ EW_DEV void plain_x(uint4 x[2], const struct step *s, uint32_t col, const struct
 template <bool FULL>
 EW_DEV void plain_w(struct plain_part *p, uint32_t at, const struct plain_range *r)
 {
+    const uint32_t other = threadIdx.x & 4 ? (uint32_t)-64 : 64;
+
     p->w[0] = plain_lds<FULL>(at, r->n > 0);
-    p->w[1] = plain_lds<FULL>(at + 64, r->n > 0);
+    p->w[1] = plain_lds<FULL>(at + other, r->n > 0);
     p->w[2] = plain_lds<FULL>(at + 128, r->n > 64);
-    p->w[3] = plain_lds<FULL>(at + 192, r->n > 64);
+    p->w[3] = plain_lds<FULL>(at + 128 + other, r->n > 64);
 }
 EW_DEV void plain_mma(float acc[2][4], const struct plain_part *p, const uint4 x[2])
 {
@@ -146,14 +150,15 @@ EW_DEV void plain_store(const float acc[2][4], float *red)
 {
     if (threadIdx.x % 4 == 0)
         red[threadIdx.x % 32 / 4 * EW_STEP_WARPS] =
-            (acc[0][0] + acc[1][0]) + (acc[0][3] + acc[1][3]);
+            threadIdx.x & 4 ? (acc[0][1] + acc[1][1]) + (acc[0][2] + acc[1][2])
+                            : (acc[0][0] + acc[1][0]) + (acc[0][3] + acc[1][3]);
 }
 /* Where a lane's weights are in a part. */
 EW_DEV uint32_t plain_at(const struct ew_step_phase *ph, const struct plain_range *r)
 {
     const uint32_t lane = threadIdx.x % 32;
 
-    return lane / 4 * (ph->chunk * 2 + 64) + r->from * 2 + lane % 4 * 16;
+    return lane / 4 * (ph->chunk * 2) + r->from * 2 + (lane & 4) * 16 + lane % 4 * 16;
 }
 
 /* Tiles [t0, t1), each one part: the input stays in registers. Two parts at once, or every product
@@ -195,13 +200,32 @@ EW_DEV void plain_tiles_whole(struct step *s, const struct ew_step_phase *ph, ui
         ring_release(s);
     }
 }
-/* The same where a tile has several parts. */
+/* The same where a tile has several parts; their input is read again for each tile. */
+template <bool FULL>
+EW_DEV void plain_two_parts(const struct step *s, const struct ew_step_phase *ph, uint32_t at,
+                            uint32_t col, uint32_t cols, uint32_t col2, float acc[2][4],
+                            float acc2[2][4])
+{
+    const struct plain_range r = plain_range_of(FULL ? STEP_COLS : cols);
+    const uint32_t lane_at = at + plain_at(ph, &r);
+    struct plain_part p, q;
+    uint4 x[2], y[2];
+
+    plain_w<FULL>(&p, lane_at, &r);
+    plain_x<FULL>(x, s, col, &r);
+    if (FULL) {
+        plain_w<FULL>(&q, lane_at + ph->part_bytes, &r);
+        plain_x<FULL>(y, s, col2, &r);
+    }
+    plain_mma(acc, &p, x);
+    if (FULL)
+        plain_mma(acc2, &q, y);
+}
 EW_DEV void plain_tiles_parts(struct step *s, const struct ew_step_phase *ph, uint32_t t0,
                               uint32_t t1, float *red)
 {
-    const struct plain_range full = plain_range_of(STEP_COLS);
     uint32_t left = (t1 - t0) * ((ph->k + ph->chunk - 1) / ph->chunk), col = 0;
-    float acc[2][4];
+    float acc[2][4], acc2[2][4];
 
     plain_zero(acc);
 #pragma unroll 1
@@ -211,29 +235,36 @@ EW_DEV void plain_tiles_parts(struct step *s, const struct ew_step_phase *ph, ui
 
         ring_wait_full(s);
 #pragma unroll 1
-        for (uint32_t i = 0; i < n; i++) {
+        for (uint32_t i = 0; i < n;) {
             const uint32_t cols = min(ph->chunk, ph->k - col);
-            struct plain_part p;
-            uint4 x[2];
+            const bool ends = col + cols == ph->k;
+            const uint32_t col2 = ends ? 0 : col + cols;
+            const bool two = i + 1 < n && cols == STEP_COLS && ph->k - col2 >= STEP_COLS;
 
-            if (cols == STEP_COLS) {
-                plain_w<true>(&p, at + plain_at(ph, &full), &full);
-                plain_x<true>(x, s, col, &full);
-            } else {
-                const struct plain_range r = plain_range_of(cols);
-
-                plain_w<false>(&p, at + plain_at(ph, &r), &r);
-                plain_x<false>(x, s, col, &r);
-            }
-            plain_mma(acc, &p, x);
-            at += ph->part_bytes;
-            col += ph->chunk;
-            if (col >= ph->k) {
-                col = 0;
+            plain_zero(acc2);
+            if (two)
+                plain_two_parts<true>(s, ph, at, col, cols, col2, acc, acc2);
+            else
+                plain_two_parts<false>(s, ph, at, col, cols, col2, acc, acc2);
+            if (ends) {
                 plain_store(acc, red);
                 plain_zero(acc);
                 red += 8 * EW_STEP_WARPS;
             }
+            col = col2;
+            if (two) {
+#pragma unroll
+                for (int j = 0; j < 8; j++)
+                    acc[j / 4][j % 4] += acc2[j / 4][j % 4];
+                col = col2 + STEP_COLS == ph->k ? 0 : col2 + STEP_COLS;
+                if (!col) {
+                    plain_store(acc, red);
+                    plain_zero(acc);
+                    red += 8 * EW_STEP_WARPS;
+                }
+            }
+            at += (two ? 2 : 1) * ph->part_bytes;
+            i += two ? 2 : 1;
         }
         left -= n;
         ring_release(s);
