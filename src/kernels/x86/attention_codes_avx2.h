@@ -80,6 +80,12 @@ LANES(vi_max_lanes, MAX_INTS)
 #define vi_max_lanes(part)                                                                         \
     _mm256_castps_si256(vi_max_lanes_vector((const __m256 *)(const void *)(part)))
 
+/* 2 VL lanes of 16 bits, those of a first. */
+ALWAYS veci vi_pack_s16(veci a, veci b)
+{
+    return _mm256_permute4x64_epi64(_mm256_packs_epi32(a, b), 0xd8);
+}
+
 /* Lanes of 16 bits. */
 ALWAYS void vi_store_s16(int16_t *p, veci a)
 {

@@ -69,6 +69,14 @@ LANES(v_add_lanes, ADD_AS_FLOATS)
 #define vi_max_lanes(part) vi_max_lanes_vector(part)
 #define v_add_lanes(part)  _mm512_castsi512_ps(v_add_lanes_vector((const __m512i *)(part)))
 
+/* 2 VL lanes of 16 bits, those of a first. */
+ALWAYS veci vi_pack_s16(veci a, veci b)
+{
+    const __m512i order = _mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7);
+
+    return _mm512_permutexvar_epi64(order, _mm512_packs_epi32(a, b));
+}
+
 /* Lanes of 16 bits. */
 ALWAYS void vi_store_s16(int16_t *p, veci a)
 {
