@@ -231,8 +231,8 @@ enum ew_x_quant {
     EW_XQ_MXFP8,     /* e4m3, blocks of x_block, power-of-two scale: exponent of amax less 8 */
     EW_XQ_MXFP4,     /* e2m1, the same with exponent of amax less 2 */
     EW_XQ_BF16,      /* bf16, no scale */
-    EW_XQ_INT8_W8,   /* as INT8_ROW, and 4-bit weights may be rounded too, to int8 with a scale a row
-                        (kernels/linear_w8.h) */
+    EW_XQ_INT8_W8, /* as INT8_ROW, and 4-bit weights may be rounded too, to int8 with a scale a row
+                      (kernels/linear_w8.h) */
     EW_XQ_COUNT
 };
 
