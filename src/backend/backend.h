@@ -87,13 +87,16 @@ struct ew_backend {
     ew_status (*emit_copy)(struct ew_step_list *list, uint32_t slot, void *dst, const void *src,
                            size_t bytes, ew_error *err);
     /* Steps around a device's nodes, or NULL: rows of an embedding table in f32, times scale
-     * (UNSUPPORTED: not of this table), and the index of the largest value of each row of x. e: no
+     * (UNSUPPORTED: not of this table; no ids ask that and nothing else is read), and the index of the largest value of each row of x. e: no
      * node, the device's working memory. */
     ew_status (*emit_embed)(struct ew_step_list *list, const struct ew_emit *e, void *to,
                             const struct ew_plan_tensor *table, const void *data, const void *ids,
                             size_t n_ids, float scale, ew_error *err);
     ew_status (*emit_argmax)(struct ew_step_list *list, const struct ew_emit *e, const void *x,
                              size_t rows, size_t n, void *tokens, ew_error *err);
+    /* A token drawn from each row by draws[row] (ew_draw, in device memory). */
+    ew_status (*emit_draw)(struct ew_step_list *list, const struct ew_emit *e, const void *x,
+                           size_t rows, size_t n, const void *draws, void *tokens, ew_error *err);
     /* After the last node of a list: a device may make other steps of those from `first` on. NULL:
      * nothing to do. */
     ew_status (*emit_end)(struct ew_step_list *list, const struct ew_emit *e, size_t first,

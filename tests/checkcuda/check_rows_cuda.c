@@ -7,6 +7,7 @@
 #include "base/half.h"
 #include "base/size.h"
 #include "checkcuda.h"
+#include "kernels/cuda/linear.h"
 #include "kernels/cuda/rows_cuda.h"
 #include "kernels/cuda/sample_cuda.h"
 #include "kernels/rowops.h"
@@ -353,6 +354,66 @@ static void embeds(struct cc *c)
     }
 }
 
+/* Random panels; how they are read back on the host is checked with the linear kernels. */
+static void packed_embed(struct cc *c, const struct ew_quant_format *f)
+{
+    const bool wide = ew_quant_code_bits(f->code) == 8;
+    const struct ew_linear_kernel *layout = wide ? &ew_cuda_layout_q8 : &ew_cuda_layout_q4;
+    static const int32_t ids[] = { 5, 0, 49, 8, 50, -1, 17, 31 };
+    const size_t n = f->group % 64 ? 208 : 1024 + 64, rows = 50, n_ids = EW_COUNT(ids);
+    const struct ew_cuda_panel panel = ew_cuda_panel_of(f, n);
+    const size_t bytes = layout->packed_bytes(f, rows, n, false);
+    struct ew_cuda_launch l;
+    ew_error err = { 0 };
+    char text[64];
+    uint8_t *table;
+    float *want;
+
+    ew_quant_format_text(f, text, sizeof(text));
+    if (!cc_begin(c, "embed packed %s", text))
+        return;
+    table = room(bytes);
+    want = room(n_ids * n * 4);
+    for (size_t i = 0; i < bytes; i++) /* scales and float codes are finite */
+        table[i] = (uint8_t)(cc_rand(c) & (f->code == EW_DTYPE_I8 || f->code == EW_DTYPE_U8 || !wide
+                                               ? i % panel.bytes < panel.scales_at ? 0xffu : 0xbfu
+                                               : 0xbbu));
+    for (size_t i = 0; i < n_ids; i++) {
+        if (ids[i] >= 0 && ids[i] < (int32_t)rows)
+            layout->unpack_row(want + i * n, table, f, rows, n, (size_t)ids[i]);
+        for (size_t j = 0; j < n; j++)
+            want[i * n + j] = ids[i] < 0 || ids[i] >= (int32_t)rows ? NAN : want[i * n + j] * 0.5f;
+    }
+    const uint64_t dst = cc_output(c, n_ids * n * 4);
+    const struct ew_cuda_embed p = { .dst = AT(float, dst),
+                                     .table = AT(void, cc_input(c, table, bytes)),
+                                     .format = f,
+                                     .ids = AT(int32_t, cc_input(c, ids, sizeof(ids))),
+                                     .n_ids = n_ids,
+                                     .n_rows = rows,
+                                     .n = n,
+                                     .scale = 0.5f };
+    if (ran(c, ew_cuda_embed_plan(&p, &l, &err), &err, &l))
+        cc_near(c, "rows", cc_download(c, dst), want, n_ids * n, 1e-38, 0x1p-22);
+    cc_end(c);
+    free(table);
+    free(want);
+}
+
+static void packed_embeds(struct cc *c)
+{
+    static const struct ew_quant_format formats[] = {
+        { EW_DTYPE_I4, EW_DTYPE_F16, 128, 0 },       { EW_DTYPE_U4, EW_DTYPE_F32, 32, 1 },
+        { EW_DTYPE_F4E2M1, EW_DTYPE_F8E4M3, 16, 0 }, { EW_DTYPE_I8, EW_DTYPE_NONE, 0, 0 },
+        { EW_DTYPE_I8, EW_DTYPE_BF16, 32, 0 },       { EW_DTYPE_U8, EW_DTYPE_F16, 64, 1 },
+        { EW_DTYPE_U4, EW_DTYPE_F16, 0, 1 },         { EW_DTYPE_F8E4M3, EW_DTYPE_F8E8M0, 16, 0 },
+        { EW_DTYPE_F8E5M2, EW_DTYPE_NONE, 0, 0 },
+    };
+
+    for (size_t i = 0; i < EW_COUNT(formats); i++)
+        packed_embed(c, &formats[i]);
+}
+
 /* A transpose into the middle of a wider row, of every element size. */
 static void copies(struct cc *c)
 {
@@ -504,20 +565,24 @@ static void draws(struct cc *c)
         { 700, 1.0, 0.95, 0.02, 0, 2.0f },    { 700, 1.0, 1.0, 0.1, 50, 2.0f },
         { 151936, 0.6, 0.95, 0, 20, 3.0f },   { 151936, 1.0, 0.5, 0, 0, 4.0f },
         { 5000, 0, 1.0, 0, 0, 3.0f },         { 300, 1.5, 0.99, 0.05, 400, 2.0f },
-        { 5000, 1.0, 0.7, 0.001, 300, 1.5f },
+        { 5000, 1.0, 0.7, 0.001, 300, 1.5f }, { 151936, 1.0, 1.0, 0, 0, 3.0f },
+        { 151936, 1.0, 1.0, 0.02, 0, 3.0f },  { 1025, 0.9, 1.0, 0, 500, 2.0f },
+        { 1500, 1.2, 0.97, 0, 400, 2.0f },    { 37, 1.0, 0.9, 0, 0, 1.0f },
+        { 37, 1.0, 1.0, 0, 5, 1.0f },         { 5000, 0.8, 1.0, 0.3, 0, 3.0f },
+        { 5000, 40.0, 1.0, 0.01, 0, 3.0f },
     };
-    const size_t rows = 24;
+    const size_t n_cases = EW_COUNT(t) * (cc_is_bench(c) ? 2 : 1); /* the second time for a row */
 
-    for (size_t i = 0; i < EW_COUNT(t); i++) {
-        const size_t n = t[i].n;
+    for (size_t case_ = 0; case_ < n_cases; case_++) {
+        const size_t i = case_ % EW_COUNT(t), n = t[i].n, rows = case_ == i ? 24 : 1;
         struct ew_cuda_draw_params params[24] = { { 0 } };
-        struct ew_cuda_launch l;
+        struct ew_cuda_launch l[EW_CUDA_DRAW_LAUNCHES];
         struct ew_sampler sampler;
         ew_error err = { 0 };
         float *x;
 
-        if (!cc_begin(c, "draw n%zu t%g k%d p%g min%g", n, t[i].temperature, t[i].top_k, t[i].top_p,
-                      t[i].min_p))
+        if (!cc_begin(c, "draw rows%zu n%zu t%g k%d p%g min%g", rows, n, t[i].temperature,
+                      t[i].top_k, t[i].top_p, t[i].min_p))
             continue;
         x = room(rows * n * 4);
         cc_fill_normal(c, x, rows * n, t[i].scale);
@@ -533,7 +598,8 @@ static void draws(struct cc *c)
             if (r % 5 == 4)
                 row[r] = -INFINITY;
         }
-        x[7 * n + 3] = NAN;
+        if (rows > 7)
+            x[7 * n + 3] = NAN;
         const uint64_t token = cc_output(c, rows * 4);
         const struct ew_cuda_draw p = {
             .logits = AT(float, cc_input(c, x, rows * n * 4)),
@@ -542,8 +608,13 @@ static void draws(struct cc *c)
             .stride = n,
             .params = AT(struct ew_cuda_draw_params, cc_input(c, params, sizeof(params))),
             .token = AT(int32_t, token),
+            .work = AT(void, cc_output(c, ew_cuda_draw_work_bytes(rows, n))),
         };
-        if (ran(c, ew_cuda_draw_plan(&p, &l, &err), &err, &l)) {
+        const ew_status st = ew_cuda_draw_plan(&p, l, &err);
+
+        if (st)
+            cc_fail(c, "%s", err.text);
+        else if (cc_launch(c, l, EW_CUDA_DRAW_LAUNCHES)) {
             const int32_t *got = cc_download(c, token);
             const struct ew_history none = { 0 };
             size_t n_left = 0;
@@ -569,7 +640,7 @@ static void draws(struct cc *c)
             if (n_left > rows / 2)
                 cc_fail(c, "%zu of %zu rows were left to the host", n_left, rows);
             ew_sampler_deinit(&sampler);
-            cc_bench(c, &l, 1, (double)(rows * n * 4), 0);
+            cc_bench(c, l, EW_CUDA_DRAW_LAUNCHES, (double)(rows * n * 4), 0);
         }
         cc_end(c);
         free(x);
@@ -584,6 +655,7 @@ CC_FAMILY(rows_cuda)
     converts(c);
     gathers(c);
     embeds(c);
+    packed_embeds(c);
     copies(c);
     softmaxes(c);
     argmaxes(c);

@@ -4,8 +4,15 @@
 #include "backend/cuda/cuda.h"
 
 #include "base/size.h"
+#include "kernels/cuda/linear.h"
 #include "kernels/cuda/rows_cuda.h"
+#include "edgewise/engine.h"
 #include "kernels/cuda/sample_cuda.h"
+
+_Static_assert(sizeof(ew_draw) == sizeof(struct ew_cuda_draw_params) &&
+                   offsetof(ew_draw, seed) == offsetof(struct ew_cuda_draw_params, seed) &&
+                   offsetof(ew_draw, top_k) == offsetof(struct ew_cuda_draw_params, top_k),
+               "what a caller gives is what the kernel reads");
 
 #define WORK_ALIGN 256
 
@@ -210,11 +217,20 @@ static ew_status cuda_emit_copy(struct ew_step_list *list, uint32_t slot, void *
     return ew_cuda_emit_copy(list, &e, dst, src, bytes, err);
 }
 
-/* Rows must lie one after the other: a plain table, or a plain layout whose rows need no padding.
- */
+/* Panels of quantised rows. */
+static bool is_panels(const struct ew_plan_tensor *t)
+{
+    return t->packed.kernel == &ew_cuda_layout_q4 || t->packed.kernel == &ew_cuda_layout_q8;
+}
+
+/* Else rows must lie one after the other: a plain table, or a plain layout whose rows need no
+ * padding. */
 static bool is_table(const struct ew_plan_tensor *t)
 {
     const unsigned bytes = ew_dtype_bits(t->dtype) / 8;
+
+    if (t->n_dims == 2 && is_panels(t))
+        return true;
 
     if (t->n_dims != 2 ||
         (t->dtype != EW_DTYPE_F32 && t->dtype != EW_DTYPE_F16 && t->dtype != EW_DTYPE_BF16))
@@ -239,6 +255,7 @@ static ew_status cuda_embed(struct ew_step_list *list, const struct ew_emit *e, 
         return EW_STATUS_OK;
     p.n_rows = (size_t)table->dim[0];
     p.n = (size_t)table->dim[1];
+    p.format = is_panels(table) ? &table->packed.format : NULL;
     EW_TRY(ew_cuda_embed_plan(&p, &l, err));
     return ew_cuda_emit_launches(list, e, &l, 1, "embed", n_ids * p.n * 6, 0, err);
 }
@@ -258,11 +275,32 @@ static ew_status cuda_argmax(struct ew_step_list *list, const struct ew_emit *e,
     return ew_cuda_emit_launches(list, e, &l, 1, "arg max", 4ull * rows * n, rows * n, err);
 }
 
+static ew_status cuda_draw(struct ew_step_list *list, const struct ew_emit *e, const void *x,
+                           size_t rows, size_t n, const void *draws, void *tokens, ew_error *err)
+{
+    struct ew_cuda_work work = { e, list, 0 };
+    struct ew_cuda_draw p = {
+        .logits = x, .rows = rows, .n = n, .stride = n, .params = draws, .token = tokens
+    };
+    struct ew_cuda_launch l[EW_CUDA_DRAW_LAUNCHES];
+
+    if (!rows)
+        return EW_STATUS_OK;
+    p.work = ew_cuda_work_take(&work, ew_cuda_draw_work_bytes(rows, n));
+    EW_TRY(ew_cuda_draw_plan(&p, l, err));
+    return ew_cuda_emit_launches(list, e, l, EW_CUDA_DRAW_LAUNCHES, "draw", 4ull * rows * n,
+                                 rows * n, err);
+}
+
 const struct ew_backend *ew_backend_cuda(void)
 {
-    static const struct ew_backend cuda = { "cuda",     cuda_emit,   cuda_emit_copy,
-                                            cuda_embed, cuda_argmax, ew_cuda_emit_end,
-                                            NULL };
+    static const struct ew_backend cuda = { .name = "cuda",
+                                            .emit = cuda_emit,
+                                            .emit_copy = cuda_emit_copy,
+                                            .emit_embed = cuda_embed,
+                                            .emit_argmax = cuda_argmax,
+                                            .emit_draw = cuda_draw,
+                                            .emit_end = ew_cuda_emit_end };
 
     return &cuda;
 }

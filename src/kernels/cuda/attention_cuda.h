@@ -38,7 +38,8 @@
 
 struct ew_cuda_attn {
     struct ew_attn_args a; /* every pointer a device address; q_work is not read. d <= 256 */
-    void *out_bf16;        /* [b*s][hq*d] bf16, dense: the output once more for a GEMM, or NULL */
+    void *out_bf16;        /* [b*s][hq*d] bf16, dense: the output for a GEMM, or NULL. Beside a.out,
+                              or alone: a.out is NULL then */
     void *work;            /* ew_cuda_attn_work_bytes, 256-byte aligned; contents do not matter */
     uint32_t *counters;    /* b * EW_CUDA_ATTN_COUNTERS words: zero before the first launch of all,
                               left zero by each. Launches of one stream may share them */

@@ -48,26 +48,39 @@ template <int N> EW_DEV void ew_wg_touch(float *d)
 }
 
 // The accumulators of an instruction: "%0,%1,..." in its text, "+f"(d[0]), ... behind it.
-#    define EW_WG_NAMES_8  "%0,%1,%2,%3,%4,%5,%6,%7"
-#    define EW_WG_NAMES_16 EW_WG_NAMES_8 "," "%8,%9,%10,%11,%12,%13,%14,%15"
-#    define EW_WG_NAMES_32 EW_WG_NAMES_16 ","                                                      \
-        "%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31"
-#    define EW_WG_NAMES_64 EW_WG_NAMES_32 ","                                                      \
-        "%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47,%48,%49,"                 \
-        "%50,%51,%52,%53,%54,%55,%56,%57,%58,%59,%60,%61,%62,%63"
-#    define EW_WG_NAMES_96 EW_WG_NAMES_64 ","                                                      \
-        "%64,%65,%66,%67,%68,%69,%70,%71,%72,%73,%74,%75,%76,%77,%78,%79,%80,%81,"                 \
-        "%82,%83,%84,%85,%86,%87,%88,%89,%90,%91,%92,%93,%94,%95"
-#    define EW_WG_NAMES_128 EW_WG_NAMES_96 ","                                                     \
-        "%96,%97,%98,%99,%100,%101,%102,%103,%104,%105,%106,%107,%108,%109,%110,"                  \
-        "%111,%112,%113,%114,%115,%116,%117,%118,%119,%120,%121,%122,%123,%124,"                   \
-        "%125,%126,%127"
+#    define EW_WG_NAMES_8 "%0,%1,%2,%3,%4,%5,%6,%7"
+#    define EW_WG_NAMES_16                                                                         \
+        EW_WG_NAMES_8 ","                                                                          \
+                      "%8,%9,%10,%11,%12,%13,%14,%15"
+#    define EW_WG_NAMES_32                                                                         \
+        EW_WG_NAMES_16 ","                                                                         \
+                       "%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31"
+#    define EW_WG_NAMES_48                                                                         \
+        EW_WG_NAMES_32 ","                                                                         \
+                       "%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47"
+#    define EW_WG_NAMES_64                                                                         \
+        EW_WG_NAMES_48 ","                                                                         \
+                       "%48,%49,"                                                                  \
+                       "%50,%51,%52,%53,%54,%55,%56,%57,%58,%59,%60,%61,%62,%63"
+#    define EW_WG_NAMES_80                                                                         \
+        EW_WG_NAMES_64 ","                                                                         \
+                       "%64,%65,%66,%67,%68,%69,%70,%71,%72,%73,%74,%75,%76,%77,%78,%79"
+#    define EW_WG_NAMES_88 EW_WG_NAMES_80 ",%80,%81,%82,%83,%84,%85,%86,%87"
+#    define EW_WG_NAMES_96 EW_WG_NAMES_88 ",%88,%89,%90,%91,%92,%93,%94,%95"
+#    define EW_WG_NAMES_128                                                                        \
+        EW_WG_NAMES_96 ","                                                                         \
+                       "%96,%97,%98,%99,%100,%101,%102,%103,%104,%105,%106,%107,%108,%109,%110,"   \
+                       "%111,%112,%113,%114,%115,%116,%117,%118,%119,%120,%121,%122,%123,%124,"    \
+                       "%125,%126,%127"
 #    define EW_WG_REGS_8(d, i)                                                                     \
         "+f"((d)[i]), "+f"((d)[(i) + 1]), "+f"((d)[(i) + 2]), "+f"((d)[(i) + 3]),                  \
             "+f"((d)[(i) + 4]), "+f"((d)[(i) + 5]), "+f"((d)[(i) + 6]), "+f"((d)[(i) + 7])
 #    define EW_WG_REGS_16(d, i)  EW_WG_REGS_8(d, i), EW_WG_REGS_8(d, (i) + 8)
 #    define EW_WG_REGS_32(d, i)  EW_WG_REGS_16(d, i), EW_WG_REGS_16(d, (i) + 16)
 #    define EW_WG_REGS_64(d, i)  EW_WG_REGS_32(d, i), EW_WG_REGS_32(d, (i) + 32)
+#    define EW_WG_REGS_48(d, i)  EW_WG_REGS_32(d, i), EW_WG_REGS_16(d, (i) + 32)
+#    define EW_WG_REGS_88(d, i)  EW_WG_REGS_80(d, i), EW_WG_REGS_8(d, (i) + 80)
+#    define EW_WG_REGS_80(d, i)  EW_WG_REGS_64(d, i), EW_WG_REGS_16(d, (i) + 64)
 #    define EW_WG_REGS_96(d, i)  EW_WG_REGS_64(d, i), EW_WG_REGS_32(d, (i) + 64)
 #    define EW_WG_REGS_128(d, i) EW_WG_REGS_64(d, i), EW_WG_REGS_64(d, (i) + 64)
 
@@ -83,7 +96,7 @@ struct ew_wg; // rs: A in registers; ss: A in shared memory. keep = 0: d starts 
                 asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %" #R5 ", 0;\n"                     \
                              "wgmma.mma_async.sync.aligned.m64n" #N "k16" EW_WG_TYPE               \
                              "{" EW_WG_NAMES_##R "}, {%" #R ",%" #R1 ",%" #R2 ",%" #R3 "}, %" #R4  \
-                             ", p, 1, 1, 0;\n}\n"                                                  \
+                                                 ", p, 1, 1, 0;\n}\n"                              \
                              : EW_WG_REGS_##R(d, 0)                                                \
                              : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(keep));     \
             }                                                                                      \
@@ -99,7 +112,10 @@ struct ew_wg; // rs: A in registers; ss: A in shared memory. keep = 0: d starts 
 EW_WG(16, 8, 9, 10, 11, 12, 13)
 EW_WG(32, 16, 17, 18, 19, 20, 21)
 EW_WG(64, 32, 33, 34, 35, 36, 37)
+EW_WG(96, 48, 49, 50, 51, 52, 53)
 EW_WG(128, 64, 65, 66, 67, 68, 69)
+EW_WG(160, 80, 81, 82, 83, 84, 85)
+EW_WG(176, 88, 89, 90, 91, 92, 93)
 EW_WG(192, 96, 97, 98, 99, 100, 101)
 EW_WG(256, 128, 129, 130, 131, 132, 133)
 #endif
