@@ -204,6 +204,11 @@ typedef struct ew_machine_info {
 /* Measures the machine's ceilings (about a second). n_threads 0: one per core. */
 EW_API ew_status ew_machine_measure(uint32_t n_threads, const char *cpu_level, ew_machine_info *out,
                                     ew_error *err);
+/* Bytes/s that n_threads threads (0: one per core) read now, best of the passes of about `seconds`.
+ * Other jobs and other machines of the same host move this ceiling within seconds: measure it right
+ * before and after what is compared with it. Takes 512 MiB for the time of the call. */
+EW_API ew_status ew_machine_measure_read(uint32_t n_threads, const char *cpu_level, double seconds,
+                                         double *bytes_per_s, ew_error *err);
 
 #ifdef __cplusplus
 }

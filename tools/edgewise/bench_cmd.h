@@ -25,6 +25,7 @@ struct bench {
 struct bench_rate {
     double read_bytes_per_s; /* of weights */
     double ops_per_s;        /* two a weight and token; attention is not counted */
+    double share_of_read;    /* of ceilings measured around each run; 0: of the run's one ceiling */
 };
 /* Adds the rates and the shares to an object; null where a ceiling was not measured. */
 void bench_rate_json(const struct bench *b, const struct bench_rate *r, json_t *to);

@@ -38,7 +38,7 @@ bool ew_cuda_linear_kernel_runs(const struct ew_cuda_linear_kernel *k, const str
     if (c->sm < k->sm_min || c->sm > k->sm_max || m < k->min_rows || m > k->max_rows || n == 0 ||
         n_cols == 0 || n > INT32_MAX / 2 || n_cols > INT32_MAX / 8)
         return false;
-    if (k->x_quant != EW_XQ_NONE && k->x_quant != x_quant)
+    if (k->x_quant != EW_XQ_NONE && k->x_quant != ew_x_quant_of_x(x_quant))
         return false;
     if (!ew_linear_kernel_runs(k->layout, dtype, f, n_cols, EW_XQ_NONE))
         return false;
