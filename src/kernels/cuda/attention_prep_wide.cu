@@ -109,12 +109,12 @@ extern "C" __global__ void __launch_bounds__(EW_WARPS * 32)
     float4 x[AT_ONCE];
 
     ew_grid_release();
+    ew_grid_wait();
+    load_heads(a, t, head0, n_heads, lane, x);
 #if EW_NORM
     wq = load4((const void *)a.q_norm, lane);
     wk = load4((const void *)a.k_norm, lane);
 #endif
-    ew_grid_wait();
-    load_heads(a, t, head0, n_heads, lane, x);
     const struct attn_row row = attn_row_find(a, b, t % a.s);
 #if EW_ROPE
     if (row.is_real) {
