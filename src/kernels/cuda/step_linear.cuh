@@ -179,11 +179,13 @@ EW_DEV void step_epilogue(struct step *s, const struct ew_step_phase *ph, uint32
     if (i / 32 * 32 >= n)
         return;
     if (i < n) {
+        const float up = glu ? step_row_sum(red + ROWS / 2 * EW_STEP_WARPS) : 0;
+
         z = step_z(ph, step_row_sum(red), inv, o);
         if (ph->act)
             z = step_act(z);
         if (glu)
-            z *= step_z(ph, step_row_sum(red + ROWS / 2 * EW_STEP_WARPS), inv, ph->n / 2 + o);
+            z *= step_z(ph, up, inv, ph->n / 2 + o);
         if (ph->flags & EW_STEP_RESIDUAL)
             z += packet_wait(s, s->a->workspace + (uint64_t)(ph->kept + o) * 8, kept,
                              s->in_seq - ph->kept_back);
@@ -243,8 +245,12 @@ EW_DEV void run_linear(struct step *s, const struct ew_step_phase *entry, struct
     constexpr uint32_t ROWS = KIND == EW_STEP_PLAIN16 ? 8 : 16, TILES = EW_STEP_RED_ROWS / ROWS;
     const uint32_t per = ph->flags & EW_STEP_GLU ? ROWS / 2 : ROWS, warp = threadIdx.x / 32;
     const struct step_range r = step_range_of<KIND>(ph, s->cta, s->n_cta);
-    uint64_t kept = step_kept(s, ph, r.out, r.end);
+    uint64_t kept;
     float inv = 1;
+
+    if (!r.n_tiles) /* and waits for nobody */
+        return;
+    kept = step_kept(s, ph, r.out, r.end);
 
     step_sum_store(s, ph, KIND == EW_STEP_PLAIN16 ? plain_load(s, ph) : quant_load<KIND>(s, ph));
 #pragma unroll 1
