@@ -23,6 +23,7 @@
 #define AHEAD    8192         /* bytes of weights on their way */
 #define PANELS   4            /* in scratch at once */
 #define EXPANDED (4 * P)      /* bytes of four columns of a panel in scratch */
+#define RAISED   128          /* what VNNI's operand without a sign has more than a code */
 #define ZS       (2 * P)      /* from one row of sums to the next: two panels side by side */
 
 /* ---- x ---- */
@@ -412,10 +413,8 @@ static struct w8_tile tile_of(const struct w8_job *j, size_t m, size_t panel)
                              .kind = j->kind };
 }
 
-/* Integer sums of one unit and rows [m, m + rows), [rows][ZS], -> y. raised: what every code was
- * raised by. */
-static void finish_sums(const struct w8_job *j, size_t m, size_t rows, size_t u, int raised,
-                        int32_t *z)
+/* Sums of one unit and rows [m, m + rows), [rows][ZS], of raised codes -> y. */
+static void finish_sums(const struct w8_job *j, size_t m, size_t rows, size_t u, int32_t *z)
 {
     float *sums = (float *)(void *)z;
 
@@ -431,7 +430,7 @@ static void finish_sums(const struct w8_job *j, size_t m, size_t rows, size_t u,
 
             memcpy(&sum, x, sizeof(sum));
             memcpy(&scale, x + 4, sizeof(scale));
-            const veci less = vi_set1(-raised * sum);
+            const veci less = vi_set1(-RAISED * sum);
             const vec s = v_set1(scale);
             v_store(to, v_mul(v_mul(vi_to_float(vi_add(vi_load(to), less)), s), w0));
             v_store(to + VL, v_mul(v_mul(vi_to_float(vi_add(vi_load(to + VL), less)), s), w1));
@@ -451,7 +450,7 @@ static void run_few(const struct w8_job *j, size_t begin, size_t end)
 
             few[j->kind][j->a->m - 1](&t, z + p * P);
         }
-        finish_sums(j, 0, j->a->m, u, 128, z);
+        finish_sums(j, 0, j->a->m, u, z);
     }
 }
 
@@ -490,7 +489,7 @@ static void run(const struct ew_linear_args *a, size_t begin, size_t end, void *
                                                   i ? 0 : 64 };
                     many[rows - 1](row_of(&j, m0), j.x_stride, w, j.k, next, z + p * P);
                 }
-                finish_sums(&j, m0, rows, at, 128, z);
+                finish_sums(&j, m0, rows, at, z);
             }
         }
     }
