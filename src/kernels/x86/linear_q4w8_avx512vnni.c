@@ -167,10 +167,10 @@ ALWAYS void one_row(int kind, const struct w8_tile *t, int32_t *z)
     }
 }
 
-/* More rows: `quads` vectors from number `first` on meet all of them together. pairs [quads / 2]
- * [rows]: their sums. All counts are constants where this is inlined. */
+/* More rows: `quads` vectors from number `first` on meet all of them together. All counts are
+ * constants where this is inlined. */
 ALWAYS void few_wide(int kind, int rows, int quads, int first, const struct w8_tile *t,
-                     veci (*pairs)[FEW_ROWS])
+                     veci (*sums)[FEW_ROWS])
 {
     const struct w8_map *m = t->map;
     const size_t ahead = (AHEAD + m->group_bytes - 1) / m->group_bytes * m->group_bytes;
@@ -217,29 +217,39 @@ ALWAYS void few_wide(int kind, int rows, int quads, int first, const struct w8_t
     UNROLL
     for (int r = 0; r < rows; r++) {
         UNROLL
-        for (int q = 0; q < quads; q += 2)
-            pairs[q / 2][r] = add_pair(acc[r][q], acc[r][q + 1]);
+        for (int q = 0; q < quads; q++)
+            sums[first + q][r] = acc[r][q];
     }
 }
 
+/* As many vectors at once as leave room for the codes and one row's columns. */
 ALWAYS void few_panel(int kind, int rows, const struct w8_tile *t, int32_t *z)
 {
-    veci pairs[2][FEW_ROWS];
+    veci sums[8][FEW_ROWS];
 
     if (rows == 1) {
         one_row(kind, t, z);
         return;
     }
-    UNROLL
-    for (int h = 0; h < 2; h++) {
-        if (rows <= 6) {
-            few_wide(kind, rows, 4, 4 * h, t, pairs);
-        } else {
-            few_wide(kind, rows, 2, 4 * h, t, pairs);
-            few_wide(kind, rows, 2, 4 * h + 2, t, pairs + 1);
+    if (rows <= 6) {
+        few_wide(kind, rows, 4, 0, t, sums);
+        few_wide(kind, rows, 4, 4, t, sums);
+    } else if (rows <= 8) {
+        few_wide(kind, rows, 3, 0, t, sums);
+        few_wide(kind, rows, 3, 3, t, sums);
+        few_wide(kind, rows, 2, 6, t, sums);
+    } else {
+        few_wide(kind, rows, 2, 0, t, sums);
+        few_wide(kind, rows, 2, 2, t, sums);
+        few_wide(kind, rows, 2, 4, t, sums);
+        few_wide(kind, rows, 2, 6, t, sums);
+    }
+    for (int r = 0; r < rows; r++) {
+        for (int h = 0; h < 2; h++) {
+            const veci a = add_pair(sums[4 * h][r], sums[4 * h + 1][r]);
+            const veci b = add_pair(sums[4 * h + 2][r], sums[4 * h + 3][r]);
+            vi_store(z + (size_t)r * ZS + h * VL, add_pairs(a, b));
         }
-        for (int r = 0; r < rows; r++)
-            vi_store(z + (size_t)r * ZS + h * VL, add_pairs(pairs[0][r], pairs[1][r]));
     }
 }
 
