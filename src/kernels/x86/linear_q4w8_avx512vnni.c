@@ -23,6 +23,7 @@
 #define AHEAD    8192         /* bytes of weights on their way */
 #define PANELS   4            /* in scratch at once */
 #define EXPANDED (4 * P)      /* bytes of four columns of a panel in scratch */
+#define RAISED   128          /* what VNNI's operand without a sign has more than a code */
 #define ZS       (2 * P)      /* from one row of sums to the next: two panels side by side */
 
 /* ---- x ---- */
@@ -166,10 +167,10 @@ ALWAYS void one_row(int kind, const struct w8_tile *t, int32_t *z)
     }
 }
 
-/* More rows: `quads` vectors from number `first` on meet all of them together. pairs [quads / 2]
- * [rows]: their sums. All counts are constants where this is inlined. */
+/* More rows: `quads` vectors from number `first` on meet all of them together. All counts are
+ * constants where this is inlined. */
 ALWAYS void few_wide(int kind, int rows, int quads, int first, const struct w8_tile *t,
-                     veci (*pairs)[FEW_ROWS])
+                     veci (*sums)[FEW_ROWS])
 {
     const struct w8_map *m = t->map;
     const size_t ahead = (AHEAD + m->group_bytes - 1) / m->group_bytes * m->group_bytes;
@@ -216,29 +217,39 @@ ALWAYS void few_wide(int kind, int rows, int quads, int first, const struct w8_t
     UNROLL
     for (int r = 0; r < rows; r++) {
         UNROLL
-        for (int q = 0; q < quads; q += 2)
-            pairs[q / 2][r] = add_pair(acc[r][q], acc[r][q + 1]);
+        for (int q = 0; q < quads; q++)
+            sums[first + q][r] = acc[r][q];
     }
 }
 
+/* As many vectors at once as leave room for the codes and one row's columns. */
 ALWAYS void few_panel(int kind, int rows, const struct w8_tile *t, int32_t *z)
 {
-    veci pairs[2][FEW_ROWS];
+    veci sums[8][FEW_ROWS];
 
     if (rows == 1) {
         one_row(kind, t, z);
         return;
     }
-    UNROLL
-    for (int h = 0; h < 2; h++) {
-        if (rows <= 6) {
-            few_wide(kind, rows, 4, 4 * h, t, pairs);
-        } else {
-            few_wide(kind, rows, 2, 4 * h, t, pairs);
-            few_wide(kind, rows, 2, 4 * h + 2, t, pairs + 1);
+    if (rows <= 6) {
+        few_wide(kind, rows, 4, 0, t, sums);
+        few_wide(kind, rows, 4, 4, t, sums);
+    } else if (rows <= 8) {
+        few_wide(kind, rows, 3, 0, t, sums);
+        few_wide(kind, rows, 3, 3, t, sums);
+        few_wide(kind, rows, 2, 6, t, sums);
+    } else {
+        few_wide(kind, rows, 2, 0, t, sums);
+        few_wide(kind, rows, 2, 2, t, sums);
+        few_wide(kind, rows, 2, 4, t, sums);
+        few_wide(kind, rows, 2, 6, t, sums);
+    }
+    for (int r = 0; r < rows; r++) {
+        for (int h = 0; h < 2; h++) {
+            const veci a = add_pair(sums[4 * h][r], sums[4 * h + 1][r]);
+            const veci b = add_pair(sums[4 * h + 2][r], sums[4 * h + 3][r]);
+            vi_store(z + (size_t)r * ZS + h * VL, add_pairs(a, b));
         }
-        for (int r = 0; r < rows; r++)
-            vi_store(z + (size_t)r * ZS + h * VL, add_pairs(pairs[0][r], pairs[1][r]));
     }
 }
 
@@ -412,10 +423,8 @@ static struct w8_tile tile_of(const struct w8_job *j, size_t m, size_t panel)
                              .kind = j->kind };
 }
 
-/* Integer sums of one unit and rows [m, m + rows), [rows][ZS], -> y. raised: what every code was
- * raised by. */
-static void finish_sums(const struct w8_job *j, size_t m, size_t rows, size_t u, int raised,
-                        int32_t *z)
+/* Sums of one unit and rows [m, m + rows), [rows][ZS], of raised codes -> y. */
+static void finish_sums(const struct w8_job *j, size_t m, size_t rows, size_t u, int32_t *z)
 {
     float *sums = (float *)(void *)z;
 
@@ -431,7 +440,7 @@ static void finish_sums(const struct w8_job *j, size_t m, size_t rows, size_t u,
 
             memcpy(&sum, x, sizeof(sum));
             memcpy(&scale, x + 4, sizeof(scale));
-            const veci less = vi_set1(-raised * sum);
+            const veci less = vi_set1(-RAISED * sum);
             const vec s = v_set1(scale);
             v_store(to, v_mul(v_mul(vi_to_float(vi_add(vi_load(to), less)), s), w0));
             v_store(to + VL, v_mul(v_mul(vi_to_float(vi_add(vi_load(to + VL), less)), s), w1));
@@ -451,7 +460,7 @@ static void run_few(const struct w8_job *j, size_t begin, size_t end)
 
             few[j->kind][j->a->m - 1](&t, z + p * P);
         }
-        finish_sums(j, 0, j->a->m, u, 128, z);
+        finish_sums(j, 0, j->a->m, u, z);
     }
 }
 
@@ -490,7 +499,7 @@ static void run(const struct ew_linear_args *a, size_t begin, size_t end, void *
                                                   i ? 0 : 64 };
                     many[rows - 1](row_of(&j, m0), j.x_stride, w, j.k, next, z + p * P);
                 }
-                finish_sums(&j, m0, rows, at, 128, z);
+                finish_sums(&j, m0, rows, at, z);
             }
         }
     }
