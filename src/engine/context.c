@@ -225,6 +225,9 @@ ew_status ew_context_set_tokens(ew_context *c, const char *name, const int32_t *
                        "'%s' is no f32 input, or the engine has no embedding table", name);
     if (!c->dev || !c->engine->backend->emit_embed)
         return ew_fail(&c->err, EW_STATUS_UNSUPPORTED, "a CPU's embeddings are the caller's");
+    if (ids)
+        EW_TRY(c->engine->backend->emit_embed(NULL, NULL, NULL, &p->tensors[p->embedding], NULL,
+                                              NULL, 0, scale, &c->err));
     b = &c->in[i];
     if (b->ids && b->scale != scale) /* captured lists hold the scale */
         ew_context_forget(c, NULL);

@@ -7,6 +7,7 @@
 #include "base/half.h"
 #include "base/size.h"
 #include "checkcuda.h"
+#include "kernels/cuda/linear.h"
 #include "kernels/cuda/rows_cuda.h"
 #include "kernels/cuda/sample_cuda.h"
 #include "kernels/rowops.h"
@@ -353,6 +354,66 @@ static void embeds(struct cc *c)
     }
 }
 
+/* Random panels; how they are read back on the host is checked with the linear kernels. */
+static void packed_embed(struct cc *c, const struct ew_quant_format *f)
+{
+    const bool wide = ew_quant_code_bits(f->code) == 8;
+    const struct ew_linear_kernel *layout = wide ? &ew_cuda_layout_q8 : &ew_cuda_layout_q4;
+    static const int32_t ids[] = { 5, 0, 49, 8, 50, -1, 17, 31 };
+    const size_t n = f->group % 64 ? 208 : 1024 + 64, rows = 50, n_ids = EW_COUNT(ids);
+    const struct ew_cuda_panel panel = ew_cuda_panel_of(f, n);
+    const size_t bytes = layout->packed_bytes(f, rows, n, false);
+    struct ew_cuda_launch l;
+    ew_error err = { 0 };
+    char text[64];
+    uint8_t *table;
+    float *want;
+
+    ew_quant_format_text(f, text, sizeof(text));
+    if (!cc_begin(c, "embed packed %s", text))
+        return;
+    table = room(bytes);
+    want = room(n_ids * n * 4);
+    for (size_t i = 0; i < bytes; i++) /* scales and float codes are finite */
+        table[i] = (uint8_t)(cc_rand(c) & (f->code == EW_DTYPE_I8 || f->code == EW_DTYPE_U8 || !wide
+                                               ? i % panel.bytes < panel.scales_at ? 0xffu : 0xbfu
+                                               : 0xbbu));
+    for (size_t i = 0; i < n_ids; i++) {
+        if (ids[i] >= 0 && ids[i] < (int32_t)rows)
+            layout->unpack_row(want + i * n, table, f, rows, n, (size_t)ids[i]);
+        for (size_t j = 0; j < n; j++)
+            want[i * n + j] = ids[i] < 0 || ids[i] >= (int32_t)rows ? NAN : want[i * n + j] * 0.5f;
+    }
+    const uint64_t dst = cc_output(c, n_ids * n * 4);
+    const struct ew_cuda_embed p = { .dst = AT(float, dst),
+                                     .table = AT(void, cc_input(c, table, bytes)),
+                                     .format = f,
+                                     .ids = AT(int32_t, cc_input(c, ids, sizeof(ids))),
+                                     .n_ids = n_ids,
+                                     .n_rows = rows,
+                                     .n = n,
+                                     .scale = 0.5f };
+    if (ran(c, ew_cuda_embed_plan(&p, &l, &err), &err, &l))
+        cc_near(c, "rows", cc_download(c, dst), want, n_ids * n, 1e-38, 0x1p-22);
+    cc_end(c);
+    free(table);
+    free(want);
+}
+
+static void packed_embeds(struct cc *c)
+{
+    static const struct ew_quant_format formats[] = {
+        { EW_DTYPE_I4, EW_DTYPE_F16, 128, 0 },       { EW_DTYPE_U4, EW_DTYPE_F32, 32, 1 },
+        { EW_DTYPE_F4E2M1, EW_DTYPE_F8E4M3, 16, 0 }, { EW_DTYPE_I8, EW_DTYPE_NONE, 0, 0 },
+        { EW_DTYPE_I8, EW_DTYPE_BF16, 32, 0 },       { EW_DTYPE_U8, EW_DTYPE_F16, 64, 1 },
+        { EW_DTYPE_U4, EW_DTYPE_F16, 0, 1 },         { EW_DTYPE_F8E4M3, EW_DTYPE_F8E8M0, 16, 0 },
+        { EW_DTYPE_F8E5M2, EW_DTYPE_NONE, 0, 0 },
+    };
+
+    for (size_t i = 0; i < EW_COUNT(formats); i++)
+        packed_embed(c, &formats[i]);
+}
+
 /* A transpose into the middle of a wider row, of every element size. */
 static void copies(struct cc *c)
 {
@@ -594,6 +655,7 @@ CC_FAMILY(rows_cuda)
     converts(c);
     gathers(c);
     embeds(c);
+    packed_embeds(c);
     copies(c);
     softmaxes(c);
     argmaxes(c);

@@ -4,6 +4,7 @@
 #include "backend/cuda/cuda.h"
 
 #include "base/size.h"
+#include "kernels/cuda/linear.h"
 #include "kernels/cuda/rows_cuda.h"
 #include "edgewise/engine.h"
 #include "kernels/cuda/sample_cuda.h"
@@ -216,11 +217,20 @@ static ew_status cuda_emit_copy(struct ew_step_list *list, uint32_t slot, void *
     return ew_cuda_emit_copy(list, &e, dst, src, bytes, err);
 }
 
-/* Rows must lie one after the other: a plain table, or a plain layout whose rows need no padding.
- */
+/* Panels of quantised rows. */
+static bool is_panels(const struct ew_plan_tensor *t)
+{
+    return t->packed.kernel == &ew_cuda_layout_q4 || t->packed.kernel == &ew_cuda_layout_q8;
+}
+
+/* Else rows must lie one after the other: a plain table, or a plain layout whose rows need no
+ * padding. */
 static bool is_table(const struct ew_plan_tensor *t)
 {
     const unsigned bytes = ew_dtype_bits(t->dtype) / 8;
+
+    if (t->n_dims == 2 && is_panels(t))
+        return true;
 
     if (t->n_dims != 2 ||
         (t->dtype != EW_DTYPE_F32 && t->dtype != EW_DTYPE_F16 && t->dtype != EW_DTYPE_BF16))
@@ -245,6 +255,7 @@ static ew_status cuda_embed(struct ew_step_list *list, const struct ew_emit *e, 
         return EW_STATUS_OK;
     p.n_rows = (size_t)table->dim[0];
     p.n = (size_t)table->dim[1];
+    p.format = is_panels(table) ? &table->packed.format : NULL;
     EW_TRY(ew_cuda_embed_plan(&p, &l, err));
     return ew_cuda_emit_launches(list, e, &l, 1, "embed", n_ids * p.n * 6, 0, err);
 }

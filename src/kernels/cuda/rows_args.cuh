@@ -46,6 +46,13 @@ struct ew_cuda_gather_args {
     float scale;
 };
 
+struct ew_cuda_gather_panels_args {
+    uint64_t dst, src, idx;
+    uint64_t n_rows, panel_bytes;
+    uint32_t k, scales_at, zeros_at, row_scales_at;
+    float scale;
+};
+
 struct ew_cuda_softmax_args {
     uint64_t x, y;
     uint32_t n;

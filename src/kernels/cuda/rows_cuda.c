@@ -2,6 +2,7 @@
 #include "kernels/cuda/rows_cuda.h"
 
 #include "kernels/cuda/launch.h"
+#include "kernels/cuda/linear_plan.h"
 #include "kernels/cuda/rows_args.cuh"
 
 #define BLOCKS_MAX 2048 /* of kernels whose threads go on in steps of the grid */
@@ -120,6 +121,31 @@ ew_status ew_cuda_gather_plan(const struct ew_cuda_gather *p, struct ew_cuda_lau
     return EW_STATUS_OK;
 }
 
+/* What of a table that is packed. */
+static void embed_panels_plan(const struct ew_cuda_embed *p, struct ew_cuda_launch *out)
+{
+    const struct ew_cuda_panel panel = ew_cuda_panel_of(p->format, p->n);
+    const struct ew_cuda_gather_panels_args a = {
+        .dst = ew_cuda_address(p->dst),
+        .src = ew_cuda_address(p->table),
+        .idx = ew_cuda_address(p->ids),
+        .n_rows = p->n_rows,
+        .panel_bytes = panel.bytes,
+        .k = (uint32_t)p->n,
+        .scales_at = (uint32_t)panel.scales_at,
+        .zeros_at = (uint32_t)panel.zeros_at,
+        .row_scales_at = (uint32_t)panel.row_scales_at,
+        .scale = p->scale,
+    };
+    const uint32_t grid[3] = { (uint32_t)p->n_ids, 1, 1 };
+    char defines[96];
+
+    ew_cuda_quant_defines(p->format, p->n, defines, sizeof(defines));
+    ew_cuda_launch_fill(out, "gather_panels", "ew_gather_panels", grid,
+                        p->n < 1024 ? row_threads((p->n + 3) / 4) : 256, &a, sizeof(a), "%s",
+                        defines);
+}
+
 ew_status ew_cuda_embed_plan(const struct ew_cuda_embed *p, struct ew_cuda_launch *out,
                              ew_error *err)
 {
@@ -135,10 +161,14 @@ ew_status ew_cuda_embed_plan(const struct ew_cuda_embed *p, struct ew_cuda_launc
     };
     const uint32_t grid[3] = { (uint32_t)p->n_ids, 1, 1 };
 
-    if (code < 0)
-        return ew_fail(err, EW_STATUS_UNSUPPORTED, "embedding of %s", ew_dtype_text(p->dtype));
     EW_TRY(check_count("ids", p->n_ids, err));
     EW_TRY(check_count("columns", p->n, err));
+    if (p->format) {
+        embed_panels_plan(p, out);
+        return EW_STATUS_OK;
+    }
+    if (code < 0)
+        return ew_fail(err, EW_STATUS_UNSUPPORTED, "embedding of %s", ew_dtype_text(p->dtype));
     ew_cuda_launch_fill(out, "gather_rows", "ew_gather_rows", grid,
                         p->n < 256 ? row_threads(p->n) : 256, &a, sizeof(a),
                         "-DEW_IDX=4 -DEW_WORD=%d -DEW_EMBED=%d", code ? 2 : 4, code + 1);

@@ -66,12 +66,13 @@ struct ew_cuda_gather {
 ew_status ew_cuda_gather_plan(const struct ew_cuda_gather *p, struct ew_cuda_launch *out,
                               ew_error *err);
 
-/* Rows of a plain table as f32, times `scale`: the embedding lookup. table [n_rows][n] of f32, f16
- * or bf16; ids i32. An id out of range gives NaN. */
+/* Rows of a table as f32, times `scale`: the embedding lookup. table [n_rows][n] of f32, f16 or
+ * bf16, or packed as linear_q4__cuda or linear_q8__cuda; ids i32. An id out of range gives NaN. */
 struct ew_cuda_embed {
     float *dst; /* [n_ids][n] */
     const void *table;
-    ew_dtype dtype;
+    ew_dtype dtype;                       /* plain */
+    const struct ew_quant_format *format; /* packed; NULL: plain */
     const int32_t *ids;
     size_t n_ids, n_rows, n;
     float scale;

@@ -10,21 +10,23 @@
 #include "op/attrs.h"
 #include "tensor/tensor.h"
 
-_Static_assert(sizeof(struct ew_step_phase) == 136, "step.cuh says so");
+_Static_assert(sizeof(struct ew_step_phase) == 144, "step.cuh says so");
 _Static_assert(sizeof(struct ew_step_args) <= EW_CUDA_ARGS_CAP, "arguments of a launch");
 
 #define WORKSPACE_HEAD 256   /* bytes: epoch, fault */
-#define SLOTS          10    /* places for vectors, taken in turn: see choose_blocks */
-#define MAX_K          16384 /* columns: scales of 128 in shared memory */
-#define MAX_CHUNK      1024u /* columns of a stage: step_linear.cuh's STEP_COLS */
-#define PAD            64u   /* bytes between rows in shared memory: other banks */
+#define SLOTS          14    /* places for vectors, taken in turn: see choose_blocks */
+#define MAX_BACK       4     /* phases that a residual is kept */
+#define MAX_K          16384 /* columns */
+#define MAX_CHUNK      1024u /* columns of a stage: step_dev.cuh's STEP_COLS */
+#define PAD            64u   /* bytes between planes of an input: other banks */
 
 /* What a phase is to the graph. */
 struct link {
     const struct ew_cuda_decode_node *node;
     uint64_t in, out; /* addresses there of what packets carry here */
     size_t n_out;
-    size_t kept; /* RESIDUAL: the phase whose input it adds */
+    size_t kept;  /* RESIDUAL: the phase whose input it adds */
+    bool is_kept; /* what it reads is a residual of a later one */
 };
 
 struct planner {
@@ -37,9 +39,10 @@ struct planner {
     uint64_t x;                             /* of the first phase */
     const struct ew_attn_args *attention;   /* the first */
     uint32_t kinds, act;
+    uint32_t unit; /* columns that share a scale, 128 at most; the least of all phases */
     int w_f16, scale_f16, kv_f16; /* -1: none yet */
     bool has_bias, has_softcap;
-    size_t x_bytes, keep_bytes;
+    size_t x_bytes;
     uint32_t blocks, splits, warps;
     struct ew_step_args args;
     ew_error *err;
@@ -73,29 +76,25 @@ static struct ew_step_phase *next_phase(struct planner *p, const struct ew_cuda_
     struct ew_step_phase *ph = &p->table[p->n];
 
     memset(ph, 0, sizeof(*ph));
-    p->links[p->n] = (struct link){ node, in, out, n_out, 0 };
+    p->links[p->n] = (struct link){ node, in, out, n_out, 0, false };
     p->n++;
     p->current = out;
     return ph;
 }
 
-/* The kept vector is the input of the last KEEP phase; phase i becomes one, for the last phase. */
+/* The last phase adds the input of phase i. */
 static ew_status keep_input(struct planner *p, const struct ew_cuda_decode_node *node, size_t i)
 {
     struct ew_step_phase *last = &p->table[p->n - 1];
 
+    if (p->n - 1 - i > MAX_BACK)
+        return refuse(p, node, "its residual is from too many linears before it");
     if (p->table[i].k != p->links[p->n - 1].n_out)
         return refuse(p, node, "its residual is of another size");
-    for (size_t j = i + 1; j < p->n; j++)
-        if (p->table[j].flags & EW_STEP_KEEP)
-            return refuse(p, node, "two residuals cross");
-    for (size_t j = i; j + 1 < p->n; j++)
-        if (p->table[j].flags & EW_STEP_RESIDUAL && p->links[j].kept < i)
-            return refuse(p, node, "two residuals cross");
-    p->table[i].flags |= EW_STEP_KEEP;
+    p->links[i].is_kept = true;
     p->links[p->n - 1].kept = i;
-    p->keep_bytes = larger(p->keep_bytes, (size_t)p->table[i].k * 4);
     last->flags |= EW_STEP_RESIDUAL;
+    last->kept_back = (uint32_t)(p->n - 1 - i);
     return EW_STATUS_OK;
 }
 
@@ -141,7 +140,11 @@ static ew_status quant_kind(struct planner *p, const struct ew_cuda_decode_node 
     ph->row_scales_at = (uint32_t)panel.row_scales_at;
     for (uint32_t g = group; g > 1; g >>= 1)
         ph->group_log2++;
-    p->x_bytes = larger(p->x_bytes, 3 * (l->k + PAD));
+    if (group && group < p->unit)
+        p->unit = group;
+    /* step_linear_quant.cuh: two digits; of 128 columns a scale and up to four sums */
+    p->x_bytes =
+        larger(p->x_bytes, 2 * (ew_align_up(l->k, 128) + PAD) + ew_align_up(l->k, 128) / 128 * 20);
     return EW_STATUS_OK;
 }
 
@@ -163,7 +166,7 @@ static ew_status linear_kind(struct planner *p, const struct ew_cuda_decode_node
         return refuse(p, node, "columns that are no multiple of 64");
     ph->kind = EW_STEP_PLAIN16;
     ph->stride = (uint32_t)l->k * 2;
-    p->x_bytes = larger(p->x_bytes, l->k * 4);
+    p->x_bytes = larger(p->x_bytes, l->k * 2);
     return EW_STATUS_OK;
 }
 
@@ -287,25 +290,27 @@ static ew_status add_node(struct planner *p, const struct ew_cuda_decode_node *n
 
 /* ---- phases to blocks, stages, packets ---- */
 
-/* What blocks share: outputs of plain linears, panels of quantised ones. */
+/* What blocks share: pairs of outputs of plain linears, panels of quantised ones. */
 static uint32_t n_units(const struct ew_step_phase *ph)
 {
     if (ph->kind == EW_STEP_PLAIN16)
-        return ph->flags & EW_STEP_GLU ? ph->n / 2 : ph->n;
+        return ew_cuda_div_up(ph->flags & EW_STEP_GLU ? ph->n / 2 : ph->n, 2);
     return ph->flags & EW_STEP_GLU ? ew_cuda_div_up(ph->n / 2, 8) : ew_cuda_div_up(ph->n, 16);
 }
 
-/* A place is written again SLOTS phases later. By then every block has read it: between the two
- * lies a linear in which each block has outputs, and whoever writes has waited for all of them. So
- * any SLOTS - 1 phases in a row must have such a linear. */
+/* A place is written again SLOTS phases later, and read for MAX_BACK phases after the first that
+ * reads it. By then every block has read it: between the last reader and the writer lies a linear
+ * in which each block has outputs, and whoever writes has, itself or through others, waited for all
+ * of them. So any WINDOW phases in a row must have such a linear. */
+#define WINDOW (SLOTS - 1 - MAX_BACK)
 static ew_status choose_blocks(struct planner *p)
 {
     uint32_t blocks = p->chip->n_sm;
 
-    for (size_t i = 0; i + SLOTS - 1 <= p->n; i++) {
+    for (size_t i = 0; i + WINDOW <= p->n; i++) {
         uint32_t most = 0;
 
-        for (size_t j = i; j < i + SLOTS - 1; j++)
+        for (size_t j = i; j < i + WINDOW; j++)
             if (p->table[j].kind != EW_STEP_ATTENTION)
                 most = (uint32_t)larger(most, n_units(&p->table[j]));
         if (most < blocks)
@@ -317,43 +322,66 @@ static ew_status choose_blocks(struct planner *p)
                        p->attention->hkv);
     p->blocks = blocks;
     p->splits = p->attention ? blocks / (uint32_t)p->attention->hkv : 0;
+    if (p->splits > EW_STEP_KV_SPLITS)
+        p->splits = EW_STEP_KV_SPLITS;
     return EW_STATUS_OK;
 }
 
-/* As step_linear.cuh's step_tile_bytes. */
-static size_t tile_bytes(const struct ew_step_phase *ph)
+/* Columns and bytes of a part, for stages of `most` parts. Plain: full parts and one rest, since
+ * the kernel has a faster way for full ones. Panels: as many columns as fit, with their scales. */
+static void choose_chunk(struct ew_step_phase *ph, uint32_t most)
 {
-    if (ph->kind == EW_STEP_PLAIN16)
-        return 8 * ((size_t)ph->chunk * 2 + PAD);
-    return ew_align_up((size_t)ph->chunk * (ph->kind == EW_STEP_Q4 ? 8 : 16) +
-                           (ph->group_log2 ? ph->chunk >> ph->group_log2 << 5 : 0) + 64,
-                       128);
+    const uint32_t code = ph->kind == EW_STEP_Q4 ? 8 : 16;
+    const size_t all = ew_align_up(ph->k, 128);
+
+    if (ph->kind == EW_STEP_PLAIN16) {
+        ph->chunk = ph->k < MAX_CHUNK ? ph->k : MAX_CHUNK;
+        ph->part_bytes = 8 * ph->chunk * 2;
+        return;
+    }
+    ph->chunk = most * MAX_CHUNK * 16 / code;
+    ph->part_bytes = (uint32_t)ew_align_up(
+        (size_t)ph->chunk * code + (ph->group_log2 ? ph->chunk >> ph->group_log2 << 5 : 0) + 64,
+        128);
+    if (ph->k <= ph->chunk) { /* whole panels */
+        ph->chunk = (uint32_t)all;
+        ph->part_bytes = ph->stride;
+    }
 }
 
-/* Full parts of the columns and one rest: the kernel has a faster way for full ones. */
-static void choose_chunk(struct ew_step_phase *ph)
+/* A stage of `most` plain parts or blocks of the cache, or the largest part of a panel; a little
+ * more where that makes room for one more panel. */
+static size_t stage_of(struct planner *p, uint32_t most)
 {
-    const size_t unit = ph->group_log2 > 7 ? (size_t)1 << ph->group_log2 : 128;
-    const size_t all = ew_align_up(ph->k, unit);
+    size_t stage = p->attention ? most * EW_STEP_KV_BLOCK * p->attention->d * 2 : 0, all;
 
-    ph->chunk = (uint32_t)(all < MAX_CHUNK ? all : MAX_CHUNK);
-    ph->part_bytes = (uint32_t)tile_bytes(ph);
-}
+    for (size_t i = 0; i < p->n; i++) {
+        struct ew_step_phase *ph = &p->table[i];
 
-/* As many parts as a stage has room for: 1, 2 or 4. */
-static uint32_t batch_of(size_t stage, size_t part)
-{
-    return part * 4 <= stage ? 4 : part * 2 <= stage ? 2 : 1;
+        if (ph->kind == EW_STEP_ATTENTION)
+            continue;
+        choose_chunk(ph, most);
+        stage = larger(stage, (ph->kind == EW_STEP_PLAIN16 ? most : 1) * (size_t)ph->part_bytes);
+    }
+    all = stage;
+    for (size_t i = 0; i < p->n; i++) {
+        const size_t part = p->table[i].part_bytes;
+
+        if (p->table[i].kind == EW_STEP_Q4 || p->table[i].kind == EW_STEP_Q8)
+            all = larger(all, (stage + part / 4) / part * part);
+    }
+    return ew_align_up(all, 128);
 }
 
 static void set_stages(struct planner *p, size_t stage, size_t n)
 {
     p->args.stage_bytes = (uint32_t)stage;
     p->args.n_stages = (uint32_t)n;
-    p->args.kv_batch = p->attention ? batch_of(stage, EW_STEP_KV_BLOCK * p->attention->d * 2) : 1;
+    /* never 4: see step_attn.cuh */
+    p->args.kv_batch = p->attention && 2 * EW_STEP_KV_BLOCK * p->attention->d * 2 <= stage ? 2 : 1;
     for (size_t i = 0; i < p->n; i++)
         if (p->table[i].kind != EW_STEP_ATTENTION)
-            p->table[i].batch = batch_of(stage, p->table[i].part_bytes);
+            p->table[i].batch = (uint32_t)(stage / p->table[i].part_bytes);
 }
 
 static void share_out(struct planner *p)
@@ -375,21 +403,34 @@ static void share_out(struct planner *p)
     }
 }
 
-/* Places of the vectors, in packets. */
+/* Places of the vectors, in packets: each has room for pairs, then for singles. */
 static size_t place_packets(struct planner *p)
 {
     const struct ew_attn_args *a = p->attention;
-    size_t slot = 0, partial, at;
+    size_t slot = p->table[0].k, singles, partial, at;
 
-    slot = ew_align_up(p->table[0].k, 16);
     for (size_t i = 0; i + 1 < p->n; i++)
-        slot = larger(slot, ew_align_up(p->links[i].n_out, 16));
+        slot = larger(slot, p->links[i].n_out);
+    singles = ew_align_up(ew_cuda_div_up(slot, 2), 16);
+    slot = singles + ew_align_up(slot, 16);
     partial = a ? ew_align_up(a->hkv * p->splits * (a->hq / a->hkv) * (a->d + 2), 16) : 0;
+    p->args.x_singles = (uint32_t)((SLOTS - 1) * slot + singles);
     for (size_t i = 0; i < p->n; i++) {
-        p->table[i].out = (uint32_t)(i % SLOTS * slot);
-        p->table[i].in = i ? p->table[i - 1].out : (uint32_t)((SLOTS - 1) * slot);
+        struct ew_step_phase *ph = &p->table[i], *next = ph + 1;
+        const size_t place = i % SLOTS * slot, before = (i + SLOTS - 1) % SLOTS * slot;
+        const bool has_next = i + 1 < p->n, feeds = has_next && next->kind == EW_STEP_ATTENTION;
+
+        ph->out = (uint32_t)place;
+        ph->singles = (uint32_t)(place + singles);
+        ph->in = (uint32_t)(ph->kind == EW_STEP_ATTENTION ? before + singles : before);
+        if (has_next && !feeds)
+            ph->flags |= EW_STEP_PAIRS;
+        if (feeds || (has_next && p->links[i + 1].is_kept))
+            ph->flags |= EW_STEP_SINGLES;
+        if (ph->flags & EW_STEP_RESIDUAL)
+            ph->kept = (uint32_t)((p->links[i].kept + SLOTS - 1) % SLOTS * slot + singles);
         /* two, in turn: no block is a whole layer ahead of another */
-        p->table[i].partial = (uint32_t)(SLOTS * slot + i % 2 * partial);
+        ph->partial = (uint32_t)(SLOTS * slot + i % 2 * partial);
     }
     at = SLOTS * slot + 2 * partial;
     p->args.best = (uint32_t)at;
@@ -402,37 +443,30 @@ static size_t attention_bytes(const struct ew_attn_args *a, uint32_t warps)
                      : a->hq / a->hkv <= 2 ? 2
                      : a->hq / a->hkv <= 4 ? 4
                                            : 8;
-    const size_t groups = warps * 32 / (a->d / 4);
 
-    /* step_attn.cuh's struct step_attn, with room for its alignment */
-    return (g + 2) * a->d * 4 + 2 * g * (a->d * 2 + 16) +
-           EW_STEP_KV_SUPER * EW_STEP_KV_BLOCK * g * 4 + 4 * g * 4 + groups * g * a->d * 4 + 64;
+    /* step_attn.cuh's struct step_attn */
+    return (g + 2) * a->d * 4 + 2 * g * (a->d * 2 + 16) + warps * EW_STEP_KV_TILE * g * 4 +
+           warps * g * 8 + ew_align_up(g * 4, 16) + warps * g * a->d * 4;
 }
 
 /* The ring takes what is left of a block's shared memory. */
 static ew_status choose_shared(struct planner *p, uint32_t *shared)
 {
-    const size_t kv_stage = p->attention ? EW_STEP_KV_BLOCK * p->attention->d * 2 : 0;
     size_t fixed;
 
-    if (p->attention)
-        p->x_bytes = larger(p->x_bytes, attention_bytes(p->attention, p->warps));
     p->args.x_bytes = (uint32_t)ew_align_up(p->x_bytes, 128);
-    p->args.keep_bytes = (uint32_t)ew_align_up(p->keep_bytes, 128);
-    fixed = p->args.x_bytes + p->args.keep_bytes + 2 * EW_STEP_RED_ROWS * p->warps * 4 +
-            p->warps * 4 + MAX_K / 128 * 4 + EW_STEP_MAX_STAGES * 16;
+    if (p->attention)
+        p->args.attention_bytes =
+            (uint32_t)ew_align_up(attention_bytes(p->attention, p->warps), 128);
+    fixed = p->args.x_bytes + p->args.attention_bytes + 2 * EW_STEP_RED_ROWS * p->warps * 4 +
+            2 * p->warps * 4 + EW_STEP_MAX_STAGES * 16 +
+            (p->warps + EW_STEP_COPIERS) * 2 * sizeof(struct ew_step_phase);
     /* two parts or two blocks of the cache a stage: waiting costs as much as multiplying one */
     for (uint32_t most = 2; most >= 1; most--) {
-        size_t stage = most * kv_stage, stages;
-
-        for (size_t i = 0; i < p->n; i++)
-            if (p->table[i].kind != EW_STEP_ATTENTION) {
-                choose_chunk(&p->table[i]);
-                stage = larger(stage, most * p->table[i].part_bytes);
-            }
-        stage = ew_align_up(stage, 128);
-        stages =
+        const size_t stage = stage_of(p, most);
+        const size_t stages =
             fixed < p->chip->shared_per_block ? (p->chip->shared_per_block - fixed) / stage : 0;
+
         if (stages < EW_STEP_COPIERS)
             continue;
         set_stages(p, stage, stages < EW_STEP_MAX_STAGES ? stages : EW_STEP_MAX_STAGES);
@@ -454,14 +488,15 @@ static void fill_launch(struct planner *p, uint32_t shared, struct ew_cuda_launc
                         sizeof(p->args),
                         "-DEW_STEP_KINDS=%u -DEW_STEP_G=%u -DEW_STEP_D=%u -DEW_STEP_W_F16=%d "
                         "-DEW_STEP_SCALE_F16=%d -DEW_STEP_KV_F16=%d -DEW_STEP_ACT=%u "
-                        "-DEW_STEP_BIAS=%d -DEW_STEP_SOFTCAP=%d -DEW_STEP_WARPS=%u",
+                        "-DEW_STEP_BIAS=%d -DEW_STEP_SOFTCAP=%d -DEW_STEP_WARPS=%u "
+                        "-DEW_STEP_UNIT=%u",
                         p->kinds,
                         g <= 1   ? 1u
                         : g <= 2 ? 2u
                         : g <= 4 ? 4u
                                  : 8u,
                         a ? (unsigned)a->d : 128u, p->w_f16 > 0, p->scale_f16 > 0, p->kv_f16 > 0,
-                        p->act, p->has_bias, p->has_softcap, p->warps);
+                        p->act, p->has_bias, p->has_softcap, p->warps, p->unit);
     l->shared_bytes = shared;
     l->cooperative = true;
     l->early_start = false;
@@ -494,6 +529,7 @@ ew_status ew_cuda_decode_plan(const struct ew_cuda_decode_node *nodes, size_t n,
     ew_status st;
 
     p.w_f16 = p.scale_f16 = p.kv_f16 = -1;
+    p.unit = 128;
     p.links = ew_mem_calloc(EW_MEM_PLAN, n ? n : 1, sizeof(*p.links));
     if (!p.links)
         return ew_fail(err, EW_STATUS_NO_MEMORY, "one kernel a step: plan");

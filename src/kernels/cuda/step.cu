@@ -13,7 +13,7 @@
 #include "step_attn.cuh"
 
 #ifndef EW_STEP_ENTRY
-#define EW_STEP_ENTRY ew_step
+#    define EW_STEP_ENTRY ew_step
 #endif
 
 EW_DEV void prefetch_vector(const struct step *s, uint64_t at, uint32_t bytes)
@@ -27,22 +27,18 @@ EW_DEV void prefetch_vector(const struct step *s, uint64_t at, uint32_t bytes)
         prefetch_l2(at + (uint64_t)i * 128);
 }
 
-#define STEP_IS(ph, k) ((EW_STEP_KINDS >> (k) & 1) && (ph)->kind == (k))
+#define STEP_IS(ph, k) ((EW_STEP_KINDS >> (k)&1) && (ph)->kind == (k))
 
 EW_DEV void step_copies(struct step *s)
 {
-    const struct ew_step_phase *table = (const struct ew_step_phase *)s->a->table;
-
+    entry_ask(s, 0);
 #pragma unroll 1
     for (s->phase = 0; s->phase < s->a->n_phases; s->phase++) {
-        const struct ew_step_phase *ph = table + s->phase;
+        const struct ew_step_phase *ph = entry_take(s, s->phase);
+        const bool is_attention = ph->kind == EW_STEP_ATTENTION;
 
-        if (s->phase + 2 < s->a->n_phases && threadIdx.x % 32 == 0)
-            prefetch_l1((uint64_t)(ph + 2));
-        if (ph->kind != EW_STEP_ATTENTION) {
-            prefetch_vector(s, ph->norm, ph->k * 4);
-            prefetch_vector(s, ph->bias, ph->n * 4);
-        }
+        prefetch_vector(s, ph->norm, (is_attention ? EW_STEP_D : ph->k) * 4);
+        prefetch_vector(s, ph->bias, (is_attention ? EW_STEP_D : ph->n) * 4);
         if (STEP_IS(ph, EW_STEP_PLAIN16))
             copy_linear<EW_STEP_PLAIN16>(s, ph);
         else if (STEP_IS(ph, EW_STEP_Q4))
@@ -111,26 +107,29 @@ EW_DEV void step_token(struct step *s, struct step_best b)
 
 EW_DEV void step_computes(struct step *s)
 {
-    const struct ew_step_phase *table = (const struct ew_step_phase *)s->a->table;
     const uint32_t epoch = *(volatile uint32_t *)s->a->epoch;
     const uint32_t base = epoch * (s->a->n_phases + 1) + 1; /* never 0, which memory had first */
-    const uint64_t first = s->a->workspace + (uint64_t)table->in * 8;
+    uint64_t first;
 
+    entry_ask(s, 0);
+    first = s->a->workspace + (uint64_t)((const struct ew_step_phase *)s->a->table)->in * 8;
 #pragma unroll 1
-    for (uint32_t i = s->cta * EW_STEP_WARPS * 32 + threadIdx.x; i < s->a->n_x;
-         i += s->n_cta * EW_STEP_WARPS * 32)
-        packet_store(first + (uint64_t)i * 8, ((const float *)s->a->x)[i], base);
+    for (uint32_t i = s->cta * EW_STEP_WARPS * 32 + threadIdx.x; i < s->a->n_x / 2;
+         i += s->n_cta * EW_STEP_WARPS * 32) {
+        const float2 v = ((const float2 *)s->a->x)[i];
+
+        pair_store(first + (uint64_t)i * 8, v.x, v.y, base);
+        packets_store(s->a->workspace + (uint64_t)(s->a->x_singles + 2 * i) * 8, v.x, v.y, base);
+    }
 
 #pragma unroll 1
     for (s->phase = 0; s->phase < s->a->n_phases; s->phase++) {
         struct step_best best = { -STEP_INF, EW_ALL };
-        const struct ew_step_phase *ph = table + s->phase;
+        const struct ew_step_phase *ph = entry_take(s, s->phase);
         const bool head = ph->flags & EW_STEP_HEAD;
 
         s->in_seq = base + s->phase;
         s->seq = s->in_seq + 1;
-        if (s->phase + 1 < s->a->n_phases && threadIdx.x == 0)
-            prefetch_l1((uint64_t)(ph + 1));
         if (STEP_IS(ph, EW_STEP_PLAIN16))
             run_linear<EW_STEP_PLAIN16>(s, ph, &best);
         else if (STEP_IS(ph, EW_STEP_Q4))
@@ -148,7 +147,7 @@ EW_DEV void step_computes(struct step *s)
 }
 
 extern "C" __global__ void __launch_bounds__(EW_STEP_THREADS, 1)
-EW_STEP_ENTRY(const __grid_constant__ struct ew_step_args a)
+    EW_STEP_ENTRY(const __grid_constant__ struct ew_step_args a)
 {
     extern __shared__ __align__(128) char smem[];
     struct step s;
@@ -159,14 +158,14 @@ EW_STEP_ENTRY(const __grid_constant__ struct ew_step_args a)
     at += a.n_stages * a.stage_bytes;
     s.x = at;
     at += a.x_bytes;
-    s.keep = (float *)at;
-    at += a.keep_bytes;
+    s.attention = at;
+    at += a.attention_bytes;
     s.red = (float *)at;
     at += 2 * EW_STEP_RED_ROWS * EW_STEP_WARPS * 4;
     s.sums = (float *)at;
-    at += EW_STEP_WARPS * 4;
-    s.xs = (float *)at;
-    at += 128 * 4;
+    at += 2 * EW_STEP_WARPS * 4;
+    s.entries = at + threadIdx.x / 32 * 2 * sizeof(struct ew_step_phase);
+    at += EW_STEP_THREADS / 32 * 2 * sizeof(struct ew_step_phase);
     s.full = smem_of(at);
     s.empty = s.full + EW_STEP_MAX_STAGES * 8;
     s.stage = s.parity = s.half = 0;
@@ -175,7 +174,7 @@ EW_STEP_ENTRY(const __grid_constant__ struct ew_step_args a)
     s.context = (uint32_t)max(*(const int32_t *)a.context_lengths, 1);
     s.phase = 0;
     s.g = a.hq / a.hkv;
-    s.splits = s.n_cta / a.hkv;
+    s.splits = min(s.n_cta / a.hkv, (uint32_t)EW_STEP_KV_SPLITS);
     step_kv_set(&s, 0);
     if (threadIdx.x == 0) {
 #pragma unroll 1

@@ -1,8 +1,11 @@
 /* kernels/cuda/step.cuh - the table a persistent decode kernel (step.cu) interprets: one entry a
  * phase, in device memory, written once when a context is made. Shared by C and CUDA.
  *
- * Vectors go from phase to phase as packets: 8 bytes, an f32 (low) and a sequence number (high), so
- * that whoever reads a number knows whether it is this step's. There is no other barrier. */
+ * Vectors go from phase to phase as packets of 8 bytes: a number (low) and a sequence (high), so
+ * that whoever reads a number knows whether it is this step's. There is no other barrier. What a
+ * linear reads is a pair of 16-bit floats a packet (f16 where the plain weights are, else bf16);
+ * what attention reads, partial sums, and the residual stream that a block adds to its own outputs
+ * are one f32 a packet. */
 #ifndef EW_KERNELS_CUDA_STEP_CUH
 #define EW_KERNELS_CUDA_STEP_CUH
 
@@ -13,32 +16,35 @@ typedef unsigned int uint32_t;
 typedef int int32_t;
 typedef unsigned long long uint64_t;
 #else
-#include <stdint.h>
+#    include <stdint.h>
 #endif
 
 #ifndef EW_STEP_WARPS
-#define EW_STEP_WARPS 8 /* that compute */
+#    define EW_STEP_WARPS 8 /* that compute */
 #endif
 #ifndef EW_STEP_COPIERS
-#define EW_STEP_COPIERS 4 /* warps that copy: one alone issued a copy every 100 clocks */
+#    define EW_STEP_COPIERS 4 /* warps that copy: one alone issued a copy every 100 clocks */
 #endif
 #define EW_STEP_THREADS    ((EW_STEP_WARPS + EW_STEP_COPIERS) * 32)
 #define EW_STEP_RED_ROWS   64 /* outputs reduced at once */
 #define EW_STEP_KV_BLOCK   64 /* positions of a block of the cache */
-#define EW_STEP_KV_SUPER   4  /* blocks whose scores are in shared memory at once */
+#define EW_STEP_KV_TILE    16 /* of them a warp takes at once */
+#define EW_STEP_KV_SPLIT   4  /* blocks before their work is shared by more blocks of threads */
+#define EW_STEP_KV_SPLITS  64 /* blocks of threads for one kv head, at most */
 #define EW_STEP_MAX_STAGES 48
 
 enum ew_step_kind { EW_STEP_PLAIN16 = 0, EW_STEP_Q4, EW_STEP_Q8, EW_STEP_ATTENTION };
 
 enum ew_step_flags {
-    EW_STEP_KEEP = 2,      /* the input, before its norm, is a residual of the next RESIDUAL phases */
-    EW_STEP_RESIDUAL = 4,  /* add the kept vector to the output */
-    EW_STEP_GLU = 8,       /* rows are gate, then up */
-    EW_STEP_HEAD = 16,     /* output: f32 logits, and their arg max */
-    EW_STEP_NORM = 32      /* RMS norm of the input, weight `norm` */
+    EW_STEP_PAIRS = 1,    /* output: pairs at `out` */
+    EW_STEP_SINGLES = 2,  /* output: f32 at `singles` (both: a linear and a residual read it) */
+    EW_STEP_RESIDUAL = 4, /* add to the output what an earlier phase left at `kept` */
+    EW_STEP_GLU = 8,      /* rows are gate, then up */
+    EW_STEP_HEAD = 16,    /* output: f32 logits, and their arg max */
+    EW_STEP_NORM = 32     /* RMS norm of the input, weight `norm` */
 };
 
-/* 136 bytes. */
+/* 144 bytes. */
 struct ew_step_phase {
     uint64_t w;    /* linear: weights; attention: cache of this layer [2][hkv][cap][d] */
     uint64_t norm; /* linear: f32 [k]; attention: f32 [d] of q, or 0 */
@@ -46,18 +52,21 @@ struct ew_step_phase {
     uint64_t rope; /* attention: f32 [rows][rd], or 0 */
     uint32_t kind, flags;
     uint32_t in, out; /* packets, from the start of the workspace */
+    uint32_t singles, kept;
+    uint32_t kept_back; /* RESIDUAL: phases since the one whose input is kept */
     float eps, scale, softcap;
     uint32_t act; /* enum ew_act */
     /* linear */
-    uint32_t n, k;        /* rows of w (glu: both halves), columns */
-    uint32_t chunk;       /* columns of a part: of what a stage has of a tile */
-    uint32_t batch;       /* parts of a stage: 1, 2 or 4 */
-    uint32_t part_bytes;  /* of a stage */
-    uint32_t stride;      /* bytes of a row (plain) or a panel */
+    uint32_t n, k;                     /* rows of w (glu: both halves), columns */
+    uint32_t chunk;                    /* columns of a part: of what a stage has of a tile */
+    uint32_t batch;                    /* parts of a stage, at most */
+    uint32_t part_bytes;               /* of a stage */
+    uint32_t stride;                   /* bytes of a row (plain) or a panel */
     uint32_t scales_at, row_scales_at; /* in a panel */
     uint32_t group_log2;               /* of columns a scale serves; 0: row scales alone */
     uint32_t first;                    /* block that has the first tile (panels) */
-    uint32_t share, extra; /* outputs (plain) or panels a block has; blocks that have one more */
+    uint32_t share,
+        extra; /* pairs of outputs (plain) or panels a block has; blocks with one more */
     float inv_k;
     /* attention */
     uint32_t rd, cap;
@@ -69,18 +78,18 @@ struct ew_step_args {
     uint64_t table;     /* struct ew_step_phase [n_phases] */
     uint64_t workspace; /* packets; zeroed once */
     uint64_t epoch;     /* u32, zeroed with the workspace */
-    uint64_t x;         /* f32 [n_x]: the first phase's input, sent as packets first */
-    uint64_t logits;    /* f32 [n] of HEAD, or 0 */
-    uint64_t token;     /* i32: arg max of HEAD, or 0 */
+    uint64_t x;      /* f32 [n_x]: the first phase's input, sent as packets of both kinds first */
+    uint64_t logits; /* f32 [n] of HEAD, or 0 */
+    uint64_t token;  /* i32: arg max of HEAD, or 0 */
     uint64_t context_lengths; /* i32 [1]: with this token */
     uint64_t fault;           /* u32: phase + 1 of a wait that gave up */
     uint32_t n_phases, n_stages, stage_bytes;
-    uint32_t x_bytes;    /* of shared memory: the input of a phase, or attention's */
-    uint32_t keep_bytes; /* of shared memory: the kept vector */
-    uint32_t best;       /* packets of HEAD: 2 a block */
-    uint32_t hq, hkv;    /* of every attention phase */
-    uint32_t n_x;
-    uint32_t kv_batch; /* blocks of the cache a stage has: 1, 2 or 4 */
+    uint32_t x_bytes;         /* of shared memory: the input of a linear phase */
+    uint32_t attention_bytes; /* of shared memory: step_attn.cuh's struct step_attn */
+    uint32_t best;            /* packets of HEAD: 2 a block */
+    uint32_t hq, hkv;         /* of every attention phase */
+    uint32_t n_x, x_singles;  /* packets: where x goes as f32 */
+    uint32_t kv_batch;        /* blocks of the cache a stage has: 1 or 2 */
 };
 
 #endif

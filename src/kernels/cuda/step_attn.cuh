@@ -2,24 +2,22 @@
  * over the cache, and where the positions were split between blocks their merge. Device only.
  *
  * Block c serves kv head c % hkv and split c / hkv of the positions. The new position's key and
- * value come from packets; the rest of the cache comes through the ring, scores of up to
- * KV_SUPER blocks of 64 positions at a time. */
+ * value come from packets; the rest of the cache comes through the ring, keys of up to 128
+ * positions, then their values. Of each a warp has 16 positions of its own, with a softmax of its
+ * own: warps meet twice, when the queries are ready and when their results are added up. */
 #ifndef EW_KERNELS_CUDA_STEP_ATTN_CUH
 #define EW_KERNELS_CUDA_STEP_ATTN_CUH
 
 #include "step_dev.cuh"
 
 #ifndef EW_STEP_G
-#define EW_STEP_G 2 /* query heads of a kv head, rounded up to 1, 2, 4 or 8 */
+#    define EW_STEP_G 2 /* query heads of a kv head, rounded up to 1, 2, 4 or 8 */
 #endif
 #ifndef EW_STEP_D
-#define EW_STEP_D 128 /* 64 or 128 */
+#    define EW_STEP_D 128 /* 64 or 128 */
 #endif
-#define STEP_D4     (EW_STEP_D / 4) /* threads that have a position's values, four each */
-#define STEP_GROUPS (EW_STEP_WARPS * 32 / STEP_D4) /* of them */
-#define STEP_SCORES (EW_STEP_KV_SUPER * EW_STEP_KV_BLOCK)
-#define STEP_QROW   (EW_STEP_D * 2 + 16)
-#define STEP_BLOCKS_A_SPLIT 2
+#define STEP_D4   (EW_STEP_D / 4) /* lanes that have a position's values, four each */
+#define STEP_QROW (EW_STEP_D * 2 + 16)
 
 /* Where this block stands; made anew where the window changes. */
 EW_DEV void step_kv_set(struct step *s, uint32_t window)
@@ -32,18 +30,18 @@ EW_DEV void step_kv_set(struct step *s, uint32_t window)
     v.pos = s->context - 1;
     v.first = window && s->context > window ? s->context - window : 0;
     v.blocks = (s->context - v.first + EW_STEP_KV_BLOCK - 1) / EW_STEP_KV_BLOCK;
-    v.splits = min(s->n_cta / s->a->hkv, (v.blocks + STEP_BLOCKS_A_SPLIT - 1) / STEP_BLOCKS_A_SPLIT);
+    v.splits = min(s->splits, (v.blocks + EW_STEP_KV_SPLIT - 1) / EW_STEP_KV_SPLIT);
     v.begin = v.blocks * v.split / v.splits;
     v.end = v.blocks * (v.split + 1) / v.splits;
     s->kv = v;
 }
 /* Positions, of the blocks of a stage from b on, that the cache has from before. */
-EW_DEV uint32_t step_kv_olds(const struct step *s, const struct step_kv *v, uint32_t b,
-                             uint32_t end)
+EW_DEV uint32_t step_kv_olds(const struct step *s, const struct step_kv *v, uint32_t b)
 {
     const uint32_t from = v->first + b * EW_STEP_KV_BLOCK;
 
-    return v->pos > from ? min(v->pos - from, min(s->a->kv_batch, end - b) * EW_STEP_KV_BLOCK) : 0;
+    return v->pos > from ? min(v->pos - from, min(s->a->kv_batch, v->end - b) * EW_STEP_KV_BLOCK)
+                         : 0;
 }
 EW_DEV uint64_t step_kv_at(const struct ew_step_phase *ph, uint32_t hkv, uint32_t which,
                            uint32_t head, uint32_t pos)
@@ -59,17 +57,15 @@ EW_DEV void copy_attention(struct step *s, const struct ew_step_phase *ph)
         step_kv_set(s, ph->window);
     if (v.split >= v.splits)
         return;
-    for (uint32_t b0 = v.begin; b0 < v.end; b0 += EW_STEP_KV_SUPER) {
-        const uint32_t b1 = min(b0 + EW_STEP_KV_SUPER, v.end);
+#pragma unroll 1
+    for (uint32_t b = v.begin; b < v.end; b += s->a->kv_batch) {
+        const uint32_t bytes = step_kv_olds(s, &v, b) * EW_STEP_D * 2;
 
+        if (!bytes)
+            continue;
 #pragma unroll 1
         for (uint32_t which = 0; which < 2; which++)
-#pragma unroll 1
-            for (uint32_t b = b0; b < b1; b += s->a->kv_batch) {
-                const uint32_t n = step_kv_olds(s, &v, b, b1), bytes = n * EW_STEP_D * 2;
-
-                if (!n || !copy_begin(s, bytes))
-                    continue;
+            if (copy_begin(s, bytes)) {
                 copy_run(s, ring_at(s),
                          step_kv_at(ph, s->a->hkv, which, v.head, v.first + b * EW_STEP_KV_BLOCK),
                          bytes);
@@ -78,13 +74,13 @@ EW_DEV void copy_attention(struct step *s, const struct ew_step_phase *ph)
     }
 }
 
-/* Shared memory of the phase, in the place of a linear phase's input. */
 struct step_attn {
     float vec[EW_STEP_G + 2][EW_STEP_D]; /* queries, key, value: after norm and RoPE */
-    __align__(16) char q[2][EW_STEP_G][STEP_QROW]; /* high and low halves of the queries */
-    float scores[STEP_SCORES][EW_STEP_G];
-    float alpha[EW_STEP_G], m[EW_STEP_G], l[EW_STEP_G], fresh[EW_STEP_G];
-    __align__(16) float part[STEP_GROUPS][EW_STEP_G][EW_STEP_D];
+    char q[2][EW_STEP_G][STEP_QROW];     /* high and low halves of the queries */
+    float p[EW_STEP_WARPS][EW_STEP_KV_TILE][EW_STEP_G]; /* weights of a warp's positions */
+    float2 ml[EW_STEP_WARPS][EW_STEP_G];  /* of a warp: largest score, sum of weights */
+    __align__(16) float fresh[EW_STEP_G]; /* the new position's scores */
+    __align__(16) float part[EW_STEP_WARPS][EW_STEP_G][EW_STEP_D];
 };
 
 /* Vector w (queries, then key, then value) of this head into sm->vec, by one warp. */
@@ -163,7 +159,8 @@ EW_DEV void attn_vector(const struct step *s, const struct ew_step_phase *ph, st
             const float2 hi = half2_get<EW_STEP_KV_F16>(h);
 
             *(uint32_t *)(sm->q[0][w] + i * 2) = h;
-            *(uint32_t *)(sm->q[1][w] + i * 2) = half2_of<EW_STEP_KV_F16>(v[j] - hi.x, v[j + 1] - hi.y);
+            *(uint32_t *)(sm->q[1][w] + i * 2) =
+                half2_of<EW_STEP_KV_F16>(v[j] - hi.x, v[j + 1] - hi.y);
             vec[i] = v[j];
             vec[i + 1] = v[j + 1];
         }
@@ -188,298 +185,316 @@ EW_DEV float attn_score(const struct ew_step_phase *ph, float v)
         v = ph->softcap * tanhf(v / ph->softcap);
     return v;
 }
-/* Scores of the 8 positions of a tile; rows of a stage are not padded, so odd rows take their
- * halves of 128 bytes the other way round. */
-EW_DEV void attn_tile(const struct ew_step_phase *ph, struct step_attn *sm, uint32_t at,
-                      uint32_t to, uint32_t g_heads, const uint4 *q)
+/* Scores of 8 positions, rows of a stage from `at` on: *v0 and *v1 of positions 2t and 2t + 1 and
+ * head g (lane = 4g + t). Rows are not padded, so odd ones take their halves of 128 bytes the other
+ * way round. */
+EW_DEV void attn_scores(const struct ew_step_phase *ph, uint32_t at, const uint4 *q, float *v0,
+                        float *v1)
 {
     constexpr int STEPS = EW_STEP_D / 32;
     const uint32_t lane = threadIdx.x % 32, g = lane / 4, t = lane % 4, odd = g & 1;
     const uint32_t row = at + g * (EW_STEP_D * 2) + t * 16;
-    float c[4][4] = { { 0, 0, 0, 0 }, { 0, 0, 0, 0 }, { 0, 0, 0, 0 }, { 0, 0, 0, 0 } };
+    float c[2][4] = { { 0, 0, 0, 0 }, { 0, 0, 0, 0 } };
 
 #pragma unroll
     for (int i = 0; i < STEPS; i += 2) {
         const uint4 u = lds128(row + (i + odd) * 64), v = lds128(row + (i + 1 - odd) * 64);
-        const uint4 b0 = odd ? v : u, b1 = odd ? u : v;
+        const uint4 b0 = odd ? v : u, b1 = odd ? u : v, h0 = q[i], h1 = q[i + 1];
+        const uint4 l0 = q[STEPS + i], l1 = q[STEPS + i + 1];
 
-        mma16<EW_STEP_KV_F16>(c[0], q[i].x, q[STEPS + i].x, q[i].y, q[STEPS + i].y, b0.x, b0.y);
-        mma16<EW_STEP_KV_F16>(c[1], q[i].z, q[STEPS + i].z, q[i].w, q[STEPS + i].w, b0.z, b0.w);
-        mma16<EW_STEP_KV_F16>(c[2], q[i + 1].x, q[STEPS + i + 1].x, q[i + 1].y, q[STEPS + i + 1].y, b1.x,
-                   b1.y);
-        mma16<EW_STEP_KV_F16>(c[3], q[i + 1].z, q[STEPS + i + 1].z, q[i + 1].w, q[STEPS + i + 1].w, b1.z,
-                   b1.w);
+        mma16<EW_STEP_KV_F16>(c[0], h0.x, l0.x, h0.y, l0.y, b0.x, b0.y);
+        mma16<EW_STEP_KV_F16>(c[1], h0.z, l0.z, h0.w, l0.w, b0.z, b0.w);
+        mma16<EW_STEP_KV_F16>(c[0], h1.x, l1.x, h1.y, l1.y, b1.x, b1.y);
+        mma16<EW_STEP_KV_F16>(c[1], h1.z, l1.z, h1.w, l1.w, b1.z, b1.w);
     }
-#pragma unroll
-    for (int i = 0; i < 4; i++)
-        c[0][i] = (c[0][i] + c[1][i]) + (c[2][i] + c[3][i]);
-    if (g < g_heads) {
-        sm->scores[to + 2 * t][g] =
-            attn_score(ph, c[0][0] + c[0][2]);
-        sm->scores[to + 2 * t + 1][g] =
-            attn_score(ph, c[0][1] + c[0][3]);
-    }
+    *v0 = attn_score(ph, (c[0][0] + c[1][0]) + (c[0][2] + c[1][2]));
+    *v1 = attn_score(ph, (c[0][1] + c[1][1]) + (c[0][3] + c[1][3]));
 }
 
-/* Turns n scores of head h into weights, by one warp; *l is this lane's part of their sum. The last
- * score may be the new position's, which is not among the others. */
-EW_DEV void attn_softmax(struct step_attn *sm, uint32_t h, uint32_t n, bool has_new, bool first,
-                         float *l)
+/* What a warp has of its positions so far. */
+struct attn_sums {
+    float o[EW_STEP_G][4]; /* values times weights: lane's columns */
+    float m, l; /* of head lane / 4: largest score; this lane's part of the sum of weights */
+};
+
+/* n <= KV_TILE positions, keys at `at`: their weights go to p. */
+EW_DEV void attn_weights(const struct ew_step_phase *ph, struct step_attn *sm, uint32_t at,
+                         uint32_t n, const uint4 *q, struct attn_sums *a)
 {
-    const uint32_t lane = threadIdx.x % 32;
-    const float m0 = first ? -STEP_INF : sm->m[h];
-    float v[STEP_SCORES / 32], m = m0, sum = 0, alpha;
+    const uint32_t lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+    float(*p)[EW_STEP_G] = sm->p[threadIdx.x / 32];
+    float v[4], m = a->m, alpha;
 
+    attn_scores(ph, at, q, &v[0], &v[1]);
+    attn_scores(ph, at + 8 * EW_STEP_D * 2, q, &v[2], &v[3]);
 #pragma unroll
-    for (int j = 0; j < STEP_SCORES / 32; j++) {
-        const uint32_t i = lane + 32 * (uint32_t)j;
-
-        v[j] = has_new && i + 1 == n ? sm->fresh[h] : i < n ? sm->scores[i][h] : -STEP_INF;
-        m = fmaxf(m, v[j]);
+    for (uint32_t i = 0; i < 4; i++) {
+        v[i] = i / 2 * 8 + 2 * t + i % 2 < n ? v[i] : -STEP_INF;
+        m = fmaxf(m, v[i]);
+    }
+    m = fmaxf(m, __shfl_xor_sync(EW_ALL, m, 1));
+    m = fmaxf(m, __shfl_xor_sync(EW_ALL, m, 2));
+    alpha = __expf(a->m - m); /* m is a number: the first position is there */
+    a->l *= alpha;
+    a->m = m;
+#pragma unroll
+    for (uint32_t i = 0; i < 4; i++) {
+        v[i] = __expf(v[i] - m);
+        a->l += v[i];
+        if (g < EW_STEP_G)
+            p[i / 2 * 8 + 2 * t + i % 2][g] = v[i];
     }
 #pragma unroll
-    for (int d = 16; d; d >>= 1)
-        m = fmaxf(m, __shfl_xor_sync(EW_ALL, m, d));
-#pragma unroll
-    for (int j = 0; j < STEP_SCORES / 32; j++) {
-        const uint32_t i = lane + 32 * (uint32_t)j;
-        const float p = __expf(v[j] - m);
+    for (int h = 0; h < EW_STEP_G; h++) {
+        const float f = __shfl_sync(EW_ALL, alpha, h * 4);
 
-        if (i < n) {
-            sm->scores[i][h] = p;
-            sum += p;
-        }
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            a->o[h][i] *= f;
     }
-    alpha = first ? 0 : __expf(m0 - m);
-    *l = first ? sum : *l * alpha + sum;
-    if (lane == 0) {
-        sm->m[h] = m;
-        sm->alpha[h] = alpha;
-    }
+    __syncwarp();
 }
 
-EW_DEV void attn_values(const struct step_attn *sm, uint32_t at, uint32_t to, uint32_t n,
-                        float o[EW_STEP_G][4])
+EW_DEV void attn_value(const float *p, uint32_t at, struct attn_sums *a)
 {
-    const uint32_t d4 = threadIdx.x % STEP_D4, group = threadIdx.x / STEP_D4;
-
-#pragma unroll 4
-    for (uint32_t i = group; i < n; i += STEP_GROUPS) {
-        const uint2 u = lds64(at + i * (EW_STEP_D * 2) + d4 * 8);
-        const float2 v = half2_get<EW_STEP_KV_F16>(u.x), w = half2_get<EW_STEP_KV_F16>(u.y);
+    const uint2 u = lds64(at);
+    const float2 v = half2_get<EW_STEP_KV_F16>(u.x), w = half2_get<EW_STEP_KV_F16>(u.y);
 
 #pragma unroll
-        for (int h = 0; h < EW_STEP_G; h++) {
-            const float p = sm->scores[to + i][h];
-
-            o[h][0] += p * v.x;
-            o[h][1] += p * v.y;
-            o[h][2] += p * w.x;
-            o[h][3] += p * w.y;
-        }
+    for (int h = 0; h < EW_STEP_G; h++) {
+        a->o[h][0] += p[h] * v.x;
+        a->o[h][1] += p[h] * v.y;
+        a->o[h][2] += p[h] * w.x;
+        a->o[h][3] += p[h] * w.y;
     }
 }
-
-/* Each split merges a share of the columns of its kv head. */
-EW_DEV void attn_merge(const struct step *s, const struct ew_step_phase *ph, struct step_attn *sm,
-                       const struct step_kv *kv, uint32_t g)
+/* The same n positions, values at `at`. */
+EW_DEV void attn_values(const struct step_attn *sm, uint32_t at, uint32_t n, struct attn_sums *a)
 {
-    const uint32_t size = g * (EW_STEP_D + 2), cols = g * EW_STEP_D, n_s = kv->splits;
+    constexpr uint32_t ROWS = 32 / STEP_D4; /* positions at once */
+    const uint32_t lane = threadIdx.x % 32, row = lane / STEP_D4;
+    const float(*p)[EW_STEP_G] = sm->p[threadIdx.x / 32];
+
+    at += row * (EW_STEP_D * 2) + lane % STEP_D4 * 8;
+    if (n == EW_STEP_KV_TILE) {
+#pragma unroll
+        for (uint32_t i = 0; i < EW_STEP_KV_TILE; i += ROWS)
+            attn_value(p[i + row], at + i * (EW_STEP_D * 2), a);
+    } else {
+#pragma unroll 1
+        for (uint32_t i = 0; i + row < n; i += ROWS)
+            attn_value(p[i + row], at + i * (EW_STEP_D * 2), a);
+    }
+    __syncwarp();
+}
+
+/* Each split makes a share of the pairs of its kv head: a group of lanes asks all splits for one
+ * pair and for their largest scores and sums of weights, and adds up by shuffles. */
+EW_DEV void attn_merge(const struct step *s, const struct ew_step_phase *ph,
+                       const struct step_kv *kv)
+{
+    const uint32_t g = s->g, pairs = g * EW_STEP_D / 2, n_s = kv->splits;
+    const uint32_t from = pairs * kv->split / n_s, end = pairs * (kv->split + 1) / n_s;
+    const uint32_t size = g * (EW_STEP_D + 2), lane = threadIdx.x % 32;
     const uint64_t at =
         s->a->workspace + ((uint64_t)ph->partial + (uint64_t)kv->head * s->splits * size) * 8;
-    const uint32_t c0 = cols * kv->split / n_s, n = cols * (kv->split + 1) / n_s - c0;
-    float *val = &sm->part[0][0][0];           /* [split][n] */
-    float *ml = val + (cols + n_s);            /* [split][g][2] */
-    const uint32_t tid = threadIdx.x;
+    uint32_t span = 1; /* lanes of a pair */
 
+    while (span < n_s && span < 32)
+        span *= 2;
 #pragma unroll 1
-    for (uint32_t j = tid / 32; j < n_s; j += 2 * EW_STEP_WARPS) {
-        const uint64_t from = at + (uint64_t)j * size * 8, next = (uint64_t)size * 8 * EW_STEP_WARPS;
-        const uint32_t lane = tid % 32, j2 = j + EW_STEP_WARPS;
-        const bool two = j2 < n_s, has_ml = lane < 2 * g;
+    for (uint32_t u = from + threadIdx.x / 32 * (32 / span); u < end;
+         u += EW_STEP_WARPS * (32 / span)) {
+        const uint32_t pair = u + lane / span, h = min(pair, end - 1) / (EW_STEP_D / 2);
+        struct two_packets v[EW_STEP_KV_SPLITS / 32], ml[EW_STEP_KV_SPLITS / 32];
+        float m = -STEP_INF, l = 0, x = 0, y = 0;
+        uint32_t n = 0;
+        bool all = false;
 
-#pragma unroll 1
-        for (uint32_t i = lane; i < n || i == lane; i += 32) { /* four at once */
-            const bool has = i < n, ends = has_ml && i == lane;
-            const uint64_t pv = from + (uint64_t)(c0 + i) * 8, pm = from + (uint64_t)(cols + lane) * 8;
-            const uint64_t v0 = has ? packet_load(pv) : 0, v1 = has && two ? packet_load(pv + next) : 0;
-            const uint64_t m0 = ends ? packet_load(pm) : 0,
-                           m1 = ends && two ? packet_load(pm + next) : 0;
+        while (!all) {
+            all = true;
+#pragma unroll
+            for (uint32_t i = 0; i < EW_STEP_KV_SPLITS / 32; i++) {
+                const uint32_t j = lane % span + 32 * i;
+                const uint64_t part = at + (uint64_t)j * size * 8;
 
-            if (has)
-                val[j * n + i] = packet_wait(s, pv, v0, s->seq);
-            if (ends)
-                ml[j * 2 * g + lane] = packet_wait(s, pm, m0, s->seq);
-            if (has && two)
-                val[j2 * n + i] = packet_wait(s, pv + next, v1, s->seq);
-            if (ends && two)
-                ml[j2 * 2 * g + lane] = packet_wait(s, pm + next, m1, s->seq);
+                v[i].a = v[i].b = ml[i].b = (uint64_t)s->seq << 32;
+                ml[i].a = (uint64_t)s->seq << 32 | __float_as_uint(-STEP_INF);
+                if (j < n_s && pair < end) {
+                    v[i] = packets_load(part + (uint64_t)pair * 16);
+                    ml[i] = packets_load(part + (uint64_t)(2 * pairs + 2 * h) * 8);
+                }
+            }
+#pragma unroll
+            for (uint32_t i = 0; i < EW_STEP_KV_SPLITS / 32; i++)
+                all = all && packet_is(v[i].a, s->seq) && packet_is(v[i].b, s->seq) &&
+                      packet_is(ml[i].a, s->seq) && packet_is(ml[i].b, s->seq);
+            if (!all)
+                poll_pause(n);
+            if (++n > EW_STEP_POLL_LIMIT)
+                step_gave_up(s);
         }
-    }
-    sync_warps();
-    if (tid / 32 < g) { /* m becomes the factor of a split */
-        const uint32_t lane = tid % 32, h = tid / 32;
-        float m = -STEP_INF, l = 0;
-
+        __syncwarp();
+#pragma unroll
+        for (uint32_t i = 0; i < EW_STEP_KV_SPLITS / 32; i++)
+            m = fmaxf(m, packet_value(ml[i].a));
 #pragma unroll 1
-        for (uint32_t i = lane; i < n_s; i += 32)
-            m = fmaxf(m, ml[(i * g + h) * 2]);
-        for (int d = 16; d; d >>= 1)
+        for (uint32_t d = span / 2; d; d >>= 1)
             m = fmaxf(m, __shfl_xor_sync(EW_ALL, m, d));
-#pragma unroll 1
-        for (uint32_t i = lane; i < n_s; i += 32)
-            l += ml[(i * g + h) * 2 + 1] * __expf(ml[(i * g + h) * 2] - m);
-        l = warp_sum(l);
-#pragma unroll 1
-        for (uint32_t i = lane; i < n_s; i += 32)
-            ml[(i * g + h) * 2] = __expf(ml[(i * g + h) * 2] - m) / l;
-    }
-    sync_warps();
-#pragma unroll 1
-    for (uint32_t i = tid; i < n; i += EW_STEP_WARPS * 32) {
-        const uint32_t h = (c0 + i) / EW_STEP_D;
-        float sum = 0;
+#pragma unroll
+        for (uint32_t i = 0; i < EW_STEP_KV_SPLITS / 32; i++) {
+            const float f = pair < end ? __expf(packet_value(ml[i].a) - m) : 0;
 
-#pragma unroll 4
-        for (uint32_t j = 0; j < n_s; j++)
-            sum += ml[(j * g + h) * 2] * val[j * n + i];
-        packet_store(s->a->workspace + (uint64_t)(ph->out + kv->head * cols + c0 + i) * 8, sum,
-                     s->seq);
+            l += packet_value(ml[i].b) * f;
+            x += packet_value(v[i].a) * f;
+            y += packet_value(v[i].b) * f;
+        }
+#pragma unroll 1
+        for (uint32_t d = span / 2; d; d >>= 1) {
+            l += __shfl_xor_sync(EW_ALL, l, d);
+            x += __shfl_xor_sync(EW_ALL, x, d);
+            y += __shfl_xor_sync(EW_ALL, y, d);
+        }
+        if (lane % span == 0 && pair < end)
+            pair_store(s->a->workspace + (uint64_t)(ph->out + kv->head * pairs + pair) * 8, x / l,
+                       y / l, s->seq);
     }
 }
 
+/* All old positions of this split, by each warp its own. */
 EW_DEV void attn_blocks(struct step *s, const struct ew_step_phase *ph, struct step_attn *sm,
-                        const struct step_kv *kv, uint32_t g, float o[EW_STEP_G][4])
+                        const struct step_kv *kv, struct attn_sums *a)
 {
     constexpr int STEPS = EW_STEP_D / 32;
-    const uint32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    const uint32_t lane = threadIdx.x % 32, tile = threadIdx.x / 32 * EW_STEP_KV_TILE;
+    const uint32_t h = lane / 4 < s->g ? lane / 4 : 0;
     uint4 q[2 * STEPS];
-    float l = 0;
 
-    if (kv->end == kv->blocks && warp < g) { /* the new position's score */
+#pragma unroll
+    for (int i = 0; i < STEPS; i++) {
+        q[i] = *(const uint4 *)(sm->q[0][h] + i * 64 + lane % 4 * 16);
+        q[STEPS + i] = *(const uint4 *)(sm->q[1][h] + i * 64 + lane % 4 * 16);
+    }
+#pragma unroll 1
+    for (uint32_t b = kv->begin; b < kv->end; b += s->a->kv_batch) {
+        const uint32_t old = step_kv_olds(s, kv, b);
+        const uint32_t n = tile < old ? min(old - tile, (uint32_t)EW_STEP_KV_TILE) : 0;
+
+        if (!old)
+            break;
+        ring_wait_full(s);
+        if (n)
+            attn_weights(ph, sm, ring_at(s) + tile * (EW_STEP_D * 2), n, q, a);
+        ring_release(s);
+        ring_wait_full(s);
+        if (n)
+            attn_values(sm, ring_at(s) + tile * (EW_STEP_D * 2), n, a);
+        ring_release(s);
+    }
+}
+
+/* Leaves a warp's results for attn_output; the last warps have the new position's scores too. */
+EW_DEV void attn_leave(const struct step *s, const struct ew_step_phase *ph, struct step_attn *sm,
+                       const struct step_kv *kv, struct attn_sums *a)
+{
+    const uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32, h = EW_STEP_WARPS - 1 - warp;
+
+    a->l += __shfl_xor_sync(EW_ALL, a->l, 1);
+    a->l += __shfl_xor_sync(EW_ALL, a->l, 2);
+    if (lane % 4 == 0 && lane / 4 < EW_STEP_G)
+        sm->ml[warp][lane / 4] = make_float2(a->m, a->l);
+#pragma unroll
+    for (int i = 0; i < EW_STEP_G; i++) {
+        if (STEP_D4 < 32)
+            for (int j = 0; j < 4; j++)
+                a->o[i][j] += __shfl_xor_sync(EW_ALL, a->o[i][j], 16);
+        if (lane < STEP_D4)
+            *(float4 *)&sm->part[warp][i][lane * 4] =
+                make_float4(a->o[i][0], a->o[i][1], a->o[i][2], a->o[i][3]);
+    }
+    if (kv->end == kv->blocks && h < s->g) {
         float dot = 0;
 
 #pragma unroll
         for (uint32_t i = lane; i < EW_STEP_D; i += 32)
-            dot += sm->vec[warp][i] * sm->vec[EW_STEP_G][i];
+            dot += sm->vec[h][i] * sm->vec[EW_STEP_G][i];
         dot = attn_score(ph, warp_sum(dot));
         if (lane == 0)
-            sm->fresh[warp] = dot;
-        __syncwarp();
+            sm->fresh[h] = dot;
     }
+}
+
+/* Adds up what the warps left: the output, or where positions were split this split's part. */
+EW_DEV void attn_output(const struct step *s, const struct ew_step_phase *ph,
+                        const struct step_attn *sm, const struct step_kv *kv)
+{
+    const bool has_new = kv->end == kv->blocks, alone = kv->splits == 1;
+    const uint32_t g = s->g, size = g * (EW_STEP_D + 2);
+    const uint64_t to =
+        s->a->workspace +
+        (alone ? (uint64_t)ph->out + kv->head * g * EW_STEP_D / 2
+               : (uint64_t)ph->partial + (uint64_t)(kv->head * s->splits + kv->split) * size) *
+            8;
+
+#pragma unroll 1
+    for (uint32_t i = threadIdx.x; i < g * EW_STEP_D / 2; i += EW_STEP_WARPS * 32) {
+        const uint32_t h = i / (EW_STEP_D / 2), d = i % (EW_STEP_D / 2) * 2;
+        float m = has_new ? sm->fresh[h] : -STEP_INF, l = 0, f, x = 0, y = 0;
+
 #pragma unroll
-    for (int i = 0; i < STEPS; i++) {
-        const uint32_t h = lane / 4 < g ? lane / 4 : 0, at = i * 64 + lane % 4 * 16;
-
-        q[i] = *(const uint4 *)(sm->q[0][h] + at);
-        q[STEPS + i] = *(const uint4 *)(sm->q[1][h] + at);
-    }
-    for (uint32_t b0 = kv->begin; b0 < kv->end; b0 += EW_STEP_KV_SUPER) {
-        const uint32_t b1 = min(b0 + EW_STEP_KV_SUPER, kv->end);
-        const uint32_t from = kv->first + b0 * EW_STEP_KV_BLOCK;
-        const uint32_t n = min(kv->pos + 1 - from, (b1 - b0) * EW_STEP_KV_BLOCK);
-        const bool has_new = from + n == kv->pos + 1;
-
-#pragma unroll 1
-        for (uint32_t b = b0; b < b1; b += s->a->kv_batch) {
-            const uint32_t old = step_kv_olds(s, kv, b, b1);
-
-            if (!old)
-                continue;
-            ring_wait_full(s);
-#pragma unroll 1
-            for (uint32_t tile = warp * 8; tile < old; tile += EW_STEP_WARPS * 8)
-                attn_tile(ph, sm, ring_at(s) + tile * (EW_STEP_D * 2),
-                          (b - b0) * EW_STEP_KV_BLOCK + tile, g, q);
-            ring_release(s);
+        for (int w = 0; w < EW_STEP_WARPS; w++)
+            m = fmaxf(m, sm->ml[w][h].x);
+        if (has_new) {
+            l = __expf(sm->fresh[h] - m);
+            x = l * sm->vec[EW_STEP_G + 1][d];
+            y = l * sm->vec[EW_STEP_G + 1][d + 1];
         }
-        sync_warps();
-        if (warp < g)
-            attn_softmax(sm, warp, n, has_new, b0 == kv->begin, &l);
-        sync_warps();
-        if (b0 != kv->begin)
-            for (int h = 0; h < EW_STEP_G; h++) {
 #pragma unroll
-                for (int i = 0; i < 4; i++)
-                    o[h][i] *= sm->alpha[h];
-            }
-#pragma unroll 1
-        for (uint32_t b = b0; b < b1; b += s->a->kv_batch) {
-            const uint32_t old = step_kv_olds(s, kv, b, b1);
+        for (int w = 0; w < EW_STEP_WARPS; w++) {
+            const float2 v = *(const float2 *)&sm->part[w][h][d], ml = sm->ml[w][h];
 
-            if (!old)
-                continue;
-            ring_wait_full(s);
-            attn_values(sm, ring_at(s), (b - b0) * EW_STEP_KV_BLOCK, old, o);
-            ring_release(s);
+            f = __expf(ml.x - m); /* 0: a warp without positions */
+            l += ml.y * f;
+            x += v.x * f;
+            y += v.y * f;
         }
-        if (has_new && threadIdx.x < STEP_D4)
-            for (int h = 0; h < EW_STEP_G; h++) {
-                const float p = sm->scores[n - 1][h];
-
-#pragma unroll
-                for (int i = 0; i < 4; i++)
-                    o[h][i] += p * sm->vec[EW_STEP_G + 1][threadIdx.x * 4 + i];
-            }
-        if (b1 < kv->end)
-            sync_warps();
-    }
-    if (warp < g) {
-        l = warp_sum(l);
-        if (lane == 0)
-            sm->l[warp] = l;
+        if (alone) {
+            pair_store(to + (uint64_t)i * 8, x / l, y / l, s->seq);
+        } else {
+            packets_store(to + (uint64_t)i * 16, x, y, s->seq);
+            if (d == 0)
+                packets_store(to + (uint64_t)(g * EW_STEP_D + 2 * h) * 8, m, l, s->seq);
+        }
     }
 }
 
 EW_DEV void run_attention(struct step *s, const struct ew_step_phase *entry)
 {
     const struct ew_step_phase copy = *entry, *ph = &copy;
-    struct step_attn *sm = (struct step_attn *)s->x;
+    struct step_attn *sm = (struct step_attn *)s->attention;
     const struct step_kv &kv = s->kv;
-    const uint32_t g = s->g, warp = threadIdx.x / 32, tid = threadIdx.x;
-    const uint32_t d4 = tid % STEP_D4, group = tid / STEP_D4, cols = g * EW_STEP_D;
-    float o[EW_STEP_G][4];
-    uint64_t to;
+    const uint32_t g = s->g;
+    struct attn_sums a;
 
     if (kv.window != ph->window)
         step_kv_set(s, ph->window);
     if (kv.split >= kv.splits)
         return;
+    a.m = -STEP_INF;
+    a.l = 0;
 #pragma unroll
     for (int h = 0; h < EW_STEP_G; h++)
-        o[h][0] = o[h][1] = o[h][2] = o[h][3] = 0;
+        a.o[h][0] = a.o[h][1] = a.o[h][2] = a.o[h][3] = 0;
 #pragma unroll 1
-    for (uint32_t w = warp; w < g + 2; w += EW_STEP_WARPS)
+    for (uint32_t w = threadIdx.x / 32; w < g + 2; w += EW_STEP_WARPS)
         attn_vector(s, ph, sm, &kv, w, g);
     sync_warps();
-    attn_blocks(s, ph, sm, &kv, g, o);
-#pragma unroll
-    for (int h = 0; h < EW_STEP_G; h++)
-        *(float4 *)&sm->part[group][h][d4 * 4] = make_float4(o[h][0], o[h][1], o[h][2], o[h][3]);
+    attn_blocks(s, ph, sm, &kv, &a);
+    attn_leave(s, ph, sm, &kv, &a);
     sync_warps();
-    to = kv.splits == 1 ? (uint64_t)ph->out + kv.head * cols :
-                          (uint64_t)ph->partial + (uint64_t)(kv.head * s->splits + kv.split) * g *
-                                                      (EW_STEP_D + 2);
-    to = s->a->workspace + to * 8;
-#pragma unroll 1
-    for (uint32_t i = tid; i < cols; i += EW_STEP_WARPS * 32) {
-        const uint32_t h = i / EW_STEP_D;
-        float sum = 0;
-
-#pragma unroll
-        for (int j = 0; j < STEP_GROUPS; j++)
-            sum += sm->part[j][h][i % EW_STEP_D];
-        packet_store(to + i * 8, kv.splits == 1 ? sum / sm->l[h] : sum, s->seq);
-    }
-    if (kv.splits == 1) {
-        sync_warps(); /* part is read no more */
-        return;
-    }
-    if (tid < 2 * g)
-        packet_store(to + (cols + tid) * 8, tid & 1 ? sm->l[tid / 2] : sm->m[tid / 2], s->seq);
-    sync_warps(); /* part is read no more */
-    attn_merge(s, ph, sm, &kv, g);
-    sync_warps();
+    attn_output(s, ph, sm, &kv);
+    if (kv.splits > 1)
+        attn_merge(s, ph, &kv);
 }
 
 #endif

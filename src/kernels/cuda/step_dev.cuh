@@ -6,44 +6,47 @@
 #include "step.cuh"
 
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
-#define EW_STEP_BULK 1
+#    define EW_STEP_BULK 1
 #else
-#define EW_STEP_BULK 0
+#    define EW_STEP_BULK 0
 #endif
 #ifndef EW_STEP_POLL_SLEEP
-#define EW_STEP_POLL_SLEEP 0
+#    define EW_STEP_POLL_SLEEP 0
 #endif
 #ifndef EW_STEP_POLL_LIMIT
-#define EW_STEP_POLL_LIMIT (1u << 24)
+#    define EW_STEP_POLL_LIMIT (1u << 24)
 #endif
 
 /* What a model has (step.c makes them); code that nothing uses only fills the instruction cache:
  * 230 KB of it made every phase four times as slow. */
 #ifndef EW_STEP_KINDS
-#define EW_STEP_KINDS 15 /* 1 << enum ew_step_kind of the phases there are */
+#    define EW_STEP_KINDS 15 /* 1 << enum ew_step_kind of the phases there are */
 #endif
 #ifndef EW_STEP_W_F16
-#define EW_STEP_W_F16 0 /* plain weights: f16, else bf16 */
+#    define EW_STEP_W_F16 0 /* plain weights: f16, else bf16 */
 #endif
 #ifndef EW_STEP_SCALE_F16
-#define EW_STEP_SCALE_F16 1 /* scales of groups: f16, else bf16 */
+#    define EW_STEP_SCALE_F16 1 /* scales of groups: f16, else bf16 */
 #endif
+#define EW_STEP_PAIR_F16 EW_STEP_W_F16 /* of a packet's pair of numbers */
 #ifndef EW_STEP_KV_F16
-#define EW_STEP_KV_F16 0 /* cache: f16, else bf16 */
+#    define EW_STEP_KV_F16 0 /* cache: f16, else bf16 */
 #endif
 #ifndef EW_STEP_ACT
-#define EW_STEP_ACT 1 /* enum ew_act of the phases that have one */
+#    define EW_STEP_ACT 1 /* enum ew_act of the phases that have one */
 #endif
 #ifndef EW_STEP_BIAS
-#define EW_STEP_BIAS 0
+#    define EW_STEP_BIAS 0
 #endif
 #ifndef EW_STEP_SOFTCAP
-#define EW_STEP_SOFTCAP 0
+#    define EW_STEP_SOFTCAP 0
 #endif
 
-#define EW_DEV static __device__ __forceinline__
+#define EW_DEV   static __device__ __forceinline__
 #define EW_ALL   0xffffffffu
 #define STEP_INF __uint_as_float(0x7f800000u)
+
+#define STEP_COLS 1024 /* of a part of a linear's stage, at most */
 
 /* Where a block stands in attention. */
 struct step_kv {
@@ -55,21 +58,21 @@ struct step_kv {
 
 struct step {
     const struct ew_step_args *a;
-    char *smem;                    /* ring of stages */
-    uint32_t ring, full, empty;    /* shared addresses */
-    uint32_t stage, parity;        /* next of the ring */
-    char *x;                       /* input of a phase */
-    float *keep;
-    float *red;                    /* [2][RED_ROWS][WARPS] */
-    float *sums;                   /* [WARPS] */
-    float *xs;                     /* scale of each 128 columns of a quantised input */
-    uint32_t seq;                  /* of what this phase writes */
-    uint32_t in_seq;               /* of what it reads */
+    char *smem;                 /* ring of stages */
+    uint32_t ring, full, empty; /* shared addresses */
+    uint32_t stage, parity;     /* next of the ring */
+    char *x;                    /* input of a linear phase */
+    char *attention;            /* struct step_attn */
+    char *entries;   /* of the table: this warp's copies of this phase's and of the next one's */
+    float *red;      /* [2][RED_ROWS][WARPS] */
+    float *sums;     /* [2][WARPS]: of squares of the input, as red */
+    uint32_t seq;    /* of what this phase writes */
+    uint32_t in_seq; /* of what it reads */
     uint32_t phase, context;
     uint32_t turn;   /* of the copying warps: stages until this one's next */
     uint64_t policy; /* of copies */
     uint32_t cta, n_cta;
-    uint32_t half;                 /* of red */
+    uint32_t half;      /* of red and sums; turns after each use */
     uint32_t g, splits; /* query heads of a kv head; the most splits of the positions */
     struct step_kv kv;
 };
@@ -175,10 +178,10 @@ EW_DEV bool copy_begin(struct step *s, uint32_t bytes)
     bar_wait(s, s->empty + 8 * s->stage, s->parity ^ 1);
 #if EW_STEP_BULK
     if (threadIdx.x % 32 == 0)
-        asm volatile("mbarrier.arrive.expect_tx.shared.b64 _, [%0], %1;" ::"r"(s->full +
-                                                                              8 * s->stage),
-                     "r"(bytes)
-                     : "memory");
+        asm volatile(
+            "mbarrier.arrive.expect_tx.shared.b64 _, [%0], %1;" ::"r"(s->full + 8 * s->stage),
+            "r"(bytes)
+            : "memory");
 #else
     (void)bytes;
 #endif
@@ -191,7 +194,7 @@ EW_DEV void copy_runs(const struct step *s, uint32_t to, uint32_t to_stride, uin
     const uint32_t lane = threadIdx.x % 32;
 #if EW_STEP_BULK
     if (lane == 0) {
-#pragma unroll
+#    pragma unroll
         for (uint32_t i = 0; i < 8; i++) {
             if (i < n)
                 asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes"
@@ -240,13 +243,34 @@ EW_DEV uint64_t copy_policy(void)
 #endif
     return policy;
 }
-EW_DEV void prefetch_l1(uint64_t at)
-{
-    asm volatile("prefetch.global.L1 [%0];" ::"l"(at));
-}
 EW_DEV void prefetch_l2(uint64_t at)
 {
     asm volatile("prefetch.global.L2 [%0];" ::"l"(at));
+}
+
+/* ---- the table. Each warp walks it with copies of its own in shared memory: an entry that comes
+ * from L2 when it is needed takes a thousand clocks of every phase ---- */
+EW_DEV void entry_ask(const struct step *s, uint32_t phase)
+{
+    const uint32_t lane = threadIdx.x % 32, bytes = (uint32_t)sizeof(struct ew_step_phase);
+    const uint32_t to = smem_of(s->entries) + (phase & 1) * bytes + lane * 16;
+    const uint64_t from = s->a->table + (uint64_t)phase * bytes + lane * 16;
+
+    if (phase >= s->a->n_phases || lane * 16 >= bytes)
+        return;
+    if (!EW_STEP_BULK && threadIdx.x / 32 >= EW_STEP_WARPS) /* or it would wait for its stages */
+        *(uint4 *)(s->entries + (phase & 1) * bytes + lane * 16) = *(const uint4 *)from;
+    else
+        asm volatile("cp.async.ca.shared.global [%0], [%1], 16;" ::"r"(to), "l"(from) : "memory");
+}
+/* The entry of a phase that was asked for; the one before is read no more, and the next is asked
+ * for in its place. */
+EW_DEV const struct ew_step_phase *entry_take(const struct step *s, uint32_t phase)
+{
+    asm volatile("cp.async.wait_all;" ::: "memory");
+    __syncwarp();
+    entry_ask(s, phase + 1);
+    return (const struct ew_step_phase *)(s->entries + (phase & 1) * sizeof(struct ew_step_phase));
 }
 
 /* ---- packets ---- */
@@ -267,10 +291,20 @@ EW_DEV uint64_t packet_load(uint64_t at)
     asm volatile("ld.relaxed.gpu.global.u64 %0, [%1];" : "=l"(p) : "l"(at));
     return p;
 }
+EW_DEV void packet_store_bits(uint64_t at, uint32_t v, uint32_t seq)
+{
+    asm volatile("st.relaxed.gpu.global.u64 [%0], %1;" ::"l"(at), "l"((uint64_t)seq << 32 | v));
+}
 EW_DEV void packet_store(uint64_t at, float v, uint32_t seq)
 {
-    asm volatile("st.relaxed.gpu.global.u64 [%0], %1;" ::"l"(at),
-                 "l"((uint64_t)seq << 32 | __float_as_uint(v)));
+    packet_store_bits(at, __float_as_uint(v), seq);
+}
+/* Two packets in one store; `at` is a multiple of 16. */
+EW_DEV void packets_store(uint64_t at, float v, float w, uint32_t seq)
+{
+    asm volatile("st.relaxed.gpu.global.v2.u64 [%0], {%1, %2};" ::"l"(at),
+                 "l"((uint64_t)seq << 32 | __float_as_uint(v)),
+                 "l"((uint64_t)seq << 32 | __float_as_uint(w)));
 }
 EW_DEV bool packet_is(uint64_t p, uint32_t seq)
 {
@@ -280,7 +314,8 @@ EW_DEV float packet_value(uint64_t p)
 {
     return f32_of((uint32_t)p);
 }
-/* After n rounds in vain. Hundreds of threads that ask without pause take the L2 from the copies. */
+/* After n rounds in vain. Hundreds of threads that ask without pause take the L2 from the copies.
+ */
 EW_DEV void poll_pause(uint32_t n)
 {
     if (EW_STEP_POLL_SLEEP && n > 2)
@@ -349,6 +384,16 @@ template <bool F16> EW_DEV float2 half2_get(uint32_t v)
     return F16 ? f16x2_get(v) : bf16x2_get(v);
 }
 
+/* ---- pairs ---- */
+EW_DEV void pair_store(uint64_t at, float v, float w, uint32_t seq)
+{
+    packet_store_bits(at, half2_of<EW_STEP_PAIR_F16>(v, w), seq);
+}
+EW_DEV float2 pair_value(uint64_t p)
+{
+    return half2_get<EW_STEP_PAIR_F16>((uint32_t)p);
+}
+
 /* ---- products ---- */
 template <bool F16>
 EW_DEV void mma16(float c[4], uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3, uint32_t b0,
@@ -369,6 +414,15 @@ EW_DEV void mma8(int c[4], uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3, u
                  uint32_t b1)
 {
     asm("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
+        "{%0,%1,%2,%3};"
+        : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])
+        : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+}
+/* a: unsigned. */
+EW_DEV void mma8u(int c[4], uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3, uint32_t b0,
+                  uint32_t b1)
+{
+    asm("mma.sync.aligned.m16n8k32.row.col.s32.u8.s8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
         "{%0,%1,%2,%3};"
         : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])
         : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));

@@ -1,0 +1,274 @@
+/* kernels/cuda/step_linear_plain.cuh - linear phases of step.cu, rows of bf16 or f16: the input and
+ * the products of a stage. Device only.
+ *
+ * Of each chunk of columns a warp has a range of its own, and of the input only that: it waits for
+ * those packets, keeps them in shared memory that no other warp touches, and multiplies. Nothing
+ * but the sums of a tile ever meets another warp, so a phase has one barrier, before its outputs.
+ *
+ * One mma takes 16 columns of 8 rows twice: rows 0..7 of its A operand are the weights of one half
+ * of 64 columns, rows 8..15 those of the other, and of B the even columns have the input of the
+ * first, the odd ones that of the second. What is wanted is where row and column agree. Rows lie in
+ * shared memory without gaps, as they came; so that two rows that are read together lie in other
+ * banks, odd ones take their halves the other way round. */
+#ifndef EW_KERNELS_CUDA_STEP_LINEAR_PLAIN_CUH
+#define EW_KERNELS_CUDA_STEP_LINEAR_PLAIN_CUH
+
+#include "step_dev.cuh"
+
+#define STEP_COLS 1024                        /* of a chunk, at most */
+#define STEP_OWN  (STEP_COLS / EW_STEP_WARPS) /* of them a warp's, at most */
+
+/* A warp's columns of a chunk of `cols`: [from, from + n), n a multiple of 64. */
+struct plain_range {
+    uint32_t from, n;
+};
+EW_DEV struct plain_range plain_range_of(uint32_t cols)
+{
+    const uint32_t own = (cols + 64 * EW_STEP_WARPS - 1) / (64 * EW_STEP_WARPS) * 64;
+    struct plain_range r;
+
+    r.from = threadIdx.x / 32 * own;
+    r.n = r.from < cols ? min(own, cols - r.from) : 0;
+    return r;
+}
+
+/* ---- the input ---- */
+/* Waits for this warp's columns of ASK chunks from `col` on, asked for together: an answer takes
+ * 600 clocks. Their squares' sum is added to *sum where the input has a norm. */
+template <int ASK>
+EW_DEV void plain_input(const struct step *s, const struct ew_step_phase *ph, uint32_t col,
+                        float *sum)
+{
+    const uint32_t lane = threadIdx.x % 32, x = smem_of(s->x);
+    const uint64_t in = s->a->workspace + (uint64_t)ph->in * 8;
+    struct two_packets p[ASK];
+    float4 w[ASK];
+    uint32_t at[ASK], n = 0;
+    bool all = false;
+
+#pragma unroll
+    for (int j = 0; j < ASK; j++) {
+        const uint32_t c = col + (uint32_t)j * ph->chunk;
+        const struct plain_range r = plain_range_of(c < ph->k ? min(ph->chunk, ph->k - c) : 0);
+
+        at[j] = lane * 4 < r.n ? c + r.from + lane * 4 : EW_ALL;
+        p[j].a = p[j].b = (uint64_t)s->in_seq << 32;
+        w[j] = make_float4(1, 1, 1, 1);
+        if (ph->flags & EW_STEP_NORM && at[j] != EW_ALL)
+            w[j] = *(const float4 *)(ph->norm + (uint64_t)at[j] * 4);
+    }
+    while (!all) {
+        all = true;
+#pragma unroll
+        for (int j = 0; j < ASK; j++)
+            if (at[j] != EW_ALL)
+                p[j] = packets_load(in + (uint64_t)at[j] * 4);
+#pragma unroll
+        for (int j = 0; j < ASK; j++)
+            all = all && packet_is(p[j].a, s->in_seq) && packet_is(p[j].b, s->in_seq);
+        if (!all)
+            poll_pause(n);
+        if (++n > EW_STEP_POLL_LIMIT)
+            step_gave_up(s);
+    }
+#pragma unroll
+    for (int j = 0; j < ASK; j++) {
+        uint32_t a = (uint32_t)p[j].a, b = (uint32_t)p[j].b;
+
+        if (ph->flags & EW_STEP_NORM) {
+            const float2 u = pair_value(p[j].a), v = pair_value(p[j].b);
+
+            *sum += u.x * u.x + u.y * u.y + (v.x * v.x + v.y * v.y);
+            a = half2_of<EW_STEP_W_F16>(u.x * w[j].x, u.y * w[j].y);
+            b = half2_of<EW_STEP_W_F16>(v.x * w[j].z, v.y * w[j].w);
+        }
+        if (at[j] != EW_ALL)
+            sts64(x + at[j] * 2, a, b);
+    }
+}
+EW_DEV float plain_load(struct step *s, const struct ew_step_phase *ph)
+{
+    float sum = 0;
+
+    if (ph->k <= ph->chunk) {
+        plain_input<1>(s, ph, 0, &sum);
+    } else {
+#pragma unroll 1
+        for (uint32_t col = 0; col < ph->k; col += 3 * ph->chunk)
+            plain_input<3>(s, ph, col, &sum);
+    }
+    __syncwarp();
+    return sum;
+}
+
+/* ---- products. FULL: all warps have STEP_OWN columns. Every register is written, whatever the
+ * range: one that is not lives through the whole kernel, and others spill ---- */
+struct plain_part {
+    uint4 w[4];
+};
+template <bool FULL> EW_DEV uint4 plain_lds(uint32_t at, bool has)
+{
+    return FULL || has ? lds128(at) : make_uint4(0, 0, 0, 0);
+}
+template <bool FULL>
+EW_DEV void plain_x(uint4 x[2], const struct step *s, uint32_t col, const struct plain_range *r)
+{
+    const uint32_t at =
+        smem_of(s->x) + (col + r->from) * 2 + (threadIdx.x & 4) * 16 + threadIdx.x % 4 * 16;
+
+    x[0] = plain_lds<FULL>(at, r->n > 0);
+    x[1] = plain_lds<FULL>(at + 128, r->n > 64);
+}
+template <bool FULL>
+EW_DEV void plain_w(struct plain_part *p, uint32_t at, const struct plain_range *r)
+{
+    const uint32_t other = threadIdx.x & 4 ? (uint32_t)-64 : 64;
+
+    p->w[0] = plain_lds<FULL>(at, r->n > 0);
+    p->w[1] = plain_lds<FULL>(at + other, r->n > 0);
+    p->w[2] = plain_lds<FULL>(at + 128, r->n > 64);
+    p->w[3] = plain_lds<FULL>(at + 128 + other, r->n > 64);
+}
+EW_DEV void plain_mma(float acc[2][4], const struct plain_part *p, const uint4 x[2])
+{
+#pragma unroll
+    for (uint32_t i = 0; i < 2; i++) {
+        const uint4 a = p->w[2 * i], b = p->w[2 * i + 1];
+
+        mma16<EW_STEP_W_F16>(acc[0], a.x, b.x, a.y, b.y, x[i].x, x[i].y);
+        mma16<EW_STEP_W_F16>(acc[1], a.z, b.z, a.w, b.w, x[i].z, x[i].w);
+    }
+}
+EW_DEV void plain_zero(float acc[2][4])
+{
+#pragma unroll
+    for (int i = 0; i < 2; i++)
+        acc[i][0] = acc[i][1] = acc[i][2] = acc[i][3] = 0;
+}
+/* This warp's sums of a tile of 8 rows; red: of its first row. */
+EW_DEV void plain_store(const float acc[2][4], float *red)
+{
+    if (threadIdx.x % 4 == 0)
+        red[threadIdx.x % 32 / 4 * EW_STEP_WARPS] =
+            threadIdx.x & 4 ? (acc[0][1] + acc[1][1]) + (acc[0][2] + acc[1][2])
+                            : (acc[0][0] + acc[1][0]) + (acc[0][3] + acc[1][3]);
+}
+/* Where a lane's weights are in a part. */
+EW_DEV uint32_t plain_at(const struct ew_step_phase *ph, const struct plain_range *r)
+{
+    const uint32_t lane = threadIdx.x % 32;
+
+    return lane / 4 * (ph->chunk * 2) + r->from * 2 + (lane & 4) * 16 + lane % 4 * 16;
+}
+
+/* Tiles [t0, t1), each one part: the input stays in registers. Two parts at once, or every product
+ * would wait for its own loads. */
+template <bool FULL>
+EW_DEV void plain_tiles_whole(struct step *s, const struct ew_step_phase *ph, uint32_t t0,
+                              uint32_t t1, float *red)
+{
+    const struct plain_range r = plain_range_of(FULL ? STEP_COLS : ph->k);
+    const uint32_t lane_at = plain_at(ph, &r);
+    uint4 x[2];
+
+    plain_x<FULL>(x, s, 0, &r);
+#pragma unroll 1
+    for (uint32_t tile = t0; tile < t1;) {
+        const uint32_t n = min(ph->batch, t1 - tile);
+        uint32_t at = ring_at(s) + lane_at;
+
+        ring_wait_full(s);
+#pragma unroll 1
+        for (uint32_t i = 0; i < n; i += 2) {
+            const bool two = i + 1 < n;
+            struct plain_part p, q;
+            float acc[2][4], acc2[2][4];
+
+            plain_zero(acc);
+            plain_zero(acc2);
+            plain_w<FULL>(&p, at, &r);
+            plain_w<FULL>(&q, two ? at + ph->part_bytes : at, &r);
+            plain_mma(acc, &p, x);
+            plain_mma(acc2, &q, x);
+            plain_store(acc, red);
+            if (two)
+                plain_store(acc2, red + 8 * EW_STEP_WARPS);
+            red += (two ? 16 : 8) * EW_STEP_WARPS;
+            at += 2 * ph->part_bytes;
+        }
+        tile += n;
+        ring_release(s);
+    }
+}
+/* The same where a tile has several parts; their input is read again for each tile. */
+template <bool FULL>
+EW_DEV void plain_two_parts(const struct step *s, const struct ew_step_phase *ph, uint32_t at,
+                            uint32_t col, uint32_t cols, uint32_t col2, float acc[2][4],
+                            float acc2[2][4])
+{
+    const struct plain_range r = plain_range_of(FULL ? STEP_COLS : cols);
+    const uint32_t lane_at = at + plain_at(ph, &r);
+    struct plain_part p, q;
+    uint4 x[2], y[2];
+
+    plain_w<FULL>(&p, lane_at, &r);
+    plain_x<FULL>(x, s, col, &r);
+    if (FULL) {
+        plain_w<FULL>(&q, lane_at + ph->part_bytes, &r);
+        plain_x<FULL>(y, s, col2, &r);
+    }
+    plain_mma(acc, &p, x);
+    if (FULL)
+        plain_mma(acc2, &q, y);
+}
+EW_DEV void plain_tiles_parts(struct step *s, const struct ew_step_phase *ph, uint32_t t0,
+                              uint32_t t1, float *red)
+{
+    uint32_t left = (t1 - t0) * ((ph->k + ph->chunk - 1) / ph->chunk), col = 0;
+    float acc[2][4], acc2[2][4];
+
+    plain_zero(acc);
+#pragma unroll 1
+    while (left) {
+        const uint32_t n = min(ph->batch, left);
+        uint32_t at = ring_at(s);
+
+        ring_wait_full(s);
+#pragma unroll 1
+        for (uint32_t i = 0; i < n;) {
+            const uint32_t cols = min(ph->chunk, ph->k - col);
+            const bool ends = col + cols == ph->k;
+            const uint32_t col2 = ends ? 0 : col + cols;
+            const bool two = i + 1 < n && cols == STEP_COLS && ph->k - col2 >= STEP_COLS;
+
+            plain_zero(acc2);
+            if (two)
+                plain_two_parts<true>(s, ph, at, col, cols, col2, acc, acc2);
+            else
+                plain_two_parts<false>(s, ph, at, col, cols, col2, acc, acc2);
+            if (ends) {
+                plain_store(acc, red);
+                plain_zero(acc);
+                red += 8 * EW_STEP_WARPS;
+            }
+            col = col2;
+            if (two) {
+#pragma unroll
+                for (int j = 0; j < 8; j++)
+                    acc[j / 4][j % 4] += acc2[j / 4][j % 4];
+                col = col2 + STEP_COLS == ph->k ? 0 : col2 + STEP_COLS;
+                if (!col) {
+                    plain_store(acc, red);
+                    plain_zero(acc);
+                    red += 8 * EW_STEP_WARPS;
+                }
+            }
+            at += (two ? 2 : 1) * ph->part_bytes;
+            i += two ? 2 : 1;
+        }
+        left -= n;
+        ring_release(s);
+    }
+}
+
+#endif

@@ -1,0 +1,498 @@
+/* kernels/cuda/step_linear_quant.cuh - linear phases of step.cu, panels of 4- and 8-bit codes: the
+ * input in shared memory and the products. Device only.
+ *
+ * 128 columns of the input are one integer each, q = round(x / xs) with xs = max|x| / 32256, and
+ * that is two digits: q = d0 + 256 d1, both int8. A column of B (mma m16n8k32) is a digit; a panel
+ * of 16 rows is A, as it lies in memory: no code is moved to where a plain product would want it.
+ * Where that puts columns of x or rows of the panel beside each other that do not belong together,
+ * a column of B has what belongs together, and what else the product has is not used. Column
+ * d + 2r + 4h of B is for digit d and for what A's rows 8r..8r+7 hold:
+ *
+ * q4: 64 columns of a panel are four words a lane, one a tile of 16 columns. A's rows 0..7 are
+ * tiles 0 and 2, rows 8..15 are tiles 1 and 3. The low nibbles of a word are rows 0..7 of the panel.
+ * One product has them alone, another the words as they are, whose bytes are 16 * high + low: rows
+ * 8..15 of the panel are the difference. Codes are code + 8: sums start at what the eights will
+ * add. h says nothing.
+ *
+ * q8: 32 columns are four words, two a tile; the bytes of a word are rows g, g + 8, g, g + 8 of the
+ * panel. A's rows 0..7 are the first of each two words, rows 8..15 the second; columns of B have
+ * zeros where the bytes of rows 8(1-h).. are.
+ *
+ * A warp multiplies 128 columns of a part, so that a group's scale is applied once. Lane
+ * 4g + r + 2h gets sums of row g + 8h of the panel; those of r = 0 and 1 are added. */
+#ifndef EW_KERNELS_CUDA_STEP_LINEAR_QUANT_CUH
+#define EW_KERNELS_CUDA_STEP_LINEAR_QUANT_CUH
+
+#include "step_dev.cuh"
+
+/* Columns whose products have one scale, or more of them than can be summed up: 32, 64 or 128. The
+ * least of all phases. */
+#ifndef EW_STEP_UNIT
+#    define EW_STEP_UNIT 128
+#endif
+#define STEP_QUANT 128                         /* columns a warp multiplies at once */
+#define STEP_UNITS (STEP_QUANT / EW_STEP_UNIT) /* units of those */
+
+/* ---- copying ---- */
+/* A stage has whole panels, as they lie in memory, or one part of a panel: `chunk` columns, behind
+ * them their scales, and in the last part those of the rows. */
+EW_DEV bool quant_whole(const struct ew_step_phase *ph)
+{
+    return ph->chunk >= ph->k;
+}
+/* Columns of the last part of a panel. */
+EW_DEV uint32_t quant_rest(const struct ew_step_phase *ph)
+{
+    return ph->k - (ph->k - 1) / ph->chunk * ph->chunk;
+}
+template <int KIND> EW_DEV uint32_t quant_scales_at(const struct ew_step_phase *ph)
+{
+    return quant_whole(ph) ? ph->scales_at : ph->chunk * (KIND == EW_STEP_Q4 ? 8 : 16);
+}
+EW_DEV uint32_t quant_scale_bytes(const struct ew_step_phase *ph, uint32_t cols)
+{
+    return ph->group_log2 ? cols >> ph->group_log2 << 5 : 0;
+}
+/* Panels [tile, tile + n) of the weight; stages end where groups of RED_ROWS outputs do. */
+template <int KIND>
+EW_DEV void quant_copy(struct step *s, const struct ew_step_phase *ph, uint32_t tile, uint32_t n)
+{
+    constexpr uint32_t CODE = KIND == EW_STEP_Q4 ? 8 : 16, GROUP = EW_STEP_RED_ROWS / 16;
+    uint64_t w = ph->w + (uint64_t)tile * ph->stride;
+
+    if (quant_whole(ph)) {
+#pragma unroll 1
+        for (uint32_t i = 0; i < n;) {
+            const uint32_t here = min(ph->batch, min(n, (i / GROUP + 1) * GROUP) - i);
+
+            if (copy_begin(s, here * ph->stride)) {
+                copy_run(s, ring_at(s), w, here * ph->stride);
+                copy_end(s);
+            }
+            w += (uint64_t)here * ph->stride;
+            i += here;
+        }
+        return;
+    }
+#pragma unroll 1
+    for (uint32_t i = 0; i < n; i++, w += ph->stride) {
+#pragma unroll 1
+        for (uint32_t col = 0; col < ph->k; col += ph->chunk) {
+            const uint32_t cols = min(ph->chunk, ph->k - col);
+            const uint32_t scales = quant_scale_bytes(ph, cols) + (col + cols >= ph->k ? 64 : 0);
+
+            if (copy_begin(s, cols * CODE + scales)) {
+                copy_run(s, ring_at(s), w + col * CODE, cols * CODE);
+                if (scales)
+                    copy_run(s, ring_at(s) + ph->chunk * CODE,
+                             w + ph->scales_at + quant_scale_bytes(ph, col), scales);
+                copy_end(s);
+            }
+        }
+    }
+}
+
+/* ---- the input ---- */
+/* In s->x: the two digits, planes in the order of the products: of each 128 columns [t][tile of 16
+ * % 2][tile / 2][2t, 2t+8, 2t+1, 2t+9]; then, of each 128 columns, struct quant_meta. */
+struct quant_meta {
+    float xs;
+    int sum[STEP_UNITS]; /* q4: -8 times the integers of a unit, summed up */
+};
+EW_DEV uint32_t quant_plane(const struct ew_step_phase *ph)
+{
+    return ((ph->k + 127) & ~127u) + 16; /* the digits in other banks */
+}
+EW_DEV struct quant_meta *quant_meta_of(const struct step *s, const struct ew_step_phase *ph)
+{
+    return (struct quant_meta *)(s->x + 2 * quant_plane(ph));
+}
+EW_DEV float max_or_nan(float a, float b)
+{
+    float r;
+
+    asm("max.NaN.f32 %0, %1, %2;" : "=f"(r) : "f"(a), "f"(b));
+    return r;
+}
+/* Takes 128 columns apart: a lane has columns 2t, 2t+1, 2t+8, 2t+9 of tile lane / 4. */
+template <int KIND>
+EW_DEV void store_digits(uint32_t x, uint32_t plane, struct quant_meta *meta, const float v[4])
+{
+    const uint32_t lane = threadIdx.x % 32;
+    const float amax = f32_of(__reduce_max_sync(
+        EW_ALL, __float_as_uint(max_or_nan(max_or_nan(fabsf(v[0]), fabsf(v[1])),
+                                           max_or_nan(fabsf(v[2]), fabsf(v[3]))))));
+    /* 32256 is 126 * 256; beside numbers of 1e-30 nothing is seen of smaller ones */
+    const float inv = amax > 1e-30f ? __fdividef(32256.0f, amax) : 0;
+    const uint32_t at = x + lane % 4 * 32 + lane / 4 % 2 * 16 + lane / 8 * 4;
+    uint32_t lo[4], hi[4];
+    int sum;
+
+#pragma unroll
+    for (int j = 0; j < 4; j++) { /* 1.5 * 2^23: the low bits of the sum are the integer's */
+        lo[j] = __float_as_uint(fmaf(v[j], inv, 12582912.0f));
+        hi[j] = lo[j] + 128;
+    }
+    sts32(at,
+          __byte_perm(__byte_perm(lo[0], lo[2], 0x40), __byte_perm(lo[1], lo[3], 0x40), 0x5410));
+    sts32(at + plane,
+          __byte_perm(__byte_perm(hi[0], hi[2], 0x51), __byte_perm(hi[1], hi[3], 0x51), 0x5410));
+    if (lane == 0)
+        meta->xs = amax > 1e-30f ? amax * (1 / 32256.0f) : amax == amax ? 0 : amax;
+    if (KIND != EW_STEP_Q4)
+        return;
+    sum = (int)(lo[0] + lo[1] + (lo[2] + lo[3]) - 4 * 0x4b400000u);
+    if (STEP_UNITS == 1) {
+        sum = __reduce_add_sync(EW_ALL, sum);
+    } else {
+#pragma unroll
+        for (int d = 1; d < EW_STEP_UNIT / 4; d *= 2)
+            sum += __shfl_xor_sync(EW_ALL, sum, d);
+    }
+    if (lane % (EW_STEP_UNIT / 4) == 0)
+        meta->sum[lane / (EW_STEP_UNIT / 4)] = -8 * sum;
+}
+/* Columns of the input taken apart by this warp; this thread's part of their sum of squares. ASK
+ * times 128 of them are asked for at once, since an answer takes 600 clocks. */
+template <int KIND, int ASK> EW_DEV float quant_take(struct step *s, const struct ew_step_phase *ph)
+{
+    constexpr uint32_t STEP = EW_STEP_WARPS * STEP_QUANT;
+    const uint64_t from = s->a->workspace + (uint64_t)ph->in * 8;
+    const uint32_t plane = quant_plane(ph), lane = threadIdx.x % 32;
+    const uint32_t first = lane / 4 * 16 + lane % 4 * 2; /* of the lane's columns, then + 8 */
+    float sum = 0;
+
+#pragma unroll 1
+    for (uint32_t i0 = threadIdx.x / 32 * STEP_QUANT; i0 < ph->k; i0 += ASK * STEP) {
+        uint64_t p[2 * ASK];
+        float2 w[2 * ASK];
+        uint32_t n = 0;
+        bool all = false;
+
+#pragma unroll
+        for (int j = 0; j < ASK; j++) {
+            const uint32_t i = i0 + (uint32_t)j * STEP + first;
+            const bool is_in = ph->flags & EW_STEP_NORM && i < ph->k; /* k: a multiple of 16 */
+
+            w[2 * j] = is_in ? *(const float2 *)(ph->norm + (uint64_t)i * 4) : make_float2(1, 1);
+            w[2 * j + 1] =
+                is_in ? *(const float2 *)(ph->norm + (uint64_t)i * 4 + 32) : make_float2(1, 1);
+        }
+        while (!all) {
+            all = true;
+#pragma unroll
+            for (int j = 0; j < ASK; j++) {
+                const uint32_t i = i0 + (uint32_t)j * STEP + first;
+                const uint64_t nothing = (uint64_t)s->in_seq << 32; /* zeros that are there */
+
+                p[2 * j] = i < ph->k ? packet_load(from + (uint64_t)i * 4) : nothing;
+                p[2 * j + 1] = i < ph->k ? packet_load(from + (uint64_t)i * 4 + 32) : nothing;
+            }
+#pragma unroll
+            for (int j = 0; j < 2 * ASK; j++)
+                all = all && packet_is(p[j], s->in_seq);
+            if (!all)
+                poll_pause(n);
+            if (++n > EW_STEP_POLL_LIMIT)
+                step_gave_up(s);
+        }
+        __syncwarp();
+#pragma unroll
+        for (int j = 0; j < ASK; j++) {
+            const uint32_t b = i0 + (uint32_t)j * STEP;
+            const float2 x0 = pair_value(p[2 * j]), x1 = pair_value(p[2 * j + 1]);
+            const float v[4] = { x0.x * w[2 * j].x, x0.y * w[2 * j].y, x1.x * w[2 * j + 1].x,
+                                 x1.y * w[2 * j + 1].y };
+
+            if (b >= ph->k)
+                break;
+            sum += x0.x * x0.x + x0.y * x0.y + (x1.x * x1.x + x1.y * x1.y);
+            store_digits<KIND>(smem_of(s->x) + b, plane, quant_meta_of(s, ph) + b / STEP_QUANT, v);
+        }
+    }
+    return sum;
+}
+/* The whole input, for all warps; this thread's part of its sum of squares. */
+template <int KIND> EW_DEV float quant_load(struct step *s, const struct ew_step_phase *ph)
+{
+    const float sum = ph->k <= EW_STEP_WARPS * STEP_QUANT ? quant_take<KIND, 1>(s, ph)
+                                                          : quant_take<KIND, 4>(s, ph);
+
+    sync_warps();
+    return sum;
+}
+
+/* ---- products ---- */
+/* Where 128 columns are that a warp multiplies, from the start of a part. A warp that has none
+ * there multiplies the last ones by zero: what is done under a condition costs more. */
+struct quant_place {
+    uint32_t first;
+    float unit; /* q4: sums of rows 8..15 are of 16 times the codes */
+};
+template <int KIND> EW_DEV struct quant_place quant_place_of(uint32_t turn, uint32_t cols)
+{
+    const uint32_t want = turn * STEP_COLS + threadIdx.x / 32 * STEP_QUANT;
+    struct quant_place w;
+
+    w.first = min(want, (cols - 1) & ~(STEP_QUANT - 1u));
+    w.unit = want >= cols ? 0 : KIND == EW_STEP_Q4 && threadIdx.x & 2 ? 1 / 16.0f : 1;
+    return w;
+}
+
+template <int KIND> struct quant_codes {
+    uint4 w[KIND == EW_STEP_Q4 ? 2 : 4];
+    float scale[STEP_UNITS];
+};
+template <int KIND> struct quant_input {
+    uint32_t x[KIND == EW_STEP_Q4 ? 4 : 8];
+    float xs;
+    int sum[STEP_UNITS];
+};
+EW_DEV float lds_scale(uint32_t at)
+{
+    unsigned short h;
+
+    asm volatile("ld.shared.u16 %0, [%1];" : "=h"(h) : "r"(at));
+    return half2_get<EW_STEP_SCALE_F16>(h).x;
+}
+template <int KIND>
+EW_DEV void quant_ask(struct quant_codes<KIND> *p, const struct ew_step_phase *ph, uint32_t first,
+                      uint32_t at)
+{
+    const uint32_t lane = threadIdx.x % 32, group = ph->group_log2;
+    const uint32_t codes = at + first * (KIND == EW_STEP_Q4 ? 8 : 16) + lane * 16;
+    const uint32_t scales = at + quant_scales_at<KIND>(ph) + lane / 4 * 4 + lane % 4 / 2 * 2;
+
+#pragma unroll
+    for (uint32_t j = 0; j < (KIND == EW_STEP_Q4 ? 2 : 4); j++)
+        p->w[j] = lds128(codes + j * 512);
+#pragma unroll
+    for (uint32_t u = 0; u < STEP_UNITS; u++) {
+        const uint32_t g = (first + u * EW_STEP_UNIT) >> group;
+
+        p->scale[u] = 1;
+        if (EW_STEP_UNIT == 32 && KIND == EW_STEP_Q4 && group == 5) /* [g / 2][8][g % 2][2] */
+            p->scale[u] = lds_scale(scales + g / 2 * 64 + lane / 4 * 4 + g % 2 * 4);
+        else if (group)
+            p->scale[u] = lds_scale(scales + g * 32);
+    }
+}
+/* The input: columns from `col` on. */
+template <int KIND>
+EW_DEV void quant_x(struct quant_input<KIND> *p, const struct step *s,
+                    const struct ew_step_phase *ph, const struct quant_place *w, uint32_t col)
+{
+    const uint32_t lane = threadIdx.x % 32, plane = quant_plane(ph), x = smem_of(s->x);
+    const uint32_t meta =
+        x + 2 * plane + (col + w->first) / STEP_QUANT * (uint32_t)sizeof(struct quant_meta);
+    const uint32_t at = x + (lane / 4 % 2) * plane + col + w->first + lane % 4 * 32;
+
+    if (KIND == EW_STEP_Q4) {
+        const uint4 v = lds128(at + lane / 8 % 2 * 16);
+
+        p->x[0] = v.x;
+        p->x[1] = v.y;
+        p->x[2] = v.z;
+        p->x[3] = v.w;
+    } else {
+        /* bytes 0 and 2 or 1 and 3 (r) of x to bytes 0 and 2 or 1 and 3 (h); byte 4 is 0 */
+        const uint32_t pick = lane & 8    ? (lane & 16 ? 0x3414 : 0x4341)
+                              : lane & 16 ? 0x2404
+                                          : 0x4240;
+        const uint4 v = lds128(at), u = lds128(at + 16);
+
+        p->x[0] = __byte_perm(v.x, 0, pick);
+        p->x[1] = __byte_perm(u.x, 0, pick);
+        p->x[2] = __byte_perm(v.y, 0, pick);
+        p->x[3] = __byte_perm(u.y, 0, pick);
+        p->x[4] = __byte_perm(v.z, 0, pick);
+        p->x[5] = __byte_perm(u.z, 0, pick);
+        p->x[6] = __byte_perm(v.w, 0, pick);
+        p->x[7] = __byte_perm(u.w, 0, pick);
+    }
+    if (STEP_UNITS == 1) {
+        const uint2 v = lds64(meta);
+
+        p->xs = f32_of(v.x);
+        p->sum[0] = (int)v.y;
+    } else {
+        p->xs = f32_of(lds32(meta));
+#pragma unroll
+        for (uint32_t u = 0; u < STEP_UNITS; u++)
+            p->sum[u] = (int)lds32(meta + 4 + 4 * u);
+    }
+    p->xs *= w->unit;
+}
+/* The sum of a unit for this lane's r. */
+EW_DEV int quant_digits(const int c[4])
+{
+    const bool r = threadIdx.x & 1;
+
+    return (r ? c[2] : c[0]) + (r ? c[3] : c[1]) * 256;
+}
+EW_DEV float quant_sum(const struct quant_codes<EW_STEP_Q4> *p,
+                       const struct quant_input<EW_STEP_Q4> *x, int u)
+{
+    int low[4] = { x->sum[u], 0, 0, 0 }, all[4] = { 17 * x->sum[u], 0, 0, 0 }, v;
+
+#pragma unroll
+    for (int j = 0; j < (EW_STEP_UNIT + 63) / 64; j++) {
+        const int b = u * EW_STEP_UNIT / 64 + j;
+        const uint4 w = p->w[b];
+        const uint32_t x0 = EW_STEP_UNIT == 32 && u % 2 ? 0 : x->x[2 * b];
+        const uint32_t x1 = EW_STEP_UNIT == 32 && u % 2 == 0 ? 0 : x->x[2 * b + 1];
+
+        mma8u(all, w.x, w.y, w.z, w.w, x0, x1);
+        mma8u(low, w.x & 0x0f0f0f0fu, w.y & 0x0f0f0f0fu, w.z & 0x0f0f0f0fu, w.w & 0x0f0f0f0fu, x0,
+              x1);
+    }
+    v = quant_digits(low);
+    return (float)(threadIdx.x & 2 ? quant_digits(all) - v : v);
+}
+EW_DEV float quant_sum(const struct quant_codes<EW_STEP_Q8> *p,
+                       const struct quant_input<EW_STEP_Q8> *x, int u)
+{
+    int c[2][4] = { { 0, 0, 0, 0 }, { 0, 0, 0, 0 } };
+
+#pragma unroll
+    for (int j = 0; j < EW_STEP_UNIT / 32; j++) { /* two chains */
+        const int b = u * EW_STEP_UNIT / 32 + j;
+        const uint4 w = p->w[b];
+
+        mma8(c[j % 2], w.x, w.y, w.z, w.w, x->x[2 * b], x->x[2 * b + 1]);
+    }
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+        c[0][i] += c[1][i];
+    return (float)quant_digits(c[0]);
+}
+/* The products of a part of which the warp has `cols` columns, or 128 of more. */
+template <int KIND>
+EW_DEV float quant_products(const struct quant_codes<KIND> *p, const struct quant_input<KIND> *x,
+                            uint32_t cols)
+{
+    float sum = 0;
+
+#pragma unroll
+    for (int u = 0; u < STEP_UNITS; u++) {
+        if (u && (uint32_t)u * EW_STEP_UNIT >= cols)
+            break; /* whose scales nobody wrote */
+        sum = fmaf(quant_sum(p, x, u), p->scale[u] * x->xs, sum);
+    }
+    return sum;
+}
+/* A row's sum of this warp to red; the lane's row scale is at `row`. */
+EW_DEV float *quant_store(float *red, float acc, float row)
+{
+    acc += __shfl_xor_sync(EW_ALL, acc, 1);
+    if (threadIdx.x % 2 == 0)
+        *red = acc * row;
+    return red + 16 * EW_STEP_WARPS;
+}
+/* Panels of up to STEP_COLS columns: the input stays in registers. Two panels at once: each alone
+ * is a chain in which every instruction waits for the one before. */
+template <int KIND>
+EW_DEV void quant_tiles_short(struct step *s, const struct ew_step_phase *ph, uint32_t n,
+                              float *red)
+{
+    const uint32_t lane = threadIdx.x % 32;
+    const uint32_t rows = ph->row_scales_at + lane / 4 * 4 + lane % 4 / 2 * 32;
+    const struct quant_place place = quant_place_of<KIND>(0, ph->k);
+    struct quant_input<KIND> x;
+
+    quant_x(&x, s, ph, &place, 0);
+#pragma unroll 1
+    while (n) {
+        const uint32_t here = min(ph->batch, n);
+        uint32_t at = ring_at(s);
+
+        n -= here;
+        ring_wait_full(s);
+#pragma unroll 1
+        for (uint32_t i = 0; i < here; i += 2) {
+            struct quant_codes<KIND> w[2];
+            float sum[2], row[2];
+
+#pragma unroll
+            for (uint32_t j = 0; j < 2; j++) { /* the second may not be there: then not used */
+                const uint32_t from = i + j < here ? at + j * ph->stride : at;
+
+                quant_ask(&w[j], ph, place.first, from);
+                row[j] = f32_of(lds32(from + rows));
+                sum[j] = quant_products(&w[j], &x, ph->k - place.first);
+            }
+            red = quant_store(red, sum[0], row[0]);
+            if (i + 1 < here)
+                red = quant_store(red, sum[1], row[1]);
+            at += 2 * ph->stride;
+        }
+        ring_release(s);
+    }
+}
+/* Longer panels, whole or by parts: twice 128 columns at once. */
+template <int KIND>
+EW_DEV void quant_tiles_long(struct step *s, const struct ew_step_phase *ph, uint32_t n, float *red)
+{
+    const uint32_t lane = threadIdx.x % 32, rest = quant_rest(ph);
+    const uint32_t rows =
+        quant_scales_at<KIND>(ph) + quant_scale_bytes(ph, rest) + lane / 4 * 4 + lane % 4 / 2 * 32;
+    const uint32_t batch = quant_whole(ph) ? ph->batch : 1;
+    uint32_t col = 0;
+    float acc = 0;
+
+#pragma unroll 1
+    while (n) {
+        const uint32_t here = min(batch, n);
+        uint32_t at = ring_at(s);
+
+        ring_wait_full(s);
+#pragma unroll 1
+        for (uint32_t i = 0; i < here; i++) {
+            const uint32_t cols = min(ph->chunk, ph->k - col);
+            const bool ends = col + cols >= ph->k;
+            const float row = ends ? f32_of(lds32(at + rows)) : 0;
+
+#pragma unroll 1
+            for (uint32_t turn = 0; turn * STEP_COLS < cols; turn += 2) {
+                struct quant_codes<KIND> w[2];
+                struct quant_input<KIND> x[2];
+                float sum[2];
+
+#pragma unroll
+                for (uint32_t j = 0; j < 2; j++) {
+                    const struct quant_place place = quant_place_of<KIND>(turn + j, cols);
+
+                    quant_ask(&w[j], ph, place.first, at);
+                    quant_x(&x[j], s, ph, &place, col);
+                    sum[j] = quant_products(&w[j], &x[j], cols - place.first);
+                }
+                acc += sum[0] + sum[1];
+            }
+            col += cols;
+            at += ph->stride;
+            if (ends) {
+                red = quant_store(red, acc, row);
+                acc = 0;
+                col = 0;
+                n--;
+            }
+        }
+        ring_release(s);
+    }
+}
+/* Tiles [t0, t1) into red, of this warp. */
+template <int KIND>
+EW_DEV void quant_tiles(struct step *s, const struct ew_step_phase *ph, uint32_t t0, uint32_t t1,
+                        float *red)
+{
+    constexpr int QUANT = KIND == EW_STEP_Q4 ? EW_STEP_Q4 : EW_STEP_Q8; /* all that is compiled */
+    const uint32_t lane = threadIdx.x % 32;
+
+    red += (lane / 4 + lane % 4 / 2 * 8) * EW_STEP_WARPS;
+    if (ph->k <= STEP_COLS)
+        quant_tiles_short<QUANT>(s, ph, t1 - t0, red);
+    else
+        quant_tiles_long<QUANT>(s, ph, t1 - t0, red);
+}
+
+#endif
