@@ -452,13 +452,13 @@ static void bench(struct cc *c)
         enum ew_attn_mode mode;
         size_t b, s, past, hq;
     } shapes[] = {
-        { EW_ATTN_DECODE, 1, 1, 127, 16 },     { EW_ATTN_DECODE, 1, 1, 1023, 16 },
-        { EW_ATTN_DECODE, 1, 1, 4095, 16 },    { EW_ATTN_DECODE, 1, 1, 16383, 16 },
-        { EW_ATTN_DECODE, 1, 1, 4095, 32 },    { EW_ATTN_DECODE, 8, 1, 1023, 16 },
-        { EW_ATTN_TREE, 1, 16, 1023, 32 },     { EW_ATTN_TREE, 1, 64, 1023, 32 },
-        { EW_ATTN_PREFILL, 1, 512, 0, 16 },    { EW_ATTN_PREFILL, 1, 2048, 0, 16 },
-        { EW_ATTN_PREFILL, 1, 2048, 0, 32 },   { EW_ATTN_PREFILL, 1, 8192, 0, 32 },
-        { EW_ATTN_CHUNKED, 1, 512, 3584, 32 },
+        { EW_ATTN_DECODE, 1, 1, 127, 16 },   { EW_ATTN_DECODE, 1, 1, 1023, 16 },
+        { EW_ATTN_DECODE, 1, 1, 4095, 16 },  { EW_ATTN_DECODE, 1, 1, 16383, 16 },
+        { EW_ATTN_DECODE, 1, 1, 4095, 32 },  { EW_ATTN_DECODE, 8, 1, 1023, 16 },
+        { EW_ATTN_DECODE, 8, 1, 127, 16 },   { EW_ATTN_TREE, 1, 16, 1023, 32 },
+        { EW_ATTN_TREE, 1, 64, 1023, 32 },   { EW_ATTN_PREFILL, 1, 512, 0, 16 },
+        { EW_ATTN_PREFILL, 1, 2048, 0, 16 }, { EW_ATTN_PREFILL, 1, 2048, 0, 32 },
+        { EW_ATTN_PREFILL, 1, 8192, 0, 32 }, { EW_ATTN_CHUNKED, 1, 512, 3584, 32 },
     };
 
     for (size_t i = 0; i < EW_COUNT(shapes); i++) {

@@ -531,7 +531,7 @@ static void shapes(struct cc *c, const struct ew_cuda_linear_kernel *k,
 static void times(struct cc *c, const struct ew_cuda_linear_kernel *k,
                   const struct ew_quant_format *f)
 {
-    static const size_t rows[] = { 1, 2, 4, 8, 16, 64, 256, 2048 };
+    static const size_t rows[] = { 1, 2, 4, 8, 16, 32, 64, 256, 2048 };
     const bool gemv = strncmp(k->name, "gemv", 4) == 0, few = k->max_rows <= 16;
     const size_t least = gemv ? 1 : !few ? 16 : k->max_rows > 8 ? 8 : 1, most = gemv ? 4 : 4096;
     static const struct shape list[] = {
@@ -545,6 +545,9 @@ static void times(struct cc *c, const struct ew_cuda_linear_kernel *k,
         { .n = 2560, .k = 9728 },
         { .n = 24576, .k = 4096, .glu = true },
         { .n = 4096, .k = 12288 },
+        { .n = 6144, .k = 4096 },
+        { .n = 4096, .k = 4096 },
+        { .n = 151936, .k = 1024 },
     };
 
     for (size_t i = 0; i < sizeof(list) / sizeof(*list); i++)

@@ -13,15 +13,17 @@
  * inf in x may give NaN where x is taken apart.
  *
  * Bits. An output depends on its row of x, on W and the kernel; not on the rows beside it, and not on
- * m within a class of m: all m for gemv, rows and digits; up to 64, up to 256 and more for wgmma and
- * mma, which share out columns differently.
+ * m within a class of m: all m for gemv, rows, digits and strip; up to 64, up to 256 and more for
+ * wgmma and mma, which share out columns differently.
  *
  * Kernels ("wgmma_q4" is kernel and layout):
  *   gemv      any m, made for 1 or 2: FMAs; f32, f16, bf16
  *   rows      up to 8 rows (rows16: up to 16, rounded) on tensor cores; bf16, q4, q8
  *   digits    up to 8 rows, integer codes with groups of 32, 64, a multiple of 128 or none, on integer
  *             tensor cores; q4, q8
- *   wgmma     sm_90 alone, any m, best above 16; plain weights in tiles by the copy engine
+ *   strip     sm_90 alone, up to 64 rows, rounded (strip16: up to 16, rounded on their way); bf16, f16,
+ *             q4, q8 with groups of less than 128 columns or a multiple of that
+ *   wgmma     sm_90 alone, any m, best above 64; plain weights in tiles by the copy engine
  *   dense     sm_90 alone, made for hundreds of rows: quantised weights as bf16 into the workspace, then
  *             wgmma on those; q4, q8 of up to 512 MB as bf16
  *   mma       every chip, any m, best above 8
