@@ -24,13 +24,13 @@ struct tiling {
 #define TURN        300.0
 
 /* Blocks of clusters of `size` that run at once. Clusters stay within a group of multiprocessors
- * and leave out what is left of one: of an H200's 132, 120 run clusters of 4 or 8, 115 those of 5.
- */
+ * and leave out what is left of one: of an H200's 132, 120 run clusters of 4 or 8, 110 those of 5,
+ * 96 those of 6; 120 are too many for clusters of 3 or 6, which then take two turns. */
 static uint32_t at_once(const struct ew_cuda_chip *c, uint32_t size)
 {
     return size <= 2   ? c->n_sm
-           : size == 5 ? c->n_sm * 13 / 15
-           : size == 6 ? c->n_sm * 9 / 11
+           : size == 5 ? c->n_sm * 5 / 6
+           : size == 6 ? c->n_sm * 8 / 11
                        : c->n_sm * 10 / 11;
 }
 
@@ -38,7 +38,7 @@ static uint32_t at_once(const struct ew_cuda_chip *c, uint32_t size)
 static struct tiling tiling_of(const struct ew_cuda_chip *c, const struct ew_cuda_linear_problem *p,
                                bool many)
 {
-    static const uint8_t clusters[] = { 1, 2, 3, 4, 5, 6, 8 };
+    static const uint8_t clusters[] = { 1, 2, 4, 5, 6, 8 };
     const bool quant = ew_quant_is(&p->format);
     const double size = quant ? ew_quant_code_bits(p->format.code) / 8.0 : 2.0;
     const double bytes = 64.0 * (double)STAGE * size * BYTE;
@@ -105,8 +105,7 @@ static size_t plan(const struct ew_cuda_chip *c, const struct ew_cuda_linear_pro
     const struct tiling t = tiling_of(c, p, !round);
     const uint32_t n = p->m <= 8 && round ? 8 : p->m <= 16 ? 16 : p->m <= 32 ? 32 : 64;
     const uint32_t stages = ew_cuda_div_up(ew_cuda_div_up(p->k, STAGE), t.cluster);
-    const uint32_t ahead =
-        stages < 4 && t.strips <= c->n_sm ? stages : 4; /* x, before it is rounded */
+    const uint32_t ahead = stages < 4 && t.strips <= c->n_sm ? stages : 4;
     const uint32_t x_stages = round ? 4 : n <= 16 ? 8 : n == 32 ? 6 : 4, warps = t.groups * 4;
     const uint32_t slot = slot_bytes(&p->format, p->k);
     const uint32_t tiles = n >= 32 && t.cluster == 1 ? warps * 32 * 20 * 4 : 0;

@@ -8,12 +8,13 @@
 // factor is a part of the epilogue), or boxes of rows rounded before. Plain weights are the A
 // operand in shared memory, EW_SLOTS stages of boxes. Quantised ones go by cp.async into a ring of
 // EW_SLOTS slots that a warp has for itself and its panel, every lane reading back what it copied,
-// then to registers: the next chunk is dequantised while the tensor cores work on this one.
+// then to registers: the next stage is dequantised while the tensor cores work on this one.
 // EW_CLUSTER blocks of a cluster share the columns of a strip and add up through each other's
 // shared memory, in order.
 //
 // Macros: EW_CODE 0: plain (EW_F16), else those of linear_dequant.cuh (EW_GROUP 0, 16, 32, 64 or a
-// multiple of 128); EW_N (8 to 64), EW_GROUPS, EW_SLOTS, EW_X_STAGES, EW_CLUSTER, EW_ROUND,
+// multiple of 128); EW_N (8 to 64; 8 or 16 with EW_ROUND), EW_GROUPS (1 to 3), EW_SLOTS (2 and
+// more), EW_X_STAGES, EW_CLUSTER, EW_ROUND, EW_AHEAD (stages of x read before they are rounded),
 // EW_NORM, EW_GLU. args.tiles_n: strips.
 #if EW_CODE
 #    include "linear_dequant.cuh"
