@@ -130,6 +130,25 @@ EW_API ew_status ew_context_set_tokens(ew_context *c, const char *name, const in
  * An output without an address is then never copied to the host. UNSUPPORTED: not on this device.
  * NULL: no longer. */
 EW_API ew_status ew_context_set_argmax(ew_context *c, const char *name, int32_t *tokens);
+/* How a token is drawn from one row of scores: as a request's sampling says (runtime.h), without
+ * penalties, biases and log-probabilities. The random number is that of (seed, request, position).
+ */
+typedef struct ew_draw {
+    double temperature;  /* <= 0: the likeliest token, as ew_context_set_argmax */
+    double top_p, min_p; /* 1 and 0: off */
+    uint64_t seed, position;
+    uint32_t request;
+    int32_t top_k; /* 0: off */
+} ew_draw;
+#define EW_DRAW_LEFT      (-2)
+#define EW_DRAW_MAX_TOP_K 512
+/* The same as ew_context_set_argmax (which ends it, and the other way round) with a draw in place
+ * of the largest value: row i by draws[i], which is read at every run (borrowed, as tokens).
+ * EW_DRAW_LEFT in place of a token: the row is one that the device cannot draw from (top_k above
+ * EW_DRAW_MAX_TOP_K, many ties, a nucleus of many tokens); its scores are there by
+ * ew_context_get_output. NULL tokens: no longer. */
+EW_API ew_status ew_context_set_draw(ew_context *c, const char *name, const ew_draw *draws,
+                                     int32_t *tokens);
 /* Shape of an output for the shapes set now (or after the run when it depends on data). */
 EW_API ew_status ew_context_get_shape(ew_context *c, const char *name, int64_t dims[8],
                                       uint32_t *n_dims);
@@ -185,6 +204,11 @@ typedef struct ew_machine_info {
 /* Measures the machine's ceilings (about a second). n_threads 0: one per core. */
 EW_API ew_status ew_machine_measure(uint32_t n_threads, const char *cpu_level, ew_machine_info *out,
                                     ew_error *err);
+/* Bytes/s that n_threads threads (0: one per core) read now, best of the passes of about `seconds`.
+ * Other jobs and other machines of the same host move this ceiling within seconds: measure it right
+ * before and after what is compared with it. Takes 512 MiB for the time of the call. */
+EW_API ew_status ew_machine_measure_read(uint32_t n_threads, const char *cpu_level, double seconds,
+                                         double *bytes_per_s, ew_error *err);
 
 #ifdef __cplusplus
 }

@@ -179,12 +179,15 @@ EW_API void ew_choice_release(ew_choice_result *r);
 
 /* ---- parity with a reference file ---- */
 
+#define EW_PARITY_LEAD 0.05 /* of logits: closer ones are a near tie */
+
 typedef struct ew_parity_row {
     char way[24];                              /* "one go", "chunks", "token by token" */
     char tensor[32];                           /* "logits", "hidden_3" */
     double max_abs_err, max_abs_ref, relative; /* relative = max_abs_err / max_abs_ref */
     int64_t worst[3];                          /* batch, token, channel */
     bool ok;
+    double kl; /* logits: mean divergence from the reference's, nats a token; else 0 */
 } ew_parity_row;
 typedef struct ew_parity_result {
     ew_parity_row *rows; /* released by ew_parity_release */
@@ -193,6 +196,9 @@ typedef struct ew_parity_result {
     char first_bad[64]; /* "hidden_3 (layer 2) in chunks", or "" */
     double max_relative_logits;
     uint64_t n_greedy_equal, n_greedy; /* argmax agreement with the reference's logits */
+    double max_kl;                     /* of the three ways */
+    uint64_t n_greedy_clear; /* of those that differ: where the reference's best leads by more than
+                                EW_PARITY_LEAD. Any is a difference */
 } ew_parity_result;
 /* reference: a safetensors file with input_ids [B,S] and logits [B,S,V], and hidden_N if it has
  * them. tolerance 0: 1e-4. */

@@ -125,6 +125,7 @@ typedef struct ew_runtime_stats {
     uint64_t decode_steps, decode_tokens, decode_ns;
     uint64_t forward_runs, forward_tokens, forward_ns; /* ew_runtime_forward, without the copy */
     uint64_t tokenize_ns, template_ns, sample_ns, detokenize_ns, load_ns;
+    uint64_t captures, replays; /* steps whose launch list was made, and those that found one */
 } ew_runtime_stats;
 EW_API void ew_runtime_get_stats(const ew_runtime *rt, ew_runtime_stats *out);
 /* Profile in the reference system's JSON shape (prefill, generation, stages, memory) plus per-step

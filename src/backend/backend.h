@@ -94,6 +94,9 @@ struct ew_backend {
                             size_t n_ids, float scale, ew_error *err);
     ew_status (*emit_argmax)(struct ew_step_list *list, const struct ew_emit *e, const void *x,
                              size_t rows, size_t n, void *tokens, ew_error *err);
+    /* A token drawn from each row by draws[row] (ew_draw, in device memory). */
+    ew_status (*emit_draw)(struct ew_step_list *list, const struct ew_emit *e, const void *x,
+                           size_t rows, size_t n, const void *draws, void *tokens, ew_error *err);
     /* After the last node of a list: a device may make other steps of those from `first` on. NULL:
      * nothing to do. */
     ew_status (*emit_end)(struct ew_step_list *list, const struct ew_emit *e, size_t first,

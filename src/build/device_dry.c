@@ -55,8 +55,8 @@ static ew_status emit_node(struct dry *d, uint32_t i, struct ew_step_list *list)
     return ew_backend_cuda()->emit(list, &e, d->b->err);
 }
 
-/* What a context may put before and after the nodes (ew_context_set_tokens, set_argmax). What the
- * backend has no kernel for, it will refuse there. */
+/* What a context may put before and after the nodes (ew_context_set_tokens, set_argmax, set_draw).
+ * What the backend has no kernel for, it will refuse there. */
 static void emit_around(struct dry *d, struct ew_step_list *list)
 {
     const struct ew_backend *cuda = ew_backend_cuda();
@@ -74,9 +74,12 @@ static void emit_around(struct dry *d, struct ew_step_list *list)
         size_t count;
 
         if (t->dtype == EW_DTYPE_F32 && t->n_dims > 0 && t->dim[t->n_dims - 1] > 0 &&
-            ew_type_count(t, &count) && p->outputs[o].alias == EW_PLAN_NONE)
-            (void)cuda->emit_argmax(list, &e, at, count / (size_t)t->dim[t->n_dims - 1],
-                                    (size_t)t->dim[t->n_dims - 1], at, NULL);
+            ew_type_count(t, &count) && p->outputs[o].alias == EW_PLAN_NONE) {
+            const size_t n = (size_t)t->dim[t->n_dims - 1];
+
+            (void)cuda->emit_argmax(list, &e, at, count / n, n, at, NULL);
+            (void)cuda->emit_draw(list, &e, at, count / n, n, at, at, NULL);
+        }
     }
 }
 

@@ -219,13 +219,12 @@ static ew_status replay(struct trial *t, struct ew_recording *r, uint64_t *ns)
 }
 
 struct way { /* to run a step */
-    bool split_norms, prefetches, one_kernel;
+    bool split_norms, one_kernel;
 };
 
 static void set_way(struct ew_plan_device *d, struct way w)
 {
     d->split_norms = w.split_norms;
-    d->prefetches = w.prefetches;
     d->one_kernel = w.one_kernel;
 }
 
@@ -252,26 +251,18 @@ static ew_status time_way(struct trial *t, struct way way, uint64_t *ns)
     return st;
 }
 
-/* The fastest graph: norms in kernels or by themselves; then weights asked for ahead or not. */
+/* The fastest graph: norms in kernels or by themselves. */
 static ew_status time_graphs(struct trial *t, struct way *best, uint64_t *best_ns)
 {
-    struct way way = { 0 };
+    const struct way split = { .split_norms = true };
     uint64_t ns;
 
-    EW_TRY(time_way(t, way, best_ns));
-    for (int i = 0; i < 2; i++) {
-        way = *best;
-        if (i == 0)
-            way.split_norms = true;
-        else
-            way.prefetches = true;
-        EW_TRY(time_way(t, way, &ns));
-        ew_log(t->b->opts.logger, EW_LOG_INFO, "a step: %llu ns; %s: %llu ns",
-               (unsigned long long)*best_ns, i ? "weights asked for ahead" : "norms by themselves",
-               (unsigned long long)ns);
-        if (ns >= *best_ns)
-            continue;
-        *best = way;
+    EW_TRY(time_way(t, *best, best_ns));
+    EW_TRY(time_way(t, split, &ns));
+    ew_log(t->b->opts.logger, EW_LOG_INFO, "a step: %llu ns; norms by themselves: %llu ns",
+           (unsigned long long)*best_ns, (unsigned long long)ns);
+    if (ns < *best_ns) {
+        *best = split;
         *best_ns = ns;
     }
     return EW_STATUS_OK;

@@ -376,8 +376,10 @@ static ew_status take_x_mul(struct ew_qx_job *j, struct ew_qx_module *out, ew_er
 
 static ew_status set_x_quant(struct ew_qx_job *j, struct ew_qx_module *out, ew_error *err)
 {
+    const ew_dtype code = j->src->base.format.code;
+
     if (j->l->activations == EW_ACTIVATIONS_INT8)
-        out->x_quant = EW_XQ_INT8_ROW;
+        out->x_quant = code == EW_DTYPE_I4 || code == EW_DTYPE_U4 ? EW_XQ_INT8_W8 : EW_XQ_INT8_ROW;
     if (j->l->activations != EW_ACTIVATIONS_DECLARED)
         return EW_STATUS_OK;
     if (j->s->x_refused)

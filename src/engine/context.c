@@ -237,6 +237,15 @@ ew_status ew_context_set_tokens(ew_context *c, const char *name, const int32_t *
     return EW_STATUS_OK;
 }
 
+static void set_picks(struct ew_context *c, uint32_t o, const ew_draw *draws, int32_t *tokens)
+{
+    struct ew_binding *b = &c->out[o];
+
+    c->clean = c->clean && b->tokens == tokens && b->draws == draws;
+    b->tokens = tokens;
+    b->draws = draws;
+}
+
 ew_status ew_context_set_argmax(ew_context *c, const char *name, int32_t *tokens)
 {
     const struct ew_plan *p = &c->engine->plan;
@@ -247,8 +256,26 @@ ew_status ew_context_set_argmax(ew_context *c, const char *name, int32_t *tokens
         return ew_fail(&c->err, EW_STATUS_INVALID_ARG, "'%s' is an input", name);
     if (!c->dev || !c->engine->backend->emit_argmax)
         return ew_fail(&c->err, EW_STATUS_UNSUPPORTED, "a CPU's arg max is the caller's");
-    c->clean = c->clean && c->out[i - p->n_inputs].tokens == tokens;
-    c->out[i - p->n_inputs].tokens = tokens;
+    set_picks(c, i - p->n_inputs, NULL, tokens);
+    return EW_STATUS_OK;
+}
+
+ew_status ew_context_set_draw(ew_context *c, const char *name, const ew_draw *draws,
+                              int32_t *tokens)
+{
+    const struct ew_plan *p = &c->engine->plan;
+    uint32_t i;
+
+    EW_TRY(find(c, name, &i));
+    if (i < p->n_inputs || (tokens && !draws))
+        return ew_fail(&c->err, EW_STATUS_INVALID_ARG, "'%s' is an input, or no draws are given",
+                       name);
+    if (!c->dev || !c->engine->backend->emit_draw)
+        return ew_fail(&c->err, EW_STATUS_UNSUPPORTED, "a CPU's draws are the caller's");
+    if (!ew_context_device_draws(c, i - p->n_inputs))
+        return ew_fail(&c->err, EW_STATUS_UNSUPPORTED,
+                       "draws from output '%s': it is not f32, or has too many rows", name);
+    set_picks(c, i - p->n_inputs, tokens ? draws : NULL, tokens);
     return EW_STATUS_OK;
 }
 
@@ -309,7 +336,8 @@ static void make_key(struct ew_context *c)
         address = c->out[o].address && (!c->dev || c->out[o].on_device) ? c->out[o].address
                   : c->dev ? ew_context_device_held_now(c, o)
                            : c->held[o].data;
-        word = (uint64_t)(uintptr_t)address | (c->out[o].tokens != NULL);
+        word = (uint64_t)(uintptr_t)address; /* of floats where tokens are picked: 4-aligned */
+        word |= (uint64_t)(c->out[o].tokens != NULL) | (uint64_t)(c->out[o].draws != NULL) << 1;
         memcpy(at, &word, 8);
         at += 8;
     }

@@ -177,10 +177,9 @@ ew_status ew_engine_describe(const ew_engine *e, char **out, ew_error *err)
         json_object_set_new(j, "dynamic", json_boolean(e->is_dynamic));
         if (p->device.name)
             json_object_set_new(j, "decode_step",
-                                json_pack("{s:s,s:b,s:b,s:I,s:I}", "as",
+                                json_pack("{s:s,s:b,s:I,s:I}", "as",
                                           p->device.one_kernel ? "one kernel" : "graph",
-                                          "split_norms", (int)p->device.split_norms, "prefetches",
-                                          (int)p->device.prefetches, "graph_ns",
+                                          "split_norms", (int)p->device.split_norms, "graph_ns",
                                           (json_int_t)p->device.graph_ns, "one_kernel_ns",
                                           (json_int_t)p->device.one_kernel_ns));
     }

@@ -1,10 +1,16 @@
 /* engine/device.c - a context on a device: where its inputs and outputs are there, and one run. */
 #include "engine/engine_impl.h"
 
+#include <assert.h>
+
 #include "base/size.h"
 
 #define ALIGN       256
 #define SMALL_BYTES 65536 /* larger inputs travel by themselves */
+#define DRAWS_MAX   1024  /* rows of an output that tokens are drawn from */
+/* Buffers are made for a profile's largest shape at once where that is no more: one that grows
+ * moves, and what was captured with it is captured again. */
+#define ROOM_BYTES ((size_t)64 << 20)
 
 struct buffer {
     void *data;
@@ -24,11 +30,16 @@ struct ew_on_device {
     struct ew_stream *stream;
     void *block, *scratch, *counters;
     size_t counters_bytes;
-    struct buffer small, small_host; /* inputs side by side: on the device, and pinned */
-    size_t small_used;
+    /* What one copy brings to the device, and pinned memory that it comes from: draws of outputs at
+     * fixed places, then small inputs. */
+    struct buffer small, small_host;
+    size_t draws_bytes, small_used;
     struct place *in;
     struct buffer *held, *host_out; /* outputs: on the device, and read back */
-    struct buffer *tokens;          /* arg max of outputs, on the device */
+    struct buffer *tokens;          /* picked from outputs, on the device */
+    struct draws {
+        size_t at, rows; /* in the small block; rows 0: none may be drawn */
+    } * draws;
 };
 
 struct ew_stream *ew_context_stream(const struct ew_context *c)
@@ -89,6 +100,34 @@ static size_t largest_input(const struct ew_plan *p, uint32_t i)
     return most;
 }
 
+/* The same of output o; SIZE_MAX: not known. */
+static size_t largest_output(const struct ew_engine *e, uint32_t o)
+{
+    size_t most = 0, bytes;
+
+    for (uint32_t k = 0; k < e->plan.n_profiles; k++) {
+        ew_tensor_info t;
+        struct ew_type type;
+
+        if (ew_engine_get_tensor(e, e->plan.n_inputs + o, k, &t))
+            return SIZE_MAX;
+        type = ew_type_make(t.dtype, (int)t.n_dims, t.max);
+        for (uint32_t i = 0; i < t.n_dims; i++)
+            if (t.max[i] < 0)
+                return SIZE_MAX;
+        if (!ew_type_bytes(&type, &bytes))
+            return SIZE_MAX;
+        most = bytes > most ? bytes : most;
+    }
+    return most;
+}
+
+/* Room to make where `bytes` are needed now. */
+static size_t room_for(size_t bytes, size_t largest)
+{
+    return largest > bytes && largest <= ROOM_BYTES ? largest : bytes;
+}
+
 static bool is_updated(const struct ew_plan *p, uint32_t i)
 {
     for (uint32_t o = 0; o < p->n_outputs; o++)
@@ -109,11 +148,47 @@ static size_t ids_room(const struct ew_plan *p, uint32_t i, size_t most)
     return ew_align_up(most / (size_t)width, ALIGN);
 }
 
+/* Most rows of output o, for draws; 0: not of this one. */
+static size_t draw_rows(const struct ew_engine *e, uint32_t o)
+{
+    const struct ew_plan *p = &e->plan;
+    size_t most = 0;
+
+    if (p->outputs[o].alias != EW_PLAN_NONE ||
+        p->tensors[p->outputs[o].tensor].dtype != EW_DTYPE_F32)
+        return 0;
+    for (uint32_t k = 0; k < p->n_profiles; k++) {
+        ew_tensor_info t;
+        size_t rows = 1;
+
+        if (ew_engine_get_tensor(e, p->n_inputs + o, k, &t) || t.n_dims < 1)
+            return 0;
+        for (uint32_t i = 0; i + 1 < t.n_dims; i++)
+            if (t.max[i] < 0 || t.max[i] > DRAWS_MAX)
+                return 0;
+            else
+                rows *= (size_t)t.max[i];
+        most = rows > most ? rows : most;
+    }
+    return most > DRAWS_MAX ? 0 : most;
+}
+
+bool ew_context_device_draws(const struct ew_context *c, uint32_t o)
+{
+    return c->dev->draws[o].rows > 0;
+}
+
 static ew_status open_small(struct ew_context *c, ew_error *err)
 {
     const struct ew_plan *p = &c->engine->plan;
     struct ew_on_device *d = c->dev;
-    size_t bytes = 0;
+    size_t bytes;
+
+    for (uint32_t o = 0; o < p->n_outputs; o++) {
+        d->draws[o] = (struct draws){ d->draws_bytes, draw_rows(c->engine, o) };
+        d->draws_bytes += ew_align_up(d->draws[o].rows * sizeof(ew_draw), ALIGN);
+    }
+    bytes = d->draws_bytes;
 
     for (uint32_t i = 0; i < p->n_inputs; i++) {
         const size_t most = largest_input(p, i);
@@ -143,7 +218,8 @@ ew_status ew_context_device_open(struct ew_context *c, ew_error *err)
     d->held = ew_mem_calloc(EW_MEM_CONTEXT, p->n_outputs + 1u, sizeof(*d->held));
     d->host_out = ew_mem_calloc(EW_MEM_CONTEXT, p->n_outputs + 1u, sizeof(*d->host_out));
     d->tokens = ew_mem_calloc(EW_MEM_CONTEXT, p->n_outputs + 1u, sizeof(*d->tokens));
-    if (!d->in || !d->held || !d->host_out || !d->tokens)
+    d->draws = ew_mem_calloc(EW_MEM_CONTEXT, p->n_outputs + 1u, sizeof(*d->draws));
+    if (!d->in || !d->held || !d->host_out || !d->tokens || !d->draws)
         return ew_fail(err, EW_STATUS_NO_MEMORY, "context");
     EW_TRY(d->device->ops->open_stream(d->device, &d->stream, err));
     EW_TRY(m->alloc(m->ctx, at_least_one(c->block_bytes), "activations", &d->block, err));
@@ -184,6 +260,7 @@ void ew_context_device_close(struct ew_context *c)
     ew_mem_free(d->held);
     ew_mem_free(d->host_out);
     ew_mem_free(d->tokens);
+    ew_mem_free(d->draws);
     ew_mem_free(d);
     c->dev = NULL;
     c->block = NULL; /* was the device's */
@@ -200,7 +277,7 @@ ew_status ew_context_device_place(struct ew_context *c)
     const struct ew_plan *p = &c->engine->plan;
     struct ew_on_device *d = c->dev;
 
-    d->small_used = 0;
+    d->small_used = d->draws_bytes;
     for (uint32_t i = 0; i < p->n_inputs; i++) {
         struct place *at = &d->in[i];
 
@@ -230,7 +307,8 @@ ew_status ew_context_device_place(struct ew_context *c)
             d->small_used += ew_align_up(at->bytes, ALIGN);
             continue;
         }
-        if (!grow(d, &at->own, at->bytes, p->tensors[p->inputs[i]].name, false, &c->err))
+        if (!grow(d, &at->own, room_for(at->bytes, largest_input(p, i)),
+                  p->tensors[p->inputs[i]].name, false, &c->err))
             return EW_STATUS_NO_MEMORY;
         at->address = at->own.data;
     }
@@ -241,7 +319,8 @@ void *ew_context_device_held(struct ew_context *c, uint32_t o, size_t bytes)
 {
     struct ew_on_device *d = c->dev;
 
-    if (!grow(d, &d->held[o], bytes, c->engine->plan.outputs[o].name, false, &c->err))
+    if (!grow(d, &d->held[o], room_for(bytes, largest_output(c->engine, o)),
+              c->engine->plan.outputs[o].name, false, &c->err))
         return NULL;
     return d->held[o].data;
 }
@@ -286,28 +365,6 @@ void ew_context_device_emit(const struct ew_context *c, struct ew_emit *e)
     e->counters_bytes = d->counters_bytes;
 }
 
-static ew_status copy_in(struct ew_context *c)
-{
-    const struct ew_plan *p = &c->engine->plan;
-    const struct ew_on_device *d = c->dev;
-
-    for (uint32_t i = 0; i < p->n_inputs; i++) {
-        uint8_t *const to = (uint8_t *)d->small_host.data + d->in[i].small_at;
-
-        if (c->in[i].ids)
-            memcpy(to, c->in[i].ids, d->in[i].n_ids * sizeof(int32_t));
-        else if (d->in[i].small)
-            memcpy(to, c->in[i].address, d->in[i].bytes);
-    }
-    EW_TRY(d->device->ops->upload(d->stream, d->small.data, d->small_host.data, d->small_used,
-                                  &c->err));
-    for (uint32_t i = 0; i < p->n_inputs; i++)
-        if (!c->in[i].on_device && !c->in[i].ids && !d->in[i].small)
-            EW_TRY(d->device->ops->upload(d->stream, d->in[i].address, c->in[i].address,
-                                          d->in[i].bytes, &c->err));
-    return EW_STATUS_OK;
-}
-
 /* Rows of a tensor's last axis; false: none, or too many. */
 static bool row_count(const struct ew_launch *l, uint32_t tensor, size_t *rows)
 {
@@ -318,6 +375,47 @@ static bool row_count(const struct ew_launch *l, uint32_t tensor, size_t *rows)
         return false;
     *rows = count / (size_t)t->dim[t->n_dims - 1];
     return *rows > 0;
+}
+
+/* The first byte of the small block that this run uploads: draws are left out where there are none.
+ */
+static size_t copy_draws(const struct ew_context *c, const struct ew_launch *l)
+{
+    const struct ew_plan *p = &c->engine->plan;
+    const struct ew_on_device *d = c->dev;
+    size_t first = d->draws_bytes, rows;
+
+    for (uint32_t o = p->n_outputs; o-- > 0;)
+        if (c->out[o].draws && row_count(l, p->outputs[o].tensor, &rows)) {
+            memcpy((uint8_t *)d->small_host.data + d->draws[o].at, c->out[o].draws,
+                   rows * sizeof(ew_draw));
+            first = d->draws[o].at;
+        }
+    return first;
+}
+
+static ew_status copy_in(struct ew_context *c, const struct ew_launch *l)
+{
+    const struct ew_plan *p = &c->engine->plan;
+    const struct ew_on_device *d = c->dev;
+    const size_t first = copy_draws(c, l);
+
+    for (uint32_t i = 0; i < p->n_inputs; i++) {
+        uint8_t *const to = (uint8_t *)d->small_host.data + d->in[i].small_at;
+
+        if (c->in[i].ids)
+            memcpy(to, c->in[i].ids, d->in[i].n_ids * sizeof(int32_t));
+        else if (d->in[i].small)
+            memcpy(to, c->in[i].address, d->in[i].bytes);
+    }
+    EW_TRY(d->device->ops->upload(d->stream, (uint8_t *)d->small.data + first,
+                                  (const uint8_t *)d->small_host.data + first,
+                                  d->small_used - first, &c->err));
+    for (uint32_t i = 0; i < p->n_inputs; i++)
+        if (!c->in[i].on_device && !c->in[i].ids && !d->in[i].small)
+            EW_TRY(d->device->ops->upload(d->stream, d->in[i].address, c->in[i].address,
+                                          d->in[i].bytes, &c->err));
+    return EW_STATUS_OK;
 }
 
 ew_status ew_context_device_before(struct ew_context *c, struct ew_launch *l)
@@ -348,6 +446,22 @@ ew_status ew_context_device_end(struct ew_context *c, struct ew_launch *l, size_
     return c->engine->backend->emit_end(&l->list, &e, first, &c->err);
 }
 
+static ew_status emit_pick(struct ew_context *c, struct ew_launch *l, const struct ew_emit *e,
+                           uint32_t o, size_t rows)
+{
+    const struct ew_type *t = &l->shapes.type[c->engine->plan.outputs[o].tensor];
+    const struct ew_backend *b = c->engine->backend;
+    const struct ew_on_device *d = c->dev;
+    const void *x = ew_context_out_address(c, o, 0);
+    const size_t n = (size_t)t->dim[t->n_dims - 1];
+
+    if (!c->out[o].draws)
+        return b->emit_argmax(&l->list, e, x, rows, n, d->tokens[o].data, &c->err);
+    assert(rows <= d->draws[o].rows); /* the profile's maximum */
+    return b->emit_draw(&l->list, e, x, rows, n, (const uint8_t *)d->small.data + d->draws[o].at,
+                        d->tokens[o].data, &c->err);
+}
+
 ew_status ew_context_device_after(struct ew_context *c, struct ew_launch *l)
 {
     const struct ew_plan *p = &c->engine->plan;
@@ -361,19 +475,19 @@ ew_status ew_context_device_after(struct ew_context *c, struct ew_launch *l)
         if (!c->out[o].tokens || !row_count(l, p->outputs[o].tensor, &rows))
             continue;
         if (t->dtype != EW_DTYPE_F32)
-            return ew_fail(&c->err, EW_STATUS_UNSUPPORTED, "arg max of output '%s': it is %s",
+            return ew_fail(&c->err, EW_STATUS_UNSUPPORTED, "tokens of output '%s': it is %s",
                            p->outputs[o].name, ew_dtype_text(t->dtype));
         if (rows * sizeof(int32_t) > d->tokens[o].cap) {
+            const size_t room = rows > d->draws[o].rows ? rows : d->draws[o].rows;
+
             /* lists made before hold the old address */
             EW_TRY(d->device->ops->wait(d->stream, &c->err));
             ew_context_forget(c, NULL);
-            if (!grow(d, &d->tokens[o], rows * sizeof(int32_t), "tokens", false, &c->err))
+            if (!grow(d, &d->tokens[o], room * sizeof(int32_t), "tokens", false, &c->err))
                 return EW_STATUS_NO_MEMORY;
         }
         ew_context_device_emit(c, &e);
-        EW_TRY(c->engine->backend->emit_argmax(&l->list, &e, ew_context_out_address(c, o, 0), rows,
-                                               (size_t)t->dim[t->n_dims - 1], d->tokens[o].data,
-                                               &c->err));
+        EW_TRY(emit_pick(c, l, &e, o, rows));
     }
     return EW_STATUS_OK;
 }
@@ -428,7 +542,7 @@ ew_status ew_context_device_run(struct ew_context *c, struct ew_launch *l)
     const struct ew_device_ops *ops = d->device->ops;
 
     EW_TRY(ew_launch_check_lengths(c, l));
-    EW_TRY(copy_in(c));
+    EW_TRY(copy_in(c, l));
     if ((c->flags & EW_CONTEXT_PROFILE) || ew_trace_is_on()) {
         EW_TRY(issue_timed(c, l));
     } else if (c->flags & EW_CONTEXT_NO_GRAPH) {

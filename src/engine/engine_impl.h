@@ -47,7 +47,8 @@ struct ew_binding {
     bool on_device;     /* address is of the engine's memory; elsewhere it is the host's */
     const int32_t *ids; /* input: rows of the embedding instead of an address */
     float scale;
-    int32_t *tokens; /* output: where the arg max of its rows goes */
+    int32_t *tokens;      /* output: where the token picked from each of its rows goes */
+    const ew_draw *draws; /* output: how; NULL: the likeliest */
 };
 
 struct ew_launch {
@@ -144,7 +145,7 @@ void *ew_context_device_held(struct ew_context *c, uint32_t o, size_t bytes);
 void *ew_context_device_held_now(const struct ew_context *c, uint32_t o); /* NULL: none yet */
 /* Scratch and counters as large as the list needs. *grown: addresses changed, the list is to be
  * emitted again. */
-/* Steps before and after the nodes: lookups, arg max. */
+/* Steps before and after the nodes: lookups, picks of tokens. */
 ew_status ew_context_device_before(struct ew_context *c, struct ew_launch *l);
 ew_status ew_context_device_end(struct ew_context *c, struct ew_launch *l, size_t first);
 ew_status ew_context_device_after(struct ew_context *c, struct ew_launch *l);
@@ -157,6 +158,8 @@ ew_status ew_launch_note_lengths(struct ew_context *c, struct ew_launch *l,
 ew_status ew_launch_check_lengths(struct ew_context *c, const struct ew_launch *l);
 /* Copies in, runs, copies out, waits. */
 ew_status ew_context_device_run(struct ew_context *c, struct ew_launch *l);
+/* Whether the device may draw tokens from output o: f32, and not too many rows. */
+bool ew_context_device_draws(const struct ew_context *c, uint32_t o);
 /* Output o of the last run in the host's memory. */
 ew_status ew_context_device_read(struct ew_context *c, uint32_t o, const void **data);
 

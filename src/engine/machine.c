@@ -22,6 +22,24 @@ uint64_t ew_memory_n_allocations(void)
     return ew_mem_count();
 }
 
+ew_status ew_machine_measure_read(uint32_t n_threads, const char *cpu_level, double seconds,
+                                  double *bytes_per_s, ew_error *err)
+{
+    struct ew_cpu_info cpu;
+    struct ew_pool *pool = NULL;
+    uint32_t mask;
+
+    if (!ew_cpu_level_mask(cpu_level ? cpu_level : "native", &mask))
+        return ew_fail(err, EW_STATUS_INVALID_ARG, "CPU level '%s' is unknown", cpu_level);
+    ew_cpu_detect(&cpu);
+    EW_TRY(ew_pool_create(n_threads, &pool, err));
+    *bytes_per_s = ew_probe_read_bandwidth(pool, cpu.flags & mask, 0, seconds);
+    ew_pool_destroy(pool);
+    return *bytes_per_s > 0
+               ? EW_STATUS_OK
+               : ew_fail(err, EW_STATUS_NO_MEMORY, "the bandwidth probe had no memory");
+}
+
 ew_status ew_machine_measure(uint32_t n_threads, const char *cpu_level, ew_machine_info *out,
                              ew_error *err)
 {

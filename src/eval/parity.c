@@ -142,25 +142,70 @@ static void compare(const struct tensor_ref *ref, ew_parity_row *row, const floa
     }
 }
 
+/* log(sum(exp)) of a row of the reference, or of ours (got). */
+static double log_sum(const struct tensor_ref *ref, size_t base, const float *got)
+{
+    double max = -INFINITY, sum = 0;
+
+    for (uint32_t c = 0; c < ref->width; c++) {
+        const double v =
+            got ? (double)got[c] : ew_elem_get_f64(ref->t->data, ref->t->type.dtype, base + c);
+
+        max = v > max ? v : max;
+    }
+    for (uint32_t c = 0; c < ref->width; c++) {
+        const double v =
+            got ? (double)got[c] : ew_elem_get_f64(ref->t->data, ref->t->type.dtype, base + c);
+
+        sum += exp(v - max);
+    }
+    return max + log(sum);
+}
+
+/* Sum over tokens of KL(reference || ours). */
+static double divergence(const struct tensor_ref *ref, const float *got, uint32_t b, uint32_t seq,
+                         uint32_t at, uint32_t n)
+{
+    double kl = 0;
+
+    for (uint32_t t = 0; t < n; t++) {
+        const size_t base = ((size_t)b * seq + at + t) * ref->width;
+        const float *const mine = got + (size_t)t * ref->width;
+        const double a = log_sum(ref, base, NULL), z = log_sum(ref, base, mine);
+
+        for (uint32_t c = 0; c < ref->width; c++) {
+            const double lp = ew_elem_get_f64(ref->t->data, ref->t->type.dtype, base + c) - a;
+
+            if (lp > -INFINITY) /* 0 log 0 is 0 */
+                kl += exp(lp) * (lp - ((double)mine[c] - z));
+        }
+    }
+    return kl;
+}
+
 static void count_greedy(const struct parity *p, const struct tensor_ref *ref, const float *got,
                          uint32_t b, uint32_t at, uint32_t n, ew_parity_result *out)
 {
     for (uint32_t t = 0; t < n; t++) {
         const size_t base = ((size_t)b * p->seq + at + t) * ref->width;
         const int32_t mine = ew_argmax(got + (size_t)t * ref->width, ref->width);
-        double best = -INFINITY;
+        double best = -INFINITY, second = -INFINITY;
         int32_t theirs = -1;
 
         for (uint32_t c = 0; c < ref->width; c++) {
             const double v = ew_elem_get_f64(ref->t->data, ref->t->type.dtype, base + c);
 
             if (v > best) {
+                second = best;
                 best = v;
                 theirs = (int32_t)c;
+            } else if (v > second) {
+                second = v;
             }
         }
         out->n_greedy++;
         out->n_greedy_equal += mine == theirs;
+        out->n_greedy_clear += mine != theirs && best - second > EW_PARITY_LEAD;
     }
 }
 
@@ -181,6 +226,7 @@ static ew_status run_way(struct parity *p, int way, uint32_t b, ew_parity_row *r
             compare(&p->refs[r], &rows[r], h, b, p->seq, at, n);
         }
         compare(&p->refs[p->n_refs - 1], &rows[p->n_refs - 1], p->logits, b, p->seq, at, n);
+        rows[p->n_refs - 1].kl += divergence(&p->refs[p->n_refs - 1], p->logits, b, p->seq, at, n);
         if (way == 0)
             count_greedy(p, &p->refs[p->n_refs - 1], p->logits, b, at, n, out);
         at += n;
@@ -213,12 +259,19 @@ static void judge(const struct parity *p, ew_parity_result *out)
                         : row->max_abs_err > 0 ? INFINITY
                                                : 0;
         row->ok = row->relative <= p->tolerance;
+        row->kl /= (double)p->batch * p->seq;
+        if (!(row->kl <= out->max_kl)) /* NaN is the worst */
+            out->max_kl = row->kl;
         if (i % p->n_refs == p->n_refs - 1 && !(row->relative <= out->max_relative_logits))
             out->max_relative_logits = row->relative;
         if (!row->ok && out->ok)
             name_bad(p, i % p->n_refs, way, out->first_bad);
         out->ok = out->ok && row->ok;
     }
+    if (out->ok && out->n_greedy_clear)
+        (void)snprintf(out->first_bad, sizeof(out->first_bad), "%llu likeliest tokens",
+                       (unsigned long long)out->n_greedy_clear);
+    out->ok = out->ok && !out->n_greedy_clear;
 }
 
 static ew_status run_all(struct parity *p, const ew_progress *progress, ew_parity_result *out,

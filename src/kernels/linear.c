@@ -88,7 +88,7 @@ void ew_weight_parts_read(const struct ew_pack_args *a, size_t row, size_t n_row
 bool ew_linear_kernel_runs(const struct ew_linear_kernel *k, ew_dtype dtype,
                            const struct ew_quant_format *f, size_t n_cols, int x_quant)
 {
-    if (k->x_quant != EW_XQ_NONE && k->x_quant != x_quant)
+    if (k->x_quant != EW_XQ_NONE && k->x_quant != x_quant && k->x_quant != ew_x_quant_of_x(x_quant))
         return false;
     if (!ew_quant_is(f))
         return !k->takes && k->weight_dtype == dtype;

@@ -66,8 +66,10 @@ struct ew_pack_args {
  * x_quant (enum ew_x_quant, op/attrs.h) says what a kernel does to x: NONE works on x as it is, to
  * the tolerance above. INT8_ROW rounds each row of x to int8 first (scale = amax / 127, nearest
  * even; a row of zeros has scale 0) and multiplies integers: then the tolerance is against the
- * rounded x, and the integer sums are exact. x_error adds itself to the tolerance (x as two bf16
- * numbers: 2^-18). */
+ * rounded x, and the integer sums are exact. INT8_W8 does that and takes 4-bit weights as 8-bit
+ * integers with one scale a row (kernels/linear_w8.h): the tolerance is against both, and
+ * unpack_row gives those integers times their scale. x_error adds itself to the tolerance (x as two
+ * bf16 numbers: 2^-18). */
 struct ew_linear_kernel {
     const char *name;      /* "linear_bf16__avx2_p16" */
     uint32_t cpu_need;     /* enum ew_cpu_flags */
@@ -106,7 +108,8 @@ size_t ew_linear_prepared_bytes(const struct ew_linear_kernel *k, const struct e
 /* By name, NULL if this build has none. */
 const struct ew_linear_kernel *ew_linear_kernel_find(const char *name);
 /* Whether kernel k runs a weight of this dtype and format (NULL or code NONE: plain) with x treated
- * as x_quant. A kernel that keeps x as it is runs every x_quant: the caller rounds x before. */
+ * as x_quant. A kernel that keeps x as it is runs every x_quant: the caller rounds x before. One of
+ * INT8_ROW runs INT8_W8 too, which lets weights be rounded and does not ask for it. */
 bool ew_linear_kernel_runs(const struct ew_linear_kernel *k, ew_dtype dtype,
                            const struct ew_quant_format *f, size_t n_cols, int x_quant);
 

@@ -434,7 +434,8 @@ static ew_status put_dynamic(struct ew_onnx_out *o, const struct ew_node *n,
 {
     const struct ew_attr_linear *a = &n->attrs.linear;
     const struct ew_type *x = &n->in[0]->type;
-    const bool is_row = a->x_quant == EW_XQ_INT8_ROW || a->x_quant == EW_XQ_FP8_ROW;
+    const int32_t kind = ew_x_quant_of_x(a->x_quant);
+    const bool is_row = kind == EW_XQ_INT8_ROW || kind == EW_XQ_FP8_ROW;
     const bool is_fp4 = a->x_quant == EW_XQ_NVFP4;
     const bool is_mx = a->x_quant == EW_XQ_MXFP8 || a->x_quant == EW_XQ_MXFP4;
     const int64_t block = is_row ? n->in[1]->type.dim[1] : a->x_block;
@@ -443,7 +444,7 @@ static ew_status put_dynamic(struct ew_onnx_out *o, const struct ew_node *n,
 
     if (is_fp4)
         EW_TRY(ew_onnx_put_f32(o, name[3], a->x_scale));
-    EW_TRY(ew_onnx_save_block_quantize(o, a->x_quant, is_row ? 0 : block, in, is_fp4 ? 2 : 1, out));
+    EW_TRY(ew_onnx_save_block_quantize(o, kind, is_row ? 0 : block, in, is_fp4 ? 2 : 1, out));
     if (is_fp4)
         EW_TRY(put_nvfp4_scales(o, &out[1], name[3], scale_names[1]));
     Onnx__NodeProto *p =

@@ -231,8 +231,16 @@ enum ew_x_quant {
     EW_XQ_MXFP8,     /* e4m3, blocks of x_block, power-of-two scale: exponent of amax less 8 */
     EW_XQ_MXFP4,     /* e2m1, the same with exponent of amax less 2 */
     EW_XQ_BF16,      /* bf16, no scale */
+    EW_XQ_INT8_W8, /* as INT8_ROW, and 4-bit weights may be rounded too, to int8 with a scale a row
+                      (kernels/linear_w8.h) */
     EW_XQ_COUNT
 };
+
+/* What is done to x alone. */
+static inline int32_t ew_x_quant_of_x(int32_t kind)
+{
+    return kind == EW_XQ_INT8_W8 ? (int32_t)EW_XQ_INT8_ROW : kind;
+}
 
 /* BlockQuantize: x in a short format with scales that come from x, by blocks of the last axis.
  * inputs:  0 x [..,K]   1 factor on all block scales, one element (optional, NVFP4 alone)

@@ -34,7 +34,7 @@ static const char *const k_act_names[] = { "none", "silu",  "gelu_tanh", "gelu_e
                                            "relu", "relu2", NULL };
 static const char *const k_x_quant_names[] = { "none",    "int8",      "int8_row", "fp8",
                                                "fp8_row", "fp8_block", "nvfp4",    "mxfp8",
-                                               "mxfp4",   "bf16",      NULL };
+                                               "mxfp4",   "bf16",      "int8_w8",  NULL };
 static const char *const k_qk_norm_names[] = { "none", "head", "full", NULL };
 
 /* ---- schemas ---- */

@@ -91,7 +91,6 @@ struct ew_plan_device {
     uint64_t l2_bytes;
     uint64_t scratch_bytes, counter_bytes; /* working memory of a context at the profiles' shapes */
     bool split_norms; /* norms before kernels for few rows are launches of their own */
-    bool prefetches;  /* graphs of few rows ask L2 for weights ahead of their kernels */
     bool one_kernel;  /* steps of one token run as one persistent kernel, where they can */
     uint64_t graph_ns, one_kernel_ns; /* what decided that; 0: not timed */
 };

@@ -357,7 +357,6 @@ static ew_status read_device(struct reader *rd, ew_error *err)
         d->scratch_bytes = ew_rd_u64(&r);
         d->counter_bytes = ew_rd_u64(&r);
         d->split_norms = ew_rd_u8(&r) != 0;
-        d->prefetches = ew_rd_u8(&r) != 0;
         d->one_kernel = ew_rd_u8(&r) != 0;
         d->graph_ns = ew_rd_u64(&r);
         d->one_kernel_ns = ew_rd_u64(&r);

@@ -148,7 +148,6 @@ void ew_plan_write_kernels(const struct ew_plan *p, struct ew_buf *b)
     ew_wr_u64(b, p->device.scratch_bytes);
     ew_wr_u64(b, p->device.counter_bytes);
     ew_wr_u8(b, p->device.split_norms);
-    ew_wr_u8(b, p->device.prefetches);
     ew_wr_u8(b, p->device.one_kernel);
     ew_wr_u64(b, p->device.graph_ns);
     ew_wr_u64(b, p->device.one_kernel_ns);

@@ -43,7 +43,8 @@ static ew_status read_fixed(const uint8_t *b, size_t len, struct head *h, ew_err
         return ew_fail(err, EW_STATUS_MALFORMED, "truncated: %zu bytes, the header alone has %u",
                        len, EW_PLAN_PAGE);
     if (get_u32(b + 8) != EW_PLAN_FORMAT)
-        return ew_fail(err, EW_STATUS_MISMATCH, "engine format version is %u, this build reads %u",
+        return ew_fail(err, EW_STATUS_MISMATCH,
+                       "engine format version is %u, this build reads %u: build it again",
                        get_u32(b + 8), EW_PLAN_FORMAT);
     if (get_u32(b + 12) != EW_VERSION_NUMBER)
         return ew_fail(err, EW_STATUS_MISMATCH,

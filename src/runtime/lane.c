@@ -93,6 +93,17 @@ static ew_status bind_logits(struct ew_lane *lane, bool wanted, ew_error *err)
     return st ? context_failed(lane, st, lane->logits.name, err) : EW_STATUS_OK;
 }
 
+static ew_status bind_picks(struct ew_lane *lane, bool drawn, ew_error *err)
+{
+    ew_status st = EW_STATUS_OK;
+
+    if (drawn)
+        st = ew_context_set_draw(lane->ctx, lane->logits.name, lane->draws, lane->tokens);
+    else if (lane->picks_there)
+        st = ew_context_set_argmax(lane->ctx, lane->logits.name, lane->tokens);
+    return st ? context_failed(lane, st, lane->logits.name, err) : EW_STATUS_OK;
+}
+
 static ew_status bind_all(struct ew_lane *lane, const struct ew_lane_shape *to, ew_error *err)
 {
     const int64_t b = to->n_rows, s = to->s;
@@ -108,6 +119,7 @@ static ew_status bind_all(struct ew_lane *lane, const struct ew_lane_shape *to, 
     EW_TRY(bind(lane, lane->start_index.name, rows, 1, lane->start_index.data, err));
     EW_TRY(bind(lane, lane->last_ids.name, select, 2, lane->last_ids.data, err));
     EW_TRY(bind_logits(lane, to->logits, err));
+    EW_TRY(bind_picks(lane, to->draws, err));
     EW_TRY(bind_cache(lane, to->row0, b, err));
     EW_TRY(bind_rope(lane, to->regime, err));
     for (uint32_t i = 0; i < lane->n_zeros; i++) {
@@ -214,7 +226,8 @@ ew_status ew_lane_run(struct ew_lane *lane, const struct ew_lane_step *step, ew_
                                 .n_rows = step->n_rows,
                                 .n_select = step->n_select,
                                 .set = true,
-                                .logits = !(step->no_logits && lane->picks_there) };
+                                .logits = !(step->no_logits && lane->picks_there),
+                                .draws = step->draws && lane->draws_there && step->n_select == 1 };
     ew_status st;
 
     EW_TRY(check_step(lane, step, &to.s, err));
@@ -227,15 +240,36 @@ ew_status ew_lane_run(struct ew_lane *lane, const struct ew_lane_step *step, ew_
     }
     if (!lane->last.set || lane->last.row0 != to.row0 || lane->last.n_rows != to.n_rows ||
         lane->last.s != to.s || lane->last.n_select != to.n_select ||
-        lane->last.regime != to.regime || lane->last.logits != to.logits) {
+        lane->last.regime != to.regime || lane->last.logits != to.logits ||
+        lane->last.draws != to.draws) {
         lane->last.set = false;
         EW_TRY(bind_all(lane, &to, err));
         lane->last = to;
     }
+    if (to.draws)
+        memcpy(lane->draws, step->draws, step->n_rows * sizeof(*lane->draws));
     st = ew_context_run(lane->ctx);
     if (st)
         return context_failed(lane, st, "engine", err);
     for (uint32_t i = 0; i < step->n_rows; i++)
         EW_TRY(ew_kv_commit(lane->kv, step->row0 + i, step->n[i], err));
+    return EW_STATUS_OK;
+}
+
+ew_status ew_lane_read_logits(struct ew_lane *lane, uint32_t i, const float **out, ew_error *err)
+{
+    const void *data;
+    int64_t dims[8];
+    uint32_t n_dims;
+    ew_dtype dtype;
+    ew_status st;
+
+    *out = ew_lane_logits(lane, i, 0);
+    if (lane->last.logits)
+        return EW_STATUS_OK;
+    st = ew_context_get_output(lane->ctx, lane->logits.name, &data, &dtype, dims, &n_dims);
+    if (st)
+        return context_failed(lane, st, lane->logits.name, err);
+    *out = (const float *)data + (size_t)i * lane->last.n_select * lane->vocab;
     return EW_STATUS_OK;
 }

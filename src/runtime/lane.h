@@ -30,7 +30,7 @@ struct ew_lane_tensor {
 
 struct ew_lane_shape { /* what the context was told last */
     uint32_t row0, n_rows, s, n_select, regime;
-    bool set, logits;
+    bool set, logits, draws;
 };
 
 struct ew_lane {
@@ -52,8 +52,10 @@ struct ew_lane {
     struct ew_lane_tensor hidden_states; /* a drafter's taps: computed, not used yet */
     float *embed_row;                    /* [hidden] */
     uint32_t n_embed;                    /* rows of the embedding */
-    bool embeds_there, picks_there; /* the device looks rows up, and finds the likeliest token */
-    int32_t *ids, *tokens;          /* [max_batch * max_input_len]; [rows of logits] */
+    /* The device looks rows up, finds the likeliest token, draws tokens. */
+    bool embeds_there, picks_there, draws_there;
+    int32_t *ids, *tokens; /* [max_batch * max_input_len]; [rows of logits] */
+    ew_draw *draws;        /* [max_batch] */
     struct ew_lane_shape last;
     uint32_t *regimes; /* [max_batch] RoPE regime of each row; moves with compaction */
 };
@@ -63,7 +65,8 @@ struct ew_lane_step {
     const int32_t *const *ids; /* [n_rows] the new tokens of each row */
     const uint32_t *n;         /* [n_rows] how many, each >= 1 */
     uint32_t n_select;         /* 1..max_select */
-    bool no_logits; /* nobody will ask for ew_lane_logits: they may stay where they are */
+    bool no_logits;       /* nobody will ask for ew_lane_logits: they may stay where they are */
+    const ew_draw *draws; /* [n_rows], where draws_there and n_select is 1: how tokens are picked */
 };
 
 /* max_batch 0: the engine's. flags: enum ew_context_flags. */
@@ -81,7 +84,11 @@ static inline const float *ew_lane_logits(const struct ew_lane *lane, uint32_t i
            ((size_t)i * lane->last.n_select + j) * (size_t)lane->vocab;
 }
 
-/* The likeliest token of the same (ew_argmax); no logits are needed. Only where picks_there. */
+/* Logits of the last step wherever they are: on the host now, borrowed until the next step. */
+ew_status ew_lane_read_logits(struct ew_lane *lane, uint32_t i, const float **out, ew_error *err);
+
+/* The token picked from the same: the likeliest (ew_argmax), or as the step's draws said
+ * (EW_DRAW_LEFT: not by the device). No logits are needed. Only where picks_there. */
 static inline int32_t ew_lane_token(const struct ew_lane *lane, uint32_t i, uint32_t j)
 {
     return lane->tokens[(size_t)i * lane->last.n_select + j];

@@ -335,7 +335,13 @@ static ew_status use_device(struct ew_lane *lane, ew_error *err)
     lane->embeds_there = lane->embeds.dtype == EW_DTYPE_F32 &&
                          !ew_context_set_tokens(lane->ctx, lane->embeds.name, lane->ids,
                                                 lane->config->embedding_scale);
+    lane->draws = ew_mem_calloc(EW_MEM_RUNTIME, lane->max_batch, sizeof(*lane->draws));
+    if (!lane->draws)
+        return ew_fail(err, EW_STATUS_NO_MEMORY, "runtime");
+    lane->draws_there =
+        !ew_context_set_draw(lane->ctx, lane->logits.name, lane->draws, lane->tokens);
     lane->picks_there = !ew_context_set_argmax(lane->ctx, lane->logits.name, lane->tokens);
+    lane->draws_there = lane->draws_there && lane->picks_there;
     return EW_STATUS_OK;
 }
 
@@ -411,6 +417,7 @@ void ew_lane_destroy(struct ew_lane *lane)
         m->release_host(m->ctx, lane->ids, ids_bytes(lane));
         m->release_host(m->ctx, lane->tokens, tokens_bytes(lane));
     }
+    ew_mem_free(lane->draws);
     ew_mem_free(lane->zeros);
     ew_mem_free(lane->hidden_out);
     ew_mem_free(lane->embed_row);

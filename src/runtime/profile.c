@@ -11,7 +11,12 @@
 
 void ew_runtime_get_stats(const ew_runtime *rt, ew_runtime_stats *out)
 {
+    ew_context_stats c;
+
     *out = rt->stats;
+    ew_context_get_stats(rt->lane->ctx, &c);
+    out->captures = c.n_captures;
+    out->replays = c.n_replays;
 }
 
 static void put_real(json_t *o, const char *key, double v)

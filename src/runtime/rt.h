@@ -53,6 +53,7 @@ struct ew_runtime {
     const int32_t **step_ids; /* [max_batch] */
     uint32_t *step_n;         /* [max_batch] */
     int32_t *step_map;        /* [max_batch] */
+    ew_draw *step_draws;      /* [max_batch] */
     uint64_t start_ns;        /* of the handle_request that runs */
     ew_runtime_stats stats;
     uint64_t n_requests, n_request_tokens; /* rows handled, tokens they made after their first */

@@ -88,7 +88,8 @@ static ew_status make_buffers(struct ew_runtime *rt, ew_error *err)
     rt->step_ids = ew_mem_calloc(EW_MEM_RUNTIME, b, sizeof(*rt->step_ids));
     rt->step_n = ew_mem_calloc(EW_MEM_RUNTIME, b, sizeof(*rt->step_n));
     rt->step_map = ew_mem_calloc(EW_MEM_RUNTIME, b, sizeof(*rt->step_map));
-    if (!rt->rows || !rt->step_ids || !rt->step_n || !rt->step_map)
+    rt->step_draws = ew_mem_calloc(EW_MEM_RUNTIME, b, sizeof(*rt->step_draws));
+    if (!rt->rows || !rt->step_ids || !rt->step_n || !rt->step_map || !rt->step_draws)
         return ew_fail(err, EW_STATUS_NO_MEMORY, "runtime");
     for (int i = 0; i < EW_STAGE_COUNT; i++) {
         rt->stages[i].id = ids[i];
@@ -175,6 +176,7 @@ void ew_runtime_destroy(ew_runtime *rt)
     ew_mem_free(rt->step_ids);
     ew_mem_free(rt->step_n);
     ew_mem_free(rt->step_map);
+    ew_mem_free(rt->step_draws);
     ew_template_destroy(rt->tool_chat);
     ew_template_destroy(rt->chat);
     ew_tokenizer_destroy(rt->tokenizer);

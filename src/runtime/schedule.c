@@ -116,31 +116,78 @@ static void save_prefix(struct ew_runtime *rt, uint32_t r)
     row->n_save = 0;
 }
 
-/* Whether the likeliest token is all that a row wants of a step. */
-static bool is_plain_greedy(const struct ew_sample_params *p)
+/* Whether what the device can do is all that a row's scores need: nothing of its history or of its
+ * caller's lists. */
+static bool is_plain(const struct ew_sample_params *p)
 {
-    return p->greedy && p->repetition == 1.0 && p->presence == 0.0 && p->frequency == 0.0 &&
+    return p->repetition == 1.0 && p->presence == 0.0 && p->frequency == 0.0 &&
            !p->wants_logprobs && !p->n_bias;
 }
 
-static bool wants_logits(const struct ew_runtime *rt, uint32_t r0, uint32_t n)
+/* Whether the row's tokens are picked where the logits are. A row's answer is the same in all of
+ * its steps, whatever its neighbours want. */
+static bool is_picked_there(const struct ew_runtime *rt, uint32_t r)
 {
-    for (uint32_t i = 0; i < n; i++)
-        if (pending(rt, r0 + i) <= rt->step_n[i] && !is_plain_greedy(&rt->rows[r0 + i]->params))
-            return true;
-    return false;
+    const struct ew_sample_params *p = &rt->rows[r]->params;
+
+    return rt->lane->picks_there && is_plain(p) &&
+           (p->greedy || (rt->lane->draws_there && p->top_k <= EW_DRAW_MAX_TOP_K));
+}
+
+/* What a step brings back from rows [r0, r0 + n), beside a likeliest token a row. */
+static void choose_results(struct ew_runtime *rt, uint32_t r0, uint32_t n,
+                           struct ew_lane_step *step)
+{
+    step->no_logits = true;
+    for (uint32_t i = 0; i < n; i++) {
+        const struct ew_row *row = rt->rows[r0 + i];
+        const struct ew_sample_params *p = &row->params;
+        const bool there = is_picked_there(rt, r0 + i);
+
+        rt->step_draws[i] = (ew_draw){ .top_p = 1.0 };
+        if (pending(rt, r0 + i) > rt->step_n[i])
+            continue; /* no token comes of it yet */
+        step->no_logits = step->no_logits && there;
+        if (!there || p->greedy)
+            continue;
+        rt->step_draws[i] = (ew_draw){ p->temperature, p->top_p,   p->min_p, p->seed,
+                                       row->n_ids,     row->index, p->top_k };
+        step->draws = rt->step_draws;
+    }
+}
+
+/* The row's next token out of a step that has run. */
+static void pick_token(struct ew_runtime *rt, uint32_t i, uint32_t r)
+{
+    const float *logits;
+    ew_error err = { 0 };
+    ew_status st;
+
+    if (is_picked_there(rt, r) && ew_lane_token(rt->lane, i, 0) != EW_DRAW_LEFT) {
+        take_token(rt, r, ew_lane_token(rt->lane, i, 0));
+        return;
+    }
+    st = ew_lane_read_logits(rt->lane, i, &logits, &err);
+    if (st)
+        fail_row(rt, r, st, &err);
+    else
+        sample_row(rt, r, logits);
 }
 
 /* One step over rows [r0, r0+n); rows whose cache has caught up get a token. */
 static void run_group(struct ew_runtime *rt, uint32_t r0, uint32_t n, enum ew_stage_idx stage)
 {
-    const struct ew_lane_step step = { r0,         n, rt->step_ids,
-                                       rt->step_n, 1, .no_logits = !wants_logits(rt, r0, n) };
+    struct ew_lane_step step = {
+        .row0 = r0, .n_rows = n, .ids = rt->step_ids, .n = rt->step_n, .n_select = 1
+    };
     const uint64_t t0 = ew_clock_ns();
     ew_error err = { 0 };
-    const ew_status st = ew_lane_run(rt->lane, &step, &err);
-    const uint64_t ns = ew_clock_ns() - t0;
+    uint64_t ns;
+    ew_status st;
 
+    choose_results(rt, r0, n, &step);
+    st = ew_lane_run(rt->lane, &step, &err);
+    ns = ew_clock_ns() - t0;
     ew_stage_add(&rt->stages[stage], ns);
     for (uint32_t i = 0; i < n; i++) {
         if (stage == EW_STAGE_PREFILL)
@@ -150,10 +197,7 @@ static void run_group(struct ew_runtime *rt, uint32_t r0, uint32_t n, enum ew_st
         if (st || pending(rt, r0 + i) > 0)
             continue;
         save_prefix(rt, r0 + i);
-        if (rt->lane->last.logits)
-            sample_row(rt, r0 + i, ew_lane_logits(rt->lane, i, 0));
-        else
-            take_token(rt, r0 + i, ew_lane_token(rt->lane, i, 0));
+        pick_token(rt, i, r0 + i);
     }
     if (stage == EW_STAGE_PREFILL) {
         rt->stats.prefill_runs++;

@@ -17,6 +17,14 @@ bool cc_is_bench(const struct cc *c)
     return c->bench;
 }
 
+static bool is_chosen(const struct cc *c)
+{
+    for (size_t i = 0; i < c->n_chosen; i++)
+        if (strcmp(c->chosen[i], c->name) == 0)
+            return true;
+    return false;
+}
+
 bool cc_begin(struct cc *c, const char *fmt, ...)
 {
     va_list args;
@@ -26,6 +34,8 @@ bool cc_begin(struct cc *c, const char *fmt, ...)
     (void)vsnprintf(c->name + at, sizeof(c->name) - (size_t)at, fmt, args);
     va_end(args);
     if (c->filter && !strstr(c->name, c->filter))
+        return false;
+    if (c->chosen && !is_chosen(c))
         return false;
     if (c->mode == CC_LIST) {
         printf("%s\n", c->name);

@@ -5,7 +5,6 @@
 
 #include "checkcuda.h"
 #include "kernels/cuda/copy_words.cuh"
-#include "kernels/cuda/prefetch.cuh"
 
 static struct ew_cuda_launch copy_launch(uint64_t to, uint64_t from, size_t n)
 {
@@ -19,39 +18,11 @@ static struct ew_cuda_launch copy_launch(uint64_t to, uint64_t from, size_t n)
     return l;
 }
 
-/* It changes nothing; that it leaves its neighbours alone is what canaries say. */
-static void check_prefetch(struct cc *c)
-{
-    static const size_t sizes[] = { 16, 4096, 4112, 100000 };
-
-    for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
-        struct ew_cuda_launch l = { .spec = { .source = "prefetch", .entry = "ew_prefetch" },
-                                    .grid = { 2, 1, 1 },
-                                    .block = { 64, 1, 1 },
-                                    .arg_bytes = sizeof(struct ew_cuda_prefetch_args) };
-        struct ew_cuda_prefetch_args a = { 0, sizes[i] };
-        uint8_t *bytes;
-
-        if (!cc_begin(c, "prefetch n%zu", sizes[i]))
-            continue;
-        bytes = calloc(1, sizes[i]);
-        if (!bytes)
-            abort();
-        a.at = cc_input(c, bytes, sizes[i]);
-        memcpy(l.args, &a, sizeof(a));
-        if (cc_launch(c, &l, 1))
-            cc_equal(c, "memory", cc_download(c, a.at), bytes, sizes[i]);
-        cc_end(c);
-        free(bytes);
-    }
-}
-
 CC_FAMILY(backend)
 {
     static const size_t sizes[] = { 1, 255, 257, 100000 };
     static const char *const ways[] = { "plain", "cluster", "early", "shared", "cooperative" };
 
-    check_prefetch(c);
     for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++)
         for (int way = 0; way < 5; way++) {
             const size_t n = sizes[i];

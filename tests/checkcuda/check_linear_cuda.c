@@ -16,6 +16,7 @@ struct shape {
     bool glu, norm, bias, residual;
     int act;
     float scale, softcap;
+    bool y_short; /* y as bf16, x given as bf16 */
 };
 
 static void *xalloc(size_t n, size_t bytes)
@@ -240,6 +241,28 @@ static void prepare_x(const struct ew_cuda_linear_kernel *k, const struct shape 
     }
 }
 
+static uint64_t rounded_input(struct cc *c, const float *x, size_t n)
+{
+    uint16_t *h = xalloc(n, sizeof(*h));
+    uint64_t at;
+
+    for (size_t i = 0; i < n; i++)
+        h[i] = ew_f32_to_bf16(x[i]);
+    at = cc_input(c, h, n * sizeof(*h));
+    free(h);
+    return at;
+}
+
+/* bf16 to f32, in place from the end: there is room for both. */
+static const float *widened(const void *y, size_t n)
+{
+    float *f = (float *)(uintptr_t)y;
+
+    for (size_t i = n; i-- > 0;)
+        f[i] = ew_bf16_to_f32(((const uint16_t *)y)[i]);
+    return f;
+}
+
 static const float *run_case(struct cc *c, const struct ew_cuda_linear_kernel *k,
                              const struct weight *w, const struct shape *s, const float *x,
                              const float *bias, const float *residual, const float *norm)
@@ -265,10 +288,16 @@ static const float *run_case(struct cc *c, const struct ew_cuda_linear_kernel *k
         .scale = s->scale,
         .softcap = s->softcap,
     };
-    const size_t work = k->workspace_bytes(cc_chip(c), &p);
     struct ew_cuda_launch launches[EW_CUDA_LINEAR_LAUNCHES];
-    size_t n;
+    size_t n, work;
 
+    if (s->y_short) {
+        p.prepared = rounded_input(c, x, s->m * s->k);
+        p.prepared_stride = s->k;
+        p.x = 0;
+        p.y_short = EW_DTYPE_BF16;
+    }
+    work = k->workspace_bytes(cc_chip(c), &p);
     if (work)
         p.workspace = cc_output(c, work);
     n = k->plan(cc_chip(c), &p, launches);
@@ -277,7 +306,7 @@ static const float *run_case(struct cc *c, const struct ew_cuda_linear_kernel *k
     if (cc_is_bench(c) && s->m * s->n * s->k > 1u << 20)
         cc_bench(c, launches, n, (double)w->packed_bytes + (double)s->m * (double)(s->k + out) * 4,
                  2.0 * (double)s->m * (double)s->n * (double)s->k);
-    return cc_download(c, p.y);
+    return s->y_short ? widened(cc_download(c, p.y), s->m * out) : cc_download(c, p.y);
 }
 
 static void fill(struct cc *c, const struct shape *s, float *x, float *bias, float *residual,
@@ -302,13 +331,13 @@ static void one(struct cc *c, const struct ew_cuda_linear_kernel *k,
 
     if (!ew_cuda_linear_kernel_runs(k, cc_chip(c), dtype, f, s->m, s->n, s->k, s->glu,
                                     EW_XQ_NONE) ||
-        (s->norm && !k->takes_norm))
+        (s->norm && !k->takes_norm) || (s->y_short && (!k->puts_short || dtype == EW_DTYPE_F16)))
         return;
     if (f)
         ew_quant_format_text(f, format, sizeof(format));
-    if (!cc_begin(c, "%s %s m%zu n%zu k%zu%s%s%s%s act%d", k->name, format, s->m, s->n, s->k,
+    if (!cc_begin(c, "%s %s m%zu n%zu k%zu%s%s%s%s%s act%d", k->name, format, s->m, s->n, s->k,
                   s->glu ? " glu" : "", s->norm ? " norm" : "", s->bias ? " bias" : "",
-                  s->residual ? " residual" : "", s->act))
+                  s->residual ? " residual" : "", s->y_short ? " short" : "", s->act))
         return;
     w.rows = xalloc(s->n * s->k, sizeof(float));
     x = xalloc(s->m * s->k, sizeof(*x));
@@ -325,11 +354,14 @@ static void one(struct cc *c, const struct ew_cuda_linear_kernel *k,
     check_unpack(c, &w, k->layout, s);
     got = run_case(c, k, &w, s, x, bias, residual, norm);
     if (got) {
-        const double x_error = k->x_error < 0x1p-12f || s->norm ? (double)k->x_error : 0.0;
+        const double x_error =
+            (k->x_error < 0x1p-12f || s->norm ? (double)k->x_error : 0.0) + (double)k->w_error;
 
         prepare_x(k, s, x, norm);
         reference(s, x, w.rows, s->bias ? bias : NULL, s->residual ? residual : NULL,
                   x_error + (s->norm ? 1e-6 : 0), want, bound);
+        for (size_t i = 0; i < s->m * (s->glu ? s->n / 2 : s->n) && s->y_short; i++)
+            bound[i] += fabsf(want[i]) * 0x1p-8f;
         cc_within(c, "y", got, want, bound, s->m * (s->glu ? s->n / 2 : s->n));
     }
     cc_end(c);
@@ -405,8 +437,8 @@ static void time_one(struct cc *c, const struct ew_cuda_linear_kernel *k,
         return;
     if (f)
         ew_quant_format_text(f, format, sizeof(format));
-    if (!cc_begin(c, "time %s %s m%zu n%zu k%zu%s%s", k->name, format, s->m, s->n, s->k,
-                  s->glu ? " glu" : "", s->norm ? " norm" : ""))
+    if (!cc_begin(c, "time %s %s m%zu n%zu k%zu%s%s%s", k->name, format, s->m, s->n, s->k,
+                  s->glu ? " glu" : "", s->norm ? " norm" : "", s->y_short ? " short" : ""))
         return;
     w = xalloc(bytes / 4, 4);
     x = xalloc(s->m * s->k, 4);
@@ -416,6 +448,8 @@ static void time_one(struct cc *c, const struct ew_cuda_linear_kernel *k,
     }
     for (size_t i = 0; i < s->m * s->k; i++)
         x[i] = (float)(i * 2654435761u % 1000) * 0.002f - 1.0f;
+    for (size_t i = 0; i < s->m * s->k && s->y_short; i++)
+        ((uint16_t *)x)[i] = ew_f32_to_bf16(x[i]); /* in place: from the front it is read first */
     struct ew_cuda_linear_problem p = {
         .x = cc_input(c, x, s->m * s->k * 4),
         .w = cc_input(c, w, bytes),
@@ -434,6 +468,13 @@ static void time_one(struct cc *c, const struct ew_cuda_linear_kernel *k,
     };
     if (f)
         p.format = *f;
+    if (s->y_short) { /* as models run them: x comes rounded, what only products read goes rounded
+                       */
+        p.prepared = cc_input(c, x, s->m * s->k * 2);
+        p.prepared_stride = s->k;
+        p.x = 0;
+        p.y_short = s->glu ? EW_DTYPE_BF16 : s->n == 6144 ? EW_DTYPE_F16 : EW_DTYPE_NONE;
+    }
     work = k->workspace_bytes(cc_chip(c), &p);
     if (work)
         p.workspace = cc_output(c, work);
@@ -463,29 +504,35 @@ static void shapes(struct cc *c, const struct ew_cuda_linear_kernel *k,
                    const struct ew_quant_format *f, bool few)
 {
     static const struct shape list[] = {
-        { 1, 64, 256, false, false, false, false, 0, 1, 0 },
-        { 1, 48, 1024, true, true, false, false, EW_ACT_SILU, 1, 0 },
-        { 2, 100, 200, false, false, true, true, EW_ACT_GELU_TANH, 0.5f, 0 },
-        { 3, 1030, 1096, false, true, true, true, 0, 1, 30.0f },
-        { 5, 34, 77, true, false, true, true, EW_ACT_GELU_ERF, 1, 0 },
-        { 8, 256, 2048, true, true, false, false, EW_ACT_SILU, 1, 0 },
-        { 8, 17, 640, false, false, true, false, EW_ACT_RELU2, 1, 0 },
-        { 16, 320, 512, false, false, false, true, 0, 1, 0 },
-        { 33, 130, 1000, false, false, true, true, EW_ACT_RELU, 2.0f, 0 },
-        { 64, 512, 384, true, false, false, true, EW_ACT_SILU, 1, 0 },
-        { 130, 272, 448, false, false, true, false, 0, 1, 0 },
-        { 300, 520, 264, true, false, false, true, EW_ACT_SILU, 1, 0 },
+        { 1, 64, 256, false, false, false, false, 0, 1, 0, false },
+        { 1, 48, 1024, true, true, false, false, EW_ACT_SILU, 1, 0, false },
+        { 2, 100, 200, false, false, true, true, EW_ACT_GELU_TANH, 0.5f, 0, false },
+        { 3, 1030, 1096, false, true, true, true, 0, 1, 30.0f, false },
+        { 5, 34, 77, true, false, true, true, EW_ACT_GELU_ERF, 1, 0, false },
+        { 8, 256, 2048, true, true, false, false, EW_ACT_SILU, 1, 0, false },
+        { 8, 17, 640, false, false, true, false, EW_ACT_RELU2, 1, 0, false },
+        { 16, 320, 512, false, false, false, true, 0, 1, 0, false },
+        { 33, 130, 1000, false, false, true, true, EW_ACT_RELU, 2.0f, 0, false },
+        { 64, 512, 384, true, false, false, true, EW_ACT_SILU, 1, 0, false },
+        { 130, 272, 448, false, false, true, false, 0, 1, 0, false },
+        { 300, 520, 264, true, false, false, true, EW_ACT_SILU, 1, 0, false },
+        { 300, 528, 264, true, false, true, false, EW_ACT_SILU, 1, 0, true },
+        { 400, 1104, 72, true, false, false, false, EW_ACT_GELU_TANH, 0.5f, 20, true },
+        { 400, 1104, 200, true, true, false, true, EW_ACT_SILU, 1, 0, false },
+        { 2100, 2608, 72, true, false, false, false, EW_ACT_SILU, 1, 0, true },
+        { 2100, 1300, 136, false, false, true, true, 0, 1, 0, false },
+        { 40, 144, 136, false, false, false, false, 0, 1, 0, true },
     };
 
     for (size_t i = 0; i < sizeof(list) / sizeof(*list); i++)
-        if (!few || i == 1 || i == 3 || i == 10)
+        if (!few || i == 1 || i == 3 || i == 10 || (k->min_rows && (i == 11 || i == 12)))
             one(c, k, f, &list[i]);
 }
 
 static void times(struct cc *c, const struct ew_cuda_linear_kernel *k,
                   const struct ew_quant_format *f)
 {
-    static const size_t rows[] = { 1, 2, 4, 8, 16, 64, 256, 2048 };
+    static const size_t rows[] = { 1, 2, 4, 8, 16, 32, 64, 256, 2048 };
     const bool gemv = strncmp(k->name, "gemv", 4) == 0, few = k->max_rows <= 16;
     const size_t least = gemv ? 1 : !few ? 16 : k->max_rows > 8 ? 8 : 1, most = gemv ? 4 : 4096;
     static const struct shape list[] = {
@@ -494,10 +541,14 @@ static void times(struct cc *c, const struct ew_cuda_linear_kernel *k,
         { .n = 6144, .k = 1024, .glu = true },
         { .n = 1024, .k = 3072 },
         { .n = 6144, .k = 2560 },
+        { .n = 2560, .k = 4096 },
         { .n = 19456, .k = 2560, .glu = true },
         { .n = 2560, .k = 9728 },
         { .n = 24576, .k = 4096, .glu = true },
         { .n = 4096, .k = 12288 },
+        { .n = 6144, .k = 4096 },
+        { .n = 4096, .k = 4096 },
+        { .n = 151936, .k = 1024 },
     };
 
     for (size_t i = 0; i < sizeof(list) / sizeof(*list); i++)
@@ -505,9 +556,12 @@ static void times(struct cc *c, const struct ew_cuda_linear_kernel *k,
             struct shape s = list[i];
 
             s.m = rows[j];
-            if (s.m < least || s.m > most || (s.m > 64 && s.n < 6144 && s.k < 9000))
+            if (s.m < least || s.m > most || (s.m > 64 && s.n < 2560 && s.k < 9000))
                 continue;
             time_one(c, k, f, &s);
+            s.y_short = k->puts_short && s.m > 64;
+            if (s.y_short)
+                time_one(c, k, f, &s);
         }
 }
 

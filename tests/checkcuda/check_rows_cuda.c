@@ -565,20 +565,24 @@ static void draws(struct cc *c)
         { 700, 1.0, 0.95, 0.02, 0, 2.0f },    { 700, 1.0, 1.0, 0.1, 50, 2.0f },
         { 151936, 0.6, 0.95, 0, 20, 3.0f },   { 151936, 1.0, 0.5, 0, 0, 4.0f },
         { 5000, 0, 1.0, 0, 0, 3.0f },         { 300, 1.5, 0.99, 0.05, 400, 2.0f },
-        { 5000, 1.0, 0.7, 0.001, 300, 1.5f },
+        { 5000, 1.0, 0.7, 0.001, 300, 1.5f }, { 151936, 1.0, 1.0, 0, 0, 3.0f },
+        { 151936, 1.0, 1.0, 0.02, 0, 3.0f },  { 1025, 0.9, 1.0, 0, 500, 2.0f },
+        { 1500, 1.2, 0.97, 0, 400, 2.0f },    { 37, 1.0, 0.9, 0, 0, 1.0f },
+        { 37, 1.0, 1.0, 0, 5, 1.0f },         { 5000, 0.8, 1.0, 0.3, 0, 3.0f },
+        { 5000, 40.0, 1.0, 0.01, 0, 3.0f },
     };
-    const size_t rows = 24;
+    const size_t n_cases = EW_COUNT(t) * (cc_is_bench(c) ? 2 : 1); /* the second time for a row */
 
-    for (size_t i = 0; i < EW_COUNT(t); i++) {
-        const size_t n = t[i].n;
+    for (size_t case_ = 0; case_ < n_cases; case_++) {
+        const size_t i = case_ % EW_COUNT(t), n = t[i].n, rows = case_ == i ? 24 : 1;
         struct ew_cuda_draw_params params[24] = { { 0 } };
-        struct ew_cuda_launch l;
+        struct ew_cuda_launch l[EW_CUDA_DRAW_LAUNCHES];
         struct ew_sampler sampler;
         ew_error err = { 0 };
         float *x;
 
-        if (!cc_begin(c, "draw n%zu t%g k%d p%g min%g", n, t[i].temperature, t[i].top_k, t[i].top_p,
-                      t[i].min_p))
+        if (!cc_begin(c, "draw rows%zu n%zu t%g k%d p%g min%g", rows, n, t[i].temperature,
+                      t[i].top_k, t[i].top_p, t[i].min_p))
             continue;
         x = room(rows * n * 4);
         cc_fill_normal(c, x, rows * n, t[i].scale);
@@ -594,7 +598,8 @@ static void draws(struct cc *c)
             if (r % 5 == 4)
                 row[r] = -INFINITY;
         }
-        x[7 * n + 3] = NAN;
+        if (rows > 7)
+            x[7 * n + 3] = NAN;
         const uint64_t token = cc_output(c, rows * 4);
         const struct ew_cuda_draw p = {
             .logits = AT(float, cc_input(c, x, rows * n * 4)),
@@ -603,8 +608,13 @@ static void draws(struct cc *c)
             .stride = n,
             .params = AT(struct ew_cuda_draw_params, cc_input(c, params, sizeof(params))),
             .token = AT(int32_t, token),
+            .work = AT(void, cc_output(c, ew_cuda_draw_work_bytes(rows, n))),
         };
-        if (ran(c, ew_cuda_draw_plan(&p, &l, &err), &err, &l)) {
+        const ew_status st = ew_cuda_draw_plan(&p, l, &err);
+
+        if (st)
+            cc_fail(c, "%s", err.text);
+        else if (cc_launch(c, l, EW_CUDA_DRAW_LAUNCHES)) {
             const int32_t *got = cc_download(c, token);
             const struct ew_history none = { 0 };
             size_t n_left = 0;
@@ -630,7 +640,7 @@ static void draws(struct cc *c)
             if (n_left > rows / 2)
                 cc_fail(c, "%zu of %zu rows were left to the host", n_left, rows);
             ew_sampler_deinit(&sampler);
-            cc_bench(c, &l, 1, (double)(rows * n * 4), 0);
+            cc_bench(c, l, EW_CUDA_DRAW_LAUNCHES, (double)(rows * n * 4), 0);
         }
         cc_end(c);
         free(x);

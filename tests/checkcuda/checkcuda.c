@@ -1,10 +1,13 @@
 /* checkcuda.c - every CUDA kernel against the reference on the host.
  *
  *   checkcuda [--filter TEXT] [--list] [--bench] [--device N] [--jobs N] [--nvrtc PATH]
- *             [--driver PATH] [--compile-only] [--one-each] [--sm 80,86,...] [--verbose]
+ *             [--driver PATH] [--compile-only] [--one-each] [--each-kernel] [--sm 80,86,...]
+ *             [--verbose]
  *
  * --compile-only needs no GPU: every spec of every family for every chip of --sm (all by default)
- * goes through NVRTC; with --one-each only the first of each entry of each source. Exit status: 0
+ * goes through NVRTC; with --one-each only the first of each entry of each source. On a GPU those
+ * two run fewer cases, for tools that make a run slow: --one-each the first case of every entry,
+ * --each-kernel the first of every specialisation. Exit status: 0
  * when all is well, 1 after a failure, 2 for wrong arguments, 77 when the machine has no GPU or no
  * NVRTC. */
 #include <stdio.h>
@@ -38,7 +41,7 @@ static const struct ew_cuda_chip chips[] = {
 
 struct args {
     const char *filter, *nvrtc, *driver, *sm;
-    bool list, bench, compile_only, one_each, verbose;
+    bool list, bench, compile_only, one_each, each_kernel, verbose;
     int device;
     unsigned jobs;
 };
@@ -148,6 +151,20 @@ static int compile_only(struct cc *c, const struct args *a, struct ew_nvrtc *com
     return failures ? 1 : 0;
 }
 
+/* The first case of everything that was gathered, and what those launch. */
+static void choose_cases(struct cc *c)
+{
+    c->chosen = calloc(c->n_specs + 1, sizeof(*c->chosen));
+    if (!c->chosen)
+        abort();
+    for (size_t i = 0; i < c->n_specs; i++)
+        memcpy(c->chosen[i], c->specs[i].first_case, sizeof(*c->chosen));
+    c->n_chosen = c->n_specs;
+    c->n_specs = 0;
+    c->one_each = false;
+    run_all(c, CC_GATHER);
+}
+
 static int run_device(struct cc *c, const struct args *a, struct ew_nvrtc *compiler)
 {
     struct job j = { .c = c, .compiler = compiler, .verbose = a->verbose };
@@ -165,6 +182,8 @@ static int run_device(struct cc *c, const struct args *a, struct ew_nvrtc *compi
     printf("%s: sm_%u, %u multiprocessors, NVRTC %d\n", c->device->name, c->chip.sm, c->chip.n_sm,
            ew_nvrtc_version(compiler));
     run_all(c, CC_GATHER);
+    if (a->one_each || a->each_kernel)
+        choose_cases(c);
     failures = compile_all(&j, a->jobs);
     for (size_t i = 0; i < c->n_specs && !st; i++) {
         const struct ew_cuda_image image = { c->specs[i].spec.source, c->specs[i].spec.defines,
@@ -179,6 +198,7 @@ static int run_device(struct cc *c, const struct args *a, struct ew_nvrtc *compi
     ew_cuda_queue_close(&c->queue);
     ew_cuda_modules_close(c->modules);
     drop_cubins(&j);
+    free(c->chosen);
     return failures || c->n_failures || st ? 1 : 0;
 }
 
@@ -195,6 +215,8 @@ static bool parse(int argc, char **argv, struct args *a)
             a->compile_only = true;
         else if (strcmp(o, "--one-each") == 0)
             a->one_each = true;
+        else if (strcmp(o, "--each-kernel") == 0)
+            a->each_kernel = true;
         else if (strcmp(o, "--verbose") == 0)
             a->verbose = true;
         else if (!v)
@@ -228,8 +250,8 @@ int main(int argc, char **argv)
     if (!parse(argc, argv, &a)) {
         (void)fprintf(stderr,
                       "usage: checkcuda [--filter TEXT] [--list] [--bench] [--device N] [--jobs N] "
-                      "[--nvrtc PATH] [--driver PATH] [--compile-only] [--one-each] [--sm LIST] "
-                      "[--verbose]\n");
+                      "[--nvrtc PATH] [--driver PATH] [--compile-only] [--one-each] "
+                      "[--each-kernel] [--sm LIST] [--verbose]\n");
         return 2;
     }
     c.filter = a.filter;

@@ -26,7 +26,7 @@ struct cc_spec {
 
 struct cc {
     enum cc_mode mode;
-    bool bench, one_each;
+    bool bench, one_each; /* one_each: gather a spec for every entry, not for every set of macros */
     const char *filter;
     struct ew_cuda_chip chip;
     struct ew_cuda_device *device; /* NULL: compile only */
@@ -41,6 +41,8 @@ struct cc {
     struct cc_buffer *buffers;
     size_t n_buffers, cap_buffers;
     uint64_t next_address; /* made-up ones */
+    char (*chosen)[160];   /* the cases to run; NULL: all */
+    size_t n_chosen;
     struct cc_spec *specs;
     size_t n_specs, cap_specs;
 };

@@ -348,6 +348,7 @@ int ck_bench(struct ck *c)
         if (!attn[i]->cpu_need || !ck_wants(c, attn[i]->name, attn[i]->cpu_need))
             continue;
         for (size_t t = 0; t < EW_COUNT(types); t++) {
+            bench_attention(&b, attn[i], types[t], 1, 128);
             bench_attention(&b, attn[i], types[t], 1, 512);
             bench_attention(&b, attn[i], types[t], 1, 16384);
             bench_attention(&b, attn[i], types[t], 512, 512);

@@ -8,6 +8,7 @@
 #include "base/half.h"
 #include "base/size.h"
 #include "check_linear.h"
+#include "kernels/linear_w8.h"
 #include "op/attrs.h"
 #include "../quant_matrix.h"
 #include "tensor/tensor.h"
@@ -107,8 +108,27 @@ static void decode(const struct matrix *m, size_t row, float *dst)
     }
 }
 
+/* The same as a kernel of EW_XQ_INT8_W8 takes it: 8-bit integers with one scale a row. */
+static void decode_w8(const struct matrix *m, size_t row, float *dst)
+{
+    const struct ew_quant_format *f = &m->base.format;
+    const size_t k = m->base.k, groups = ew_quant_groups(f, k);
+    const float *scales = m->scales + row * groups;
+    const int16_t *zeros = m->zeros + row * groups;
+    const double unit = ew_w8_unit(f, scales, zeros, groups);
+    const float scale = (float)(unit * (double)m->row_scale[row]);
+
+    for (size_t i = 0; i < k; i++) {
+        const size_t g = f->group ? i / f->group : 0;
+        const int w8 =
+            ew_w8_code(f, m->codes[row * k + i] & 0xfu, zeros[g], ew_w8_factor(scales[g], unit));
+
+        dst[i] = (float)w8 * scale;
+    }
+}
+
 /* Each part from a matrix of its own, some rows into it. */
-static void parts_make(struct ck *c, struct ck_problem *p, struct matrix *mats)
+static void parts_make(struct ck *c, struct ck_problem *p, struct matrix *mats, int x_quant)
 {
     const struct ck_shape *s = &p->s;
     size_t row = 0;
@@ -121,7 +141,8 @@ static void parts_make(struct ck *c, struct ck_problem *p, struct matrix *mats)
                                                .quant = &mats[i].base,
                                                .quant_row = skip };
         for (size_t j = row; j < end; j++)
-            decode(&mats[i], skip + j - row, p->w + j * s->k);
+            (x_quant == EW_XQ_INT8_W8 ? decode_w8 : decode)(&mats[i], skip + j - row,
+                                                            p->w + j * s->k);
         row = end;
     }
 }
@@ -134,9 +155,9 @@ static void check_one(struct ck *c, const struct ew_linear_kernel *kern,
     float *rounded = NULL;
 
     ck_problem_vectors(c, &p);
-    parts_make(c, &p, mats);
+    parts_make(c, &p, mats, kern->x_quant);
     if (kern->x_quant != EW_XQ_NONE)
-        p.x_seen = rounded = ck_round_x(&p, kern->x_quant);
+        p.x_seen = rounded = ck_round_x(&p, ew_x_quant_of_x(kern->x_quant));
     ck_problem_check(c, kern, &p);
     for (size_t i = 0; i < s->n_parts; i++)
         matrix_drop(&mats[i]);

@@ -66,6 +66,10 @@ if [ "$(df -Pk "$tmp" | awk 'NR == 2 { print ($4 > 4000000) }')" = 1 ]; then
     weights=$(du -b -L -c "$tmp"/big/*.safetensors | awk 'END { print $1 }')
     works "memory of a build" "$tool" rss $((weights * 13 / 10 + 536870912)) "$ew" build "$tmp/big" "$tmp/big-e" -q --no-timing
     echo "$name: weights $((weights / 1000000)) MB: $(cat "$tmp/out")"
+    works "build --json" "$ew" build models/tiny "$tmp/tiny-e" -q --no-timing --json
+    for k in seconds peak_resident_bytes engine_bytes; do
+        [ "$("$tool" json "$tmp/out" $k)" != "" ] && good || bad "build --json: no $k"
+    done
     works "a model without a tokenizer runs" "$ew" bench "$tmp/big-e" --prefill 16 --decode 16 --gen 4 --reps 1 --no-ceilings --rows none --max-kv-len 128
     has "bench" "$(cat "$tmp/out")" "tok/s"
 else

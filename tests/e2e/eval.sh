@@ -61,6 +61,9 @@ works "kld of bf16 activations" "$ew" eval kld models/tiny --activations bf16 --
 equal "bf16 activations are near but not equal" \
     "$(awk -v k="$(value "$tmp/out" mean_kl.value)" 'BEGIN { print (k > 1e-9 && k < 1e-4) }')" 1
 refused "bf16 activations in ONNX" "bf16" "$ew" export models/tiny "$tmp/bf16" --activations bf16 -q
+refused "kld above the bar" "above 1e-12" "$ew" eval kld models/tiny --against models/tiny --against-kv bf16 "$tmp/text" $fast --max-kl 1e-12
+works "kld, the reference on the CPU" "$ew" eval kld models/tiny --against models/tiny --against-device cpu "$tmp/text" $fast --max-kl 1e-12
+refused "kld, the reference on a device that is none" "none of cpu, cuda, cuda:N" "$ew" eval kld models/tiny --against models/tiny --against-device tpu "$tmp/text" $fast
 works "kld of a model with itself" "$ew" eval kld models/tiny --against models/tiny "$tmp/text" $fast
 has "kld of a model with itself" "$(cat "$tmp/out")" "mean KL                             0 +- 0"
 works "another vocabulary: engines" "$ew" build tests/golden/families/granite "$tmp/granite" --no-timing -q

@@ -35,6 +35,15 @@ for level in ref avx2 avx512; do
     esac
 done
 
+# How far the logits are as distributions, and a bar for it.
+works "divergence" "$ew" eval parity $r --reference $r/reference.safetensors $fast --max-kl 1e-9
+has "divergence" "$(cat "$tmp/out")" "divergence from the reference: "
+"$ew" eval parity $r --reference $r/reference.safetensors $fast --max-kl 1e-30 >"$tmp/out" 2>&1
+equal "divergence above the bar" $? 1
+has "divergence above the bar" "$(cat "$tmp/out")" "divergence above 1e-30"
+"$ew" eval ppl $r README.md --max-kl 1 >"$tmp/out" 2>&1
+equal "a bar that nothing uses" $? 2
+
 # One weight of layer 2 (element 77 of its down projection) moved: parity fails and names hidden_3, what layer 2 makes.
 if have "$shared/reference/trained/tiny-forward.safetensors"; then
     mkdir "$tmp/broken" && cp models/tiny/* "$tmp/broken/" && chmod u+w "$tmp/broken"/*

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "backend/cuda/driver.h"
+#include "kernels/cuda/kernel.h"
 
 #define EXPORT        __attribute__((visibility("default")))
 #define MAX_NAMES     64
@@ -14,21 +15,24 @@
 #define INVALID       1
 #define OUT_OF_MEMORY EW_CU_OUT_OF_MEMORY
 
+struct fake_launch {
+    const char *entry;
+    unsigned grid[3];
+    _Alignas(64) unsigned char args[EW_CUDA_ARGS_CAP];
+};
+
 struct fake_op { /* of a graph */
     enum { OP_LAUNCH, OP_COPY, OP_FILL } kind;
     void *to;
     const void *from;
     size_t bytes;
     unsigned char value;
+    struct fake_launch *launch; /* OP_LAUNCH: owned by the graph that has it */
 };
 
 struct fake_graph {
     struct fake_op *ops;
     size_t n, cap;
-};
-
-struct fake_event {
-    struct fake_graph *capturing; /* of the stream it was recorded on */
 };
 
 struct fake_stream {
@@ -45,6 +49,10 @@ static struct {
         int result, for_ever;
     } counters[MAX_NAMES];
     size_t n_counters;
+    char entries[MAX_NAMES][64]; /* functions are pointers to their names */
+    size_t n_entries;
+    fakecuda_launch_fn *on_launch;
+    void *on_launch_ctx;
     struct {
         void *at;
         size_t bytes;
@@ -57,7 +65,7 @@ static struct {
            .n_sm = 132,
            .version = 13000,
            .devices = 1,
-           .memory = (size_t)1 << 36 };
+           .memory = FAKECUDA_MEMORY };
 
 static struct counter *counter_of(const char *name)
 {
@@ -183,6 +191,19 @@ EXPORT void fakecuda_reset(void)
     (void)pthread_mutex_unlock(&fake.lock);
 }
 
+EXPORT void fakecuda_on_launch(fakecuda_launch_fn *fn, void *ctx)
+{
+    fake.on_launch = fn;
+    fake.on_launch_ctx = ctx;
+}
+
+EXPORT void fakecuda_machine(int devices, int sm, size_t memory)
+{
+    fake.devices = devices;
+    fake.sm = sm;
+    fake.memory = memory;
+}
+
 EXPORT uint64_t fakecuda_live(void)
 {
     return fake.live;
@@ -195,10 +216,34 @@ static void count_kernel(void)
     (void)pthread_mutex_unlock(&fake.lock);
 }
 
+static struct fake_launch *new_launch(void)
+{
+    struct fake_launch *l = aligned_alloc(64, (sizeof(*l) + 63) / 64 * 64);
+
+    if (!l)
+        abort();
+    return l;
+}
+
+static struct fake_launch *copy_launch(const struct fake_launch *from)
+{
+    struct fake_launch *l = new_launch();
+
+    *l = *from;
+    return l;
+}
+
+static void run_launch(const struct fake_launch *l)
+{
+    count_kernel();
+    if (fake.on_launch)
+        fake.on_launch(fake.on_launch_ctx, l->entry, l->grid, l->args);
+}
+
 static void run_op(const struct fake_op *op)
 {
     if (op->kind == OP_LAUNCH)
-        count_kernel();
+        run_launch(op->launch);
     else if (op->kind == OP_COPY)
         memmove(op->to, op->from, op->bytes);
     else
@@ -212,6 +257,7 @@ static int queue_op(void *stream, struct fake_op op)
 
     if (!g) {
         run_op(&op);
+        free(op.launch);
         return 0;
     }
     if (g->n == g->cap) {
@@ -461,19 +507,19 @@ FAKE(cuMemHostGetDevicePointer_v2, (ew_cu_ptr * d, void *p, unsigned flags))
 FAKE(cuMemcpyHtoDAsync_v2, (ew_cu_ptr to, const void *from, size_t bytes, void *s))
 {
     ENTER_QUEUE("cuMemcpyHtoDAsync_v2");
-    return queue_op(s, (struct fake_op){ OP_COPY, pointer(to), from, bytes, 0 });
+    return queue_op(s, (struct fake_op){ OP_COPY, pointer(to), from, bytes, 0, NULL });
 }
 
 FAKE(cuMemcpyDtoHAsync_v2, (void *to, ew_cu_ptr from, size_t bytes, void *s))
 {
     ENTER_QUEUE("cuMemcpyDtoHAsync_v2");
-    return queue_op(s, (struct fake_op){ OP_COPY, to, pointer(from), bytes, 0 });
+    return queue_op(s, (struct fake_op){ OP_COPY, to, pointer(from), bytes, 0, NULL });
 }
 
 FAKE(cuMemcpyDtoDAsync_v2, (ew_cu_ptr to, ew_cu_ptr from, size_t bytes, void *s))
 {
     ENTER_QUEUE("cuMemcpyDtoDAsync_v2");
-    return queue_op(s, (struct fake_op){ OP_COPY, pointer(to), pointer(from), bytes, 0 });
+    return queue_op(s, (struct fake_op){ OP_COPY, pointer(to), pointer(from), bytes, 0, NULL });
 }
 
 FAKE(cuMemcpy2DAsync_v2, (const ew_cu_copy_2d *c, void *s))
@@ -487,14 +533,14 @@ FAKE(cuMemcpy2DAsync_v2, (const ew_cu_copy_2d *c, void *s))
         return INVALID;
     for (size_t i = 0; i < c->height; i++)
         (void)queue_op(s, (struct fake_op){ OP_COPY, to + i * c->dst_pitch, from + i * c->src_pitch,
-                                            c->width, 0 });
+                                            c->width, 0, NULL });
     return 0;
 }
 
 FAKE(cuMemsetD8Async, (ew_cu_ptr p, unsigned char v, size_t bytes, void *s))
 {
     ENTER_QUEUE("cuMemsetD8Async");
-    return queue_op(s, (struct fake_op){ OP_FILL, pointer(p), NULL, bytes, v });
+    return queue_op(s, (struct fake_op){ OP_FILL, pointer(p), NULL, bytes, v, NULL });
 }
 
 FAKE(cuStreamCreate, (void **s, unsigned flags))
@@ -516,19 +562,6 @@ FAKE(cuStreamSynchronize, (void *s))
 {
     (void)s;
     ENTER_QUEUE("cuStreamSynchronize");
-    return 0;
-}
-
-/* In a capture the waiting stream records into the same graph, in order: the order is legal. */
-FAKE(cuStreamWaitEvent, (void *stream, void *event, unsigned flags))
-{
-    struct fake_stream *s = stream;
-    struct fake_event *e = event;
-
-    (void)flags;
-    ENTER_QUEUE("cuStreamWaitEvent");
-    if (e->capturing)
-        s->capturing = e->capturing;
     return 0;
 }
 
@@ -558,7 +591,7 @@ FAKE(cuEventCreate, (void **e, unsigned flags))
 {
     (void)flags;
     ENTER("cuEventCreate");
-    *e = calloc(1, sizeof(struct fake_event));
+    *e = malloc(1); /* an address of its own */
     return *e ? 0 : OUT_OF_MEMORY;
 }
 
@@ -571,8 +604,9 @@ FAKE(cuEventDestroy_v2, (void *e))
 
 FAKE(cuEventRecord, (void *e, void *s))
 {
+    (void)e;
+    (void)s;
     ENTER_QUEUE("cuEventRecord");
-    ((struct fake_event *)e)->capturing = s ? ((struct fake_stream *)s)->capturing : NULL;
     return 0;
 }
 
@@ -605,8 +639,11 @@ FAKE(cuGraphInstantiateWithFlags, (void **x, void *graph, unsigned long long fla
     copy->ops = calloc(g->n + 1, sizeof(*copy->ops));
     if (!copy->ops)
         abort();
-    if (g->n)
-        memcpy(copy->ops, g->ops, g->n * sizeof(*g->ops));
+    for (size_t i = 0; i < g->n; i++) {
+        copy->ops[i] = g->ops[i];
+        if (g->ops[i].launch)
+            copy->ops[i].launch = copy_launch(g->ops[i].launch);
+    }
     ENTER("cuGraphInstantiateWithFlags");
     return 0;
 }
@@ -616,8 +653,9 @@ FAKE(cuGraphLaunch, (void *x, void *s))
     const struct fake_graph *g = x;
 
     ENTER_QUEUE("cuGraphLaunch");
+    (void)s;
     for (size_t i = 0; i < g->n; i++)
-        (void)queue_op(s, g->ops[i]);
+        run_op(&g->ops[i]);
     return 0;
 }
 
@@ -632,7 +670,9 @@ FAKE(cuGraphUpload, (void *x, void *s))
 static void drop_graph(struct fake_graph *g)
 {
     if (g)
-        free(g->ops);
+        for (size_t i = 0; i < g->n; i++)
+            free(g->ops[i].launch);
+    free(g->ops);
     free(g);
 }
 
@@ -668,9 +708,19 @@ FAKE(cuModuleUnload, (void *m))
 
 FAKE(cuModuleGetFunction, (void **f, void *m, const char *name))
 {
-    (void)name;
+    size_t i = 0;
+
+    (void)m;
     ENTER("cuModuleGetFunction");
-    *f = m;
+    (void)pthread_mutex_lock(&fake.lock);
+    while (i < fake.n_entries && strcmp(fake.entries[i], name) != 0)
+        i++;
+    if (i == MAX_NAMES || strlen(name) >= sizeof(fake.entries[0]))
+        abort();
+    if (i == fake.n_entries)
+        (void)snprintf(fake.entries[fake.n_entries++], sizeof(fake.entries[0]), "%s", name);
+    (void)pthread_mutex_unlock(&fake.lock);
+    *f = fake.entries[i];
     return 0;
 }
 
@@ -708,7 +758,7 @@ FAKE(cuTensorMapEncodeTiled,
     (void)fill;
     ENTER("cuTensorMapEncodeTiled");
     memset(map, 0, EW_CU_TENSOR_MAP_BYTES);
-    return rank != 2 || (uintptr_t)address % 16 || box[0] > 256 || box[1] > 256 ||
+    return (rank != 2 && rank != 4) || (uintptr_t)address % 16 || box[0] > 256 || box[1] > 256 ||
                    (uintptr_t)map % 64
                ? INVALID
                : 0;
@@ -716,11 +766,17 @@ FAKE(cuTensorMapEncodeTiled,
 
 FAKE(cuLaunchKernelEx, (const ew_cu_launch_config *c, void *f, void **params, void **extra))
 {
+    struct fake_launch *l;
+
     ENTER_QUEUE("cuLaunchKernelEx");
     if (!f || !params || extra || !c->grid[0] || !c->grid[1] || !c->grid[2] || !c->block[0] ||
         c->block[0] * c->block[1] * c->block[2] > 1024 || c->grid[1] > 65535 || c->grid[2] > 65535)
         return INVALID;
-    return queue_op(c->stream, (struct fake_op){ OP_LAUNCH, NULL, NULL, 0, 0 });
+    l = new_launch();
+    l->entry = f;
+    memcpy(l->grid, c->grid, sizeof(l->grid));
+    memcpy(l->args, params[0], sizeof(l->args)); /* the backend's block has room for the most */
+    return queue_op(c->stream, (struct fake_op){ .kind = OP_LAUNCH, .launch = l });
 }
 
 /* NVRTC asks a driver that is there for private tables; there are none. */

@@ -21,6 +21,14 @@ uint64_t fakecuda_count(const char *function);
 void fakecuda_fail(const char *function, uint64_t k, int result, int for_ever);
 /* No failures, no counts, no sticky fault; memory that was allocated stays. */
 void fakecuda_reset(void);
+/* Called in place of every kernel that runs, replayed ones included: its entry, grid and arguments
+ * (EW_CUDA_ARGS_CAP bytes); device memory is the host's. NULL: nothing is. */
+typedef void fakecuda_launch_fn(void *ctx, const char *entry, const unsigned grid[3],
+                                const void *args);
+void fakecuda_on_launch(fakecuda_launch_fn *fn, void *ctx);
+/* Another machine from now on: its GPUs are sm_<sm> with so much memory. */
+void fakecuda_machine(int devices, int sm, size_t memory);
+#define FAKECUDA_MEMORY ((size_t)1 << 36) /* of the one that is there first, an sm_90 */
 /* Device allocations that were not freed. */
 uint64_t fakecuda_live(void);
 

@@ -264,6 +264,23 @@ ew_status ew_context_set_argmax(ew_context *c, const char *name, int32_t *tokens
     return EW_STATUS_UNSUPPORTED;
 }
 
+ew_status ew_context_get_output(ew_context *c, const char *name, const void **data, ew_dtype *dtype,
+                                int64_t dims[8], uint32_t *n_dims)
+{
+    (void)c, (void)name, (void)data, (void)dtype, (void)dims, (void)n_dims;
+    return EW_STATUS_UNSUPPORTED;
+}
+
+ew_status ew_context_set_draw(ew_context *c, const char *name, const ew_draw *draws,
+                              int32_t *tokens)
+{
+    (void)c;
+    (void)name;
+    (void)draws;
+    (void)tokens;
+    return EW_STATUS_UNSUPPORTED;
+}
+
 ew_status ew_context_set_device_address(ew_context *c, const char *name, void *address)
 {
     return ew_context_set_address(c, name, address);

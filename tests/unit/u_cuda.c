@@ -105,6 +105,46 @@ static void test_start_failures(void **state)
     assert_null(d);
 }
 
+/* What a machine lacks is said in one line each, by what a user asked for. */
+static void test_machines(void **state)
+{
+    struct ew_cuda_device *d = NULL;
+    struct ew_nvrtc *compiler = NULL;
+    ew_runtime_opts ro = EW_RUNTIME_OPTS_INIT;
+    ew_runtime *rt = NULL;
+    ew_error err = { 0 };
+
+    (void)state;
+    fakecuda_reset();
+    MUST(build_tiny(EW_BUILD_NO_TIMING, "cuda:0", &err));
+    fakecuda_machine(0, 90, FAKECUDA_MEMORY);
+    assert_int_equal(build_tiny(0, "cuda", &err), EW_STATUS_UNSUPPORTED);
+    has(&err, "this machine has no GPU");
+    err = (ew_error){ 0 };
+    assert_int_equal(open_tiny(&ro, &rt, &err), EW_STATUS_UNSUPPORTED);
+    has(&err, "this machine has no GPU");
+    fakecuda_machine(1, 75, FAKECUDA_MEMORY);
+    err = (ew_error){ 0 };
+    assert_int_equal(ew_cuda_device_open(0, NULL, &d, &err), EW_STATUS_UNSUPPORTED);
+    has(&err, "is sm_75; kernels need sm_80 or newer");
+    fakecuda_machine(1, 121, FAKECUDA_MEMORY); /* the fake compiler knows up to sm_120 */
+    err = (ew_error){ 0 };
+    assert_int_not_equal(build_tiny(0, "cuda", &err), EW_STATUS_OK);
+    has(&err, "sm_121");
+    fakecuda_machine(1, 90, (size_t)1 << 20);
+    err = (ew_error){ 0 };
+    assert_int_equal(open_tiny(&ro, &rt, &err), EW_STATUS_NO_MEMORY);
+    has(&err, "weights: ");
+    has(&err, "of 1048576 are free on Fake GPU 0");
+    assert_null(strchr(err.text, '\n'));
+    fakecuda_machine(1, 90, FAKECUDA_MEMORY);
+    err = (ew_error){ 0 };
+    assert_int_equal(ew_nvrtc_open("libno-such-compiler.so", &compiler, &err),
+                     EW_STATUS_UNSUPPORTED);
+    has(&err, "building an engine needs NVRTC");
+    assert_int_equal(fakecuda_live(), 0);
+}
+
 static void test_build(void **state)
 {
     ew_engine_opts none = EW_ENGINE_OPTS_INIT;
@@ -250,15 +290,15 @@ static void test_lengths(void **state)
     assert_int_equal(fakecuda_live(), 0);
 }
 
-/* Greedy answers need no logits on the host; sampled ones do. */
-static void test_greedy_downloads(void **state)
+/* Tokens alone come back, unless the sampler on the host has something to do. */
+static void test_downloads(void **state)
 {
     const int32_t ids[3] = { 5, 6, 7 };
     ew_runtime *rt = NULL;
     ew_error err = { 0 };
 
     (void)state;
-    for (int greedy = 0; greedy < 2; greedy++) {
+    for (int way = 0; way < 3; way++) { /* greedy, drawn, with a penalty */
         ew_request r = EW_REQUEST_INIT;
         ew_response out = { 0 };
         ew_runtime_opts ro = EW_RUNTIME_OPTS_INIT;
@@ -267,12 +307,12 @@ static void test_greedy_downloads(void **state)
         MUST(open_tiny(&ro, &rt, &err));
         r.prompt_ids = ids;
         r.n_prompt_ids = 3;
-        r.sampling.greedy = greedy != 0;
+        r.sampling.greedy = way == 0;
+        r.sampling.repetition_penalty = way == 2 ? 1.2 : 0;
         r.ignore_eos = true;
         r.max_tokens = 4;
         MUST(ew_runtime_handle_request(rt, &r, 1, &out, &err));
-        /* tokens in every step; logits beside them for the sampler on the host */
-        assert_int_equal(fakecuda_count("cuMemcpyDtoHAsync_v2"), greedy ? 4 : 8);
+        assert_int_equal(fakecuda_count("cuMemcpyDtoHAsync_v2"), way < 2 ? 4 : 8);
         assert_int_equal(fakecuda_count("cuMemcpyHtoDAsync_v2"), 4 + 2); /* weights, RoPE */
         ew_response_release(&out);
         ew_runtime_destroy(rt);
@@ -295,6 +335,27 @@ static void test_no_graph(void **state)
     assert_true(fakecuda_count("cuLaunchKernelEx") > 30);
     ew_runtime_destroy(rt);
     assert_int_equal(fakecuda_live(), 0);
+}
+
+/* What one Linear alone reads comes rounded from its maker: of a layer's launches (norm and q, k,
+ * v; attention's two; output; norm and gate, up; down) none rounds anything but the norms. */
+static void test_short_activations(void **state)
+{
+    enum { ROWS = 20, LAYERS = 6, AROUND = 5 };
+    ew_runtime_opts ro = EW_RUNTIME_OPTS_INIT;
+    int32_t ids[ROWS];
+    ew_runtime *rt = NULL;
+    ew_error err = { 0 };
+
+    (void)state;
+    for (int i = 0; i < ROWS; i++)
+        ids[i] = i + 1;
+    fakecuda_reset();
+    ro.flags = EW_CONTEXT_NO_GRAPH;
+    MUST(open_tiny(&ro, &rt, &err));
+    MUST(ew_runtime_forward(rt, 0, ids, ROWS, 0, NULL, 0, &err));
+    assert_int_equal(fakecuda_count("cuLaunchKernelEx"), 8 * LAYERS + AROUND);
+    ew_runtime_destroy(rt);
 }
 
 /* A fault names the launch, and everything after it fails with the same words. */
@@ -453,13 +514,14 @@ static void test_cache(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_no_driver),        cmocka_unit_test(test_device_names),
-        cmocka_unit_test(test_start_failures),   cmocka_unit_test(test_build),
-        cmocka_unit_test(test_bad_kernel),       cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_graphs),           cmocka_unit_test(test_lengths),
-        cmocka_unit_test(test_greedy_downloads), cmocka_unit_test(test_no_graph),
-        cmocka_unit_test(test_sticky_fault),     cmocka_unit_test(test_out_of_memory),
-        cmocka_unit_test(test_other_chip),       cmocka_unit_test(test_cache),
+        cmocka_unit_test(test_no_driver),      cmocka_unit_test(test_device_names),
+        cmocka_unit_test(test_start_failures), cmocka_unit_test(test_build),
+        cmocka_unit_test(test_machines),       cmocka_unit_test(test_bad_kernel),
+        cmocka_unit_test(test_refused),        cmocka_unit_test(test_graphs),
+        cmocka_unit_test(test_lengths),        cmocka_unit_test(test_downloads),
+        cmocka_unit_test(test_no_graph),       cmocka_unit_test(test_short_activations),
+        cmocka_unit_test(test_sticky_fault),   cmocka_unit_test(test_out_of_memory),
+        cmocka_unit_test(test_other_chip),     cmocka_unit_test(test_cache),
         cmocka_unit_test(test_layout_units),
     };
 

@@ -246,7 +246,7 @@ static void test_sharing_does_not_depend_on_m(void **state)
                          macro_of(k, &chips[2], 64, "-DEW_CLUSTER="));
         assert_int_equal(macro_of(k, &chips[2], 65, "-DEW_CLUSTER="),
                          macro_of(k, &chips[2], 256, "-DEW_CLUSTER="));
-        assert_int_equal(macro_of(k, &chips[2], 300, "-DEW_CLUSTER="), 1);
+        assert_true(macro_of(k, &chips[2], 300, "-DEW_CLUSTER=") <= 1);
     }
     assert_null(ew_cuda_linear_kernel_find("gemv"));
 }

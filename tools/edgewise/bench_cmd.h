@@ -13,6 +13,7 @@ struct bench {
     ew_machine_info machine; /* rates are 0 when not measured */
     double load_s, ttft_ms;
     json_t *rows, *curve, *memory; /* curve: null when not wanted */
+    uint64_t captures, replays;    /* of the runtime that note_memory looked at */
     uint32_t prefill[BENCH_MAX_LIST], decode[BENCH_MAX_LIST], batch[BENCH_MAX_LIST],
         m[BENCH_MAX_LIST + 1];
     uint32_t n_prefill, n_decode, n_batch, n_m;
@@ -24,6 +25,7 @@ struct bench {
 struct bench_rate {
     double read_bytes_per_s; /* of weights */
     double ops_per_s;        /* two a weight and token; attention is not counted */
+    double share_of_read;    /* of ceilings measured around each run; 0: of the run's one ceiling */
 };
 /* Adds the rates and the shares to an object; null where a ceiling was not measured. */
 void bench_rate_json(const struct bench *b, const struct bench_rate *r, json_t *to);

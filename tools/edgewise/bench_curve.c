@@ -81,7 +81,7 @@ static int time_verify(struct bench *b, uint32_t m, double *seconds)
 static json_t *point_json(const struct bench *b, uint32_t m, const struct point *p, double one)
 {
     const struct bench_rate rate = { (double)b->model.step_bytes / median(p),
-                                     2.0 * (double)b->model.step_macs * m / median(p) };
+                                     2.0 * (double)b->model.step_macs * m / median(p), 0 };
     json_t *const v =
         json_pack("{s:I, s:f, s:f, s:f, s:f, s:f}", "rows", (json_int_t)m, "cost", median(p) / one,
                   "step_ms", 1e3 * median(p), "min_step_ms", 1e3 * p->s[0], "max_step_ms",

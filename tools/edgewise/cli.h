@@ -114,6 +114,8 @@ bool model_build_opts(ew_build_opts *out);
  * ew_build_flags to add. EXIT_FINE or an exit code after a message. load_seconds may be NULL. */
 int model_open(const char *model, uint32_t flags, bool hidden_states, ew_runtime **out,
                double *load_seconds);
+/* Of a clock that only goes on. */
+double cli_seconds(void);
 /* After the work, with --profile: its figures on stderr. `code`, or an exit code after a message.
  */
 int model_finish(ew_runtime *rt, int code);

@@ -105,6 +105,12 @@ static double share(double rate, double ceiling)
     return ceiling > 0 ? rate / ceiling : 0;
 }
 
+static double share_of_read(const struct bench *b, const struct bench_rate *r)
+{
+    return r->share_of_read > 0 ? r->share_of_read
+                                : share(r->read_bytes_per_s, b->machine.read_bytes_per_s);
+}
+
 static void put(json_t *to, const char *key, double x)
 {
     json_object_set_new(to, key, x > 0 ? json_real(x) : json_null());
@@ -115,7 +121,7 @@ void bench_rate_json(const struct bench *b, const struct bench_rate *r, json_t *
     const ew_machine_info *const m = &b->machine;
 
     put(to, "read_bytes_per_s", r->read_bytes_per_s);
-    put(to, "share_of_read_bandwidth", share(r->read_bytes_per_s, m->read_bytes_per_s));
+    put(to, "share_of_read_bandwidth", share_of_read(b, r));
     put(to, "ops_per_s", r->ops_per_s);
     put(to, "ops_per_byte", share(r->ops_per_s, r->read_bytes_per_s));
     put(to, "share_of_f32", share(r->ops_per_s, m->f32_flops_per_s));
@@ -133,9 +139,8 @@ void bench_rate_text(const struct bench *b, const struct bench_rate *r, char *ou
               { "bf16", b->machine.bf16_flops_per_s } };
     char read[64] = "", shares[96] = "";
 
-    if (b->machine.read_bytes_per_s > 0)
-        snprintf(read, sizeof(read), " = %.1f %% of read bandwidth",
-                 100 * r->read_bytes_per_s / b->machine.read_bytes_per_s);
+    if (share_of_read(b, r) > 0)
+        snprintf(read, sizeof(read), " = %.1f %% of read bandwidth", 100 * share_of_read(b, r));
     for (size_t i = 0; i < sizeof(c) / sizeof(c[0]); i++) {
         const size_t len = strlen(shares);
 
@@ -147,13 +152,13 @@ void bench_rate_text(const struct bench *b, const struct bench_rate *r, char *ou
              r->ops_per_s / 1e9, shares);
 }
 
-/* bytes, ops: of weights and a token, at the best rate. */
+/* bytes, ops: of weights and a token, at the best rate. of_read: share of read bandwidth, or 0. */
 static void add_row(struct bench *b, const char *what, uint32_t batch, uint32_t len, double *rates,
-                    double bytes, double ops)
+                    double bytes, double ops, double of_read)
 {
     bench_sort(rates, b->n_reps);
     const double best = rates[b->n_reps - 1], median = rates[b->n_reps / 2];
-    const struct bench_rate rate = { bytes * best, ops * best };
+    const struct bench_rate rate = { bytes * best, ops * best, of_read };
     json_t *const row =
         json_pack("{s:s, s:I, s:I, s:f, s:f, s:f}", "what", what, "batch", (json_int_t)batch,
                   "length", (json_int_t)len, "tokens_per_s", best, "median_tokens_per_s", median,
@@ -192,24 +197,48 @@ static int bench_prefill(struct bench *b, uint32_t len)
         rates[i] = 1e9 * (double)s.prefill_tokens / (double)s.prefill_ns;
     }
     add_row(b, "prefill", 1, len, rates, (double)b->model.step_bytes * (double)s.prefill_runs / len,
-            2 * prefill_macs(b, len) / len);
+            2 * prefill_macs(b, len) / len, 0);
     return EXIT_FINE;
 }
 
+static int read_ceiling(const struct bench *b, double *bytes_per_s)
+{
+    ew_error err = { EW_STATUS_OK, "" };
+
+    *bytes_per_s = 0;
+    if (b->no_ceilings)
+        return EXIT_FINE;
+    return ew_machine_measure_read(model_opts.threads, model_opts.cpu, 0.2, bytes_per_s, &err)
+               ? cli_fail(&err)
+               : EXIT_FINE;
+}
+
+/* Decoding waits for memory, whose speed others change within seconds: each run is compared with
+ * the mean of what the threads read right before and right after it; the median counts. */
 static int bench_decode(struct bench *b, uint32_t batch, uint32_t len)
 {
-    double rates[64], ttft;
+    double rates[64], shares[64], ttft, before, after;
     ew_runtime_stats s = { 0 };
+    int code = read_ceiling(b, &before);
 
-    for (uint32_t i = 0; i < b->n_reps; i++) {
-        const int code = bench_run(b, batch, len, b->n_gen + 1, &s, &ttft);
+    for (uint32_t i = 0; i < b->n_reps && !code; i++) {
+        code = bench_run(b, batch, len, b->n_gen + 1, &s, &ttft);
+        if (!code)
+            code = read_ceiling(b, &after);
         if (code)
-            return code;
+            break;
         rates[i] = 1e9 * (double)s.decode_tokens / (double)s.decode_ns;
+        shares[i] =
+            share(1e9 * (double)b->model.step_bytes * (double)s.decode_steps / (double)s.decode_ns,
+                  (before + after) / 2);
+        before = after;
     }
+    if (code)
+        return code;
+    bench_sort(shares, b->n_reps);
     add_row(b, "decode", batch, len, rates,
             (double)b->model.step_bytes * (double)s.decode_steps / (double)s.decode_tokens,
-            2.0 * (double)b->model.step_macs);
+            2.0 * (double)b->model.step_macs, shares[b->n_reps / 2]);
     return EXIT_FINE;
 }
 
@@ -303,10 +332,14 @@ static json_t *machine_json(const struct bench *b)
 /* Of the runtime that is open. */
 static void note_memory(struct bench *b)
 {
+    ew_runtime_stats s;
     struct rusage u = { 0 };
     const char *name;
     uint64_t bytes;
 
+    ew_runtime_get_stats(b->rt, &s);
+    b->captures = s.captures;
+    b->replays = s.replays;
     b->memory = json_object();
     getrusage(RUSAGE_SELF, &u);
     for (uint32_t i = 0; ew_memory_get(i, &name, &bytes); i++)
@@ -330,6 +363,8 @@ static void note_memory(struct bench *b)
         cli_bytes_text((double)json_integer_value(v), text, sizeof(text));
         printf("memory   %-22s %12s\n", key, text);
     }
+    printf("lists    %llu captured, %llu replays\n", (unsigned long long)b->captures,
+           (unsigned long long)b->replays);
 }
 
 static int measure_machine(struct bench *b)
@@ -426,13 +461,14 @@ static int curve(struct bench *b, const char *model, bool first)
 
 static int print_json(struct bench *b)
 {
-    return cli_print_json(json_pack("{s:o, s:s, s:s, s:I, s:I, s:f, s:f, s:O, s:O, s:O}", "machine",
-                                    machine_json(b), "device", b->model.device, "family",
+    return cli_print_json(json_pack("{s:o, s:s, s:s, s:I, s:I, s:f, s:f, s:O, s:O, s:O, s:I, s:I}",
+                                    "machine", machine_json(b), "device", b->model.device, "family",
                                     b->model.family, "step_bytes", (json_int_t)b->model.step_bytes,
                                     "step_macs", (json_int_t)b->model.step_macs, "load_ms",
                                     1e3 * b->load_s, "load_to_first_token_ms",
                                     1e3 * b->load_s + b->ttft_ms, "rows", b->rows, "curve",
-                                    b->curve, "memory_bytes", b->memory),
+                                    b->curve, "memory_bytes", b->memory, "captures",
+                                    (json_int_t)b->captures, "replays", (json_int_t)b->replays),
                           NULL);
 }
 

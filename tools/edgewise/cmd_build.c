@@ -5,10 +5,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
 
 #include "edgewise/onnx.h"
 
-static bool hidden_states, all_logits, split_qkv, print_graph;
+static bool hidden_states, all_logits, split_qkv, print_graph, build_json;
 static struct opt_list shapes;
 static const char *profiles_path;
 
@@ -16,6 +18,7 @@ static const char *profiles_path;
 static const struct opt build_table[] = {
     { "hidden-states", 0, OPT_FLAG, &hidden_states, NULL, "also output every layer's input (checkpoints)" },
     { "all-logits", 0, OPT_FLAG, &all_logits, NULL, "logits of every token of a step may be asked for" },
+    { "json", 0, OPT_FLAG, &build_json, NULL, "print seconds, the peak of resident memory and the engine's size as JSON" },
     { "shape", 0, OPT_LIST, &shapes, "IN=MIN:OPT:MAX",
       "shapes of an input, e.g. x=1x3:8x3:32x3 or x=8x3; makes one profile" },
     { "profiles", 0, OPT_TEXT, &profiles_path, "FILE",
@@ -172,6 +175,26 @@ static int profiles_read(struct profile_set *set, ew_build_opts *opts)
     return EXIT_FINE;
 }
 
+static int print_built(const char *dir, double seconds)
+{
+    static const char *const names[] = { "llm.engine", "model.engine" };
+    struct rusage u = { 0 };
+    json_int_t bytes = 0;
+
+    for (size_t i = 0; i < 2 && !bytes; i++) {
+        char path[4096];
+        struct stat st;
+
+        snprintf(path, sizeof(path), "%s/%s", dir, names[i]);
+        if (stat(path, &st) == 0)
+            bytes = (json_int_t)st.st_size;
+    }
+    getrusage(RUSAGE_SELF, &u);
+    return cli_print_json(json_pack("{s:f, s:I, s:I}", "seconds", seconds, "peak_resident_bytes",
+                                    (json_int_t)u.ru_maxrss * 1024, "engine_bytes", bytes),
+                          NULL);
+}
+
 int cmd_build(int argc, char **argv)
 {
     const struct opt *const tables[] = { build_table, build_opt_table, NULL };
@@ -192,12 +215,13 @@ int cmd_build(int argc, char **argv)
         return EXIT_USAGE;
     opts.flags |= all_logits ? EW_BUILD_ALL_LOGITS : 0u;
     struct profile_set set = { 0 };
+    const double begin = cli_seconds();
     int code = profiles_read(&set, &opts);
     if (!code && ew_model_build(args[0], args[1], &opts, hidden_states, &err))
         code = cli_fail(&err);
     cli_progress_end();
     profiles_release(&set);
-    return code;
+    return code || !build_json ? code : print_built(args[1], cli_seconds() - begin);
 }
 
 int cmd_export(int argc, char **argv)

@@ -26,6 +26,7 @@ static const struct opt eval_table[] = {
     { "template", 0, OPT_TEXT, &eval_opts.template_name, "NAME", "choice: none (default: the question as it stands) or chat" },
     { "reference", 0, OPT_TEXT, &eval_opts.reference, "FILE", "parity: safetensors with input_ids, logits and maybe hidden_N" },
     { "tolerance", 0, OPT_F64, &eval_opts.tolerance, "X", "parity --reference: max error / max value allowed (default 1e-4)" },
+    { "max-kl", 0, OPT_F64, &eval_opts.max_kl, "X", "kld, parity --reference: fail when the mean divergence is above (nats a token)" },
     { "resume", 0, OPT_TEXT, &eval_opts.resume, "FILE", "ppl, kld, qa, choice: keep what is done here, and go on from it" },
     { "html", 0, OPT_TEXT, &eval_opts.html, "FILE", "also write a report with plots" },
     { "json", 0, OPT_FLAG, &eval_opts.json, NULL, "figures as JSON" },
@@ -35,6 +36,7 @@ static const struct opt eval_table[] = {
 const struct opt eval_against_table[] = {
     { "against-kv", 0, OPT_TEXT, &against.kv, "DTYPE", "KV cache of the reference (default: as without --kv)" },
     { "against-activations", 0, OPT_TEXT, &against.activations, "KIND", "--activations of the reference (default exact)" },
+    { "against-device", 0, OPT_TEXT, &against.device, "DEVICE", "--device of the reference (default: the model's)" },
     { "against-cpu", 0, OPT_TEXT, &against.cpu, "LEVEL", "--cpu of the reference" },
     { "against-tactic", 0, OPT_TEXT, &against.tactic, "NAME", "--tactic of the reference" },
     { "against-no-fusion", 0, OPT_FLAG, &against.no_fusion, NULL, "--no-fusion for the reference" },
@@ -52,6 +54,7 @@ static struct model_opts as_reference(void)
     model_opts.cpu = against.cpu;
     model_opts.tactic = against.tactic;
     model_opts.no_fusion = against.no_fusion;
+    model_opts.device = against.device ? against.device : model_opts.device;
     return saved;
 }
 
@@ -103,6 +106,8 @@ static int check_opts(const char *kind)
         return cli_usage("eval %s takes no --reference", kind);
     if (parity && (eval_opts.reference != NULL) == (eval_opts.against != NULL))
         return cli_usage("eval parity needs --reference FILE.safetensors or --against MODEL");
+    if (eval_opts.max_kl > 0 && strcmp(kind, "kld") != 0 && !(parity && eval_opts.reference))
+        return cli_usage("eval %s takes no --max-kl", parity ? "parity --against" : kind);
     if ((eval_opts.limit || eval_opts.show_wrong) && !lines)
         return cli_usage("eval %s takes no --limit or --wrong", kind);
     if ((eval_opts.stride || eval_opts.max_chars) && !windows)

@@ -13,7 +13,7 @@ struct eval_opts {
     const char *template_name, *resume, *html;
     uint32_t window, stride, chunks, limit;
     uint64_t max_chars;
-    double tolerance;
+    double tolerance, max_kl;
     bool json, show_wrong;
 };
 extern struct eval_opts eval_opts;

@@ -225,6 +225,11 @@ static int report(const char *model, const ew_kld_result *r)
                (unsigned long long)r->n_windows, r->window, r->seconds);
     }
     ew_tokenizer_destroy(tok);
+    if (!code && eval_opts.max_kl > 0 && !(r->mean_kl.value <= eval_opts.max_kl)) {
+        fprintf(stderr, "edgewise: mean KL is %.3g, above %g\n", r->mean_kl.value,
+                eval_opts.max_kl);
+        code = EXIT_FAILED;
+    }
     return code;
 }
 

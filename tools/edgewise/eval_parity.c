@@ -40,26 +40,31 @@ static bool size_for_reference(void)
     return hidden;
 }
 
+static bool is_ok(const ew_parity_result *r)
+{
+    return r->ok && (eval_opts.max_kl <= 0 || r->max_kl <= eval_opts.max_kl);
+}
+
 static int print_parity(const ew_parity_result *r)
 {
     if (eval_opts.json) {
         json_t *const rows = json_array();
         for (uint32_t i = 0; i < r->n_rows; i++) {
             const ew_parity_row *const p = &r->rows[i];
-            json_array_append_new(rows, json_pack("{s:s, s:s, s:f, s:f, s:f, s:[I,I,I], s:b}",
-                                                  "way", p->way, "tensor", p->tensor, "max_abs_err",
-                                                  p->max_abs_err, "max_abs_ref", p->max_abs_ref,
-                                                  "relative", p->relative, "worst",
-                                                  (json_int_t)p->worst[0], (json_int_t)p->worst[1],
-                                                  (json_int_t)p->worst[2], "ok", p->ok));
+            json_array_append_new(
+                rows, json_pack("{s:s, s:s, s:f, s:f, s:f, s:[I,I,I], s:b, s:o}", "way", p->way,
+                                "tensor", p->tensor, "max_abs_err", p->max_abs_err, "max_abs_ref",
+                                p->max_abs_ref, "relative", p->relative, "worst",
+                                (json_int_t)p->worst[0], (json_int_t)p->worst[1],
+                                (json_int_t)p->worst[2], "ok", p->ok, "kl", eval_real(p->kl)));
         }
-        const int code =
-            cli_print_json(json_pack("{s:b, s:s, s:f, s:I, s:I, s:o}", "ok", r->ok, "first_bad",
-                                     r->first_bad, "max_relative_logits", r->max_relative_logits,
-                                     "greedy_equal", (json_int_t)r->n_greedy_equal, "greedy",
-                                     (json_int_t)r->n_greedy, "rows", rows),
-                           NULL);
-        return code ? code : r->ok ? EXIT_FINE : EXIT_FAILED;
+        const int code = cli_print_json(
+            json_pack("{s:b, s:s, s:f, s:o, s:I, s:I, s:o}", "ok", is_ok(r), "first_bad",
+                      r->first_bad, "max_relative_logits", r->max_relative_logits, "kl",
+                      eval_real(r->max_kl), "greedy_equal", (json_int_t)r->n_greedy_equal, "greedy",
+                      (json_int_t)r->n_greedy, "rows", rows),
+            NULL);
+        return code ? code : is_ok(r) ? EXIT_FINE : EXIT_FAILED;
     }
     for (uint32_t i = 0; i < r->n_rows; i++) {
         const ew_parity_row *const p = &r->rows[i];
@@ -69,11 +74,14 @@ static int print_parity(const ew_parity_result *r)
     }
     printf("same most likely token: %llu of %llu\n", (unsigned long long)r->n_greedy_equal,
            (unsigned long long)r->n_greedy);
-    if (r->ok)
+    printf("divergence from the reference: %.3e nats a token\n", r->max_kl);
+    if (is_ok(r))
         printf("parity: ok\n");
-    else
+    else if (!r->ok)
         printf("parity: first difference in %s\n", r->first_bad);
-    return r->ok ? EXIT_FINE : EXIT_FAILED;
+    else
+        printf("parity: divergence above %g\n", eval_opts.max_kl);
+    return is_ok(r) ? EXIT_FINE : EXIT_FAILED;
 }
 
 static bool write_report(const char *model, const ew_parity_result *r)
@@ -85,7 +93,7 @@ static bool write_report(const char *model, const ew_parity_result *r)
     struct html h;
 
     html_begin(&h, "Parity with a reference file", model);
-    snprintf(cards[0].value, sizeof(cards[0].value), "%s", r->ok ? "ok" : "differs");
+    snprintf(cards[0].value, sizeof(cards[0].value), "%s", is_ok(r) ? "ok" : "differs");
     snprintf(cards[0].note, sizeof(cards[0].note), "%s", r->first_bad);
     snprintf(cards[1].value, sizeof(cards[1].value), "%llu of %llu",
              (unsigned long long)r->n_greedy_equal, (unsigned long long)r->n_greedy);

@@ -150,7 +150,7 @@ int model_engine_dir(const char *model, uint32_t flags, bool hidden_states, char
     return st ? cli_fail(&err) : EXIT_FINE;
 }
 
-static double now_s(void)
+double cli_seconds(void)
 {
     struct timespec t;
 
@@ -169,7 +169,7 @@ int model_open(const char *model, uint32_t flags, bool hidden_states, ew_runtime
     *out = NULL;
     if (code)
         return code;
-    const double start = now_s();
+    const double start = cli_seconds();
     opts.n_threads = model_opts.threads;
     opts.max_batch = model_opts.max_batch;
     opts.flags = (model_opts.no_graph ? EW_CONTEXT_NO_GRAPH : 0u) |
@@ -181,7 +181,7 @@ int model_open(const char *model, uint32_t flags, bool hidden_states, ew_runtime
     if (ew_runtime_open(dir, &opts, out, &err))
         return cli_fail(&err);
     if (load_seconds)
-        *load_seconds = now_s() - start;
+        *load_seconds = cli_seconds() - start;
     return EXIT_FINE;
 }
 

@@ -120,7 +120,7 @@ static void cpu_run(const struct ew_step_list *list, size_t begin, size_t end, s
 const struct ew_backend *ew_backend_cpu(void)
 {
     static const struct ew_backend cpu = {
-        "cpu", cpu_emit, ew_emit_copy, NULL, NULL, NULL, cpu_run
+        .name = "cpu", .emit = cpu_emit, .emit_copy = ew_emit_copy, .run = cpu_run
     };
 
     return &cpu;

@@ -136,8 +136,9 @@ ew_status ew_emit_linear(struct ew_step_list *list, const struct ew_emit *e, ew_
     l->n_units = w->kernel->n_units(a.n, a.glu);
     l->grain = a.m < MANY_ROWS ? GRAIN_FEW : GRAIN_MANY;
     l->own_x = own_x ? (a.m * a.k * sizeof(float) + 63) / 64 * 64 : 0;
-    if (at->x_quant != w->kernel->x_quant)
-        l->round = (struct ew_x_rounding){ at->x_quant, (size_t)at->x_block, at->x_scale };
+    if (w->kernel->x_quant == EW_XQ_NONE)
+        l->round = (struct ew_x_rounding){ ew_x_quant_of_x(at->x_quant), (size_t)at->x_block,
+                                           at->x_scale };
     plan_form(list, s, l);
     s->tactic = w->kernel->name;
     s->flops = 2ull * a.m * a.n * a.k;

@@ -233,10 +233,12 @@ ew_status ew_emit_moe(struct ew_step_list *list, const struct ew_emit *e, ew_err
     size_t active;
 
     EW_TRY(moe_sizes(e, &m, err));
-    if (m.up->kernel->x_quant != at->x_quant)
-        m.up_round = (struct ew_x_rounding){ at->x_quant, (size_t)at->x_block, 1.0f };
-    if (m.down->kernel->x_quant != at->x_quant)
-        m.down_round = (struct ew_x_rounding){ at->x_quant, (size_t)at->x_block, 1.0f };
+    if (m.up->kernel->x_quant == EW_XQ_NONE)
+        m.up_round =
+            (struct ew_x_rounding){ ew_x_quant_of_x(at->x_quant), (size_t)at->x_block, 1.0f };
+    if (m.down->kernel->x_quant == EW_XQ_NONE)
+        m.down_round =
+            (struct ew_x_rounding){ ew_x_quant_of_x(at->x_quant), (size_t)at->x_block, 1.0f };
     if (!m.rows)
         return EW_STATUS_OK;
     EW_TRY(ew_emit_f32_in(list, e, 0, &m.x, err));

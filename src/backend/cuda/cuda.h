@@ -38,11 +38,6 @@ static inline void *ew_cuda_aligned(void *p)
 }
 _Static_assert(_Alignof(struct ew_cuda_launch) <= EW_CUDA_ALIGN, "launches in arenas");
 
-struct ew_cuda_prefetch { /* launched beside the steps of a captured list, some ahead */
-    ew_cu_function function;
-    struct ew_cuda_launch launch;
-};
-
 enum ew_cuda_step_kind { EW_CUDA_STEP_LAUNCH, EW_CUDA_STEP_COPY };
 struct ew_cuda_step { /* arguments of a struct ew_step */
     enum ew_cuda_step_kind kind;
@@ -51,7 +46,6 @@ struct ew_cuda_step { /* arguments of a struct ew_step */
     struct ew_cuda_launch launch;
     ew_cu_ptr to, from; /* COPY */
     size_t bytes;
-    const struct ew_cuda_prefetch *prefetch;  /* of what it reads, by a kernel before it; or NULL */
     const struct ew_cuda_decode_node *decode; /* the node for one token in one kernel; or NULL */
     struct { /* of a norm whose result the next Linear alone reads: it may do the norm itself */
         const float *x, *w, *y; /* y NULL: no such norm */
@@ -117,17 +111,21 @@ ew_status ew_cuda_note_decode(struct ew_step_list *list, const struct ew_cuda_de
 ew_status ew_cuda_emit_end(struct ew_step_list *list, const struct ew_emit *e, size_t first,
                            ew_error *err);
 
-/* emit_prefetch.c: the list's last step reads `bytes` at `at`: they are asked for before, where the
- * plan says so. */
-ew_status ew_cuda_note_prefetch(struct ew_step_list *list, const struct ew_emit *e, const void *at,
-                                size_t bytes, ew_error *err);
-
 /* The tactic of a packed weight's problem, or NULL. */
 const struct ew_plan_tactic *ew_cuda_tactic_of(const struct ew_plan *p,
                                                const struct ew_plan_tensor *t);
 /* Whether some kernels of this layout run the problem for any number of rows on the chip. */
 bool ew_cuda_linear_covers(const struct ew_cuda_chip *chip, const struct ew_linear_kernel *layout,
                            const struct ew_plan_tactic *t);
+/* The Linear that alone reads tensor t, as its x; NULL: others do, or the caller gets it. */
+const struct ew_plan_node *ew_cuda_only_linear(const struct ew_plan *p, uint32_t t);
+/* Whether t, m rows, lies in memory as bf16: its maker and its one reader both ask. */
+bool ew_cuda_is_short(const struct ew_emit *e, uint32_t t, uint64_t m);
+/* What packed q, k and v lie in memory as where t, of this type, is that: F16, BF16, or NONE for
+ * f32. Maker and reader both ask. */
+ew_dtype ew_cuda_short_heads(const struct ew_emit *e, uint32_t t, const struct ew_type *type);
+/* Experts are picked by the sums of the Linear that makes t. */
+bool ew_cuda_is_router(const struct ew_plan *p, uint32_t t);
 struct ew_cuda_linear_kernel;
 /* The kernel that multiplies m rows by this weight: the tactic's switch that covers m, else the one
  * with the smallest row limit that runs. exact: the one that rounds x least, whatever it costs.

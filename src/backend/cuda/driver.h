@@ -132,7 +132,6 @@ typedef struct ew_cu_copy_2d { /* CUDA_MEMCPY2D */
     X(stream_create, "cuStreamCreate", (ew_cu_stream *s, unsigned flags)) \
     X(stream_destroy, "cuStreamDestroy_v2", (ew_cu_stream s)) \
     X(stream_synchronize, "cuStreamSynchronize", (ew_cu_stream s)) \
-    X(stream_wait, "cuStreamWaitEvent", (ew_cu_stream s, ew_cu_event e, unsigned flags)) \
     X(capture_begin, "cuStreamBeginCapture_v2", (ew_cu_stream s, int mode)) \
     X(capture_end, "cuStreamEndCapture", (ew_cu_stream s, ew_cu_graph *g)) \
     X(event_create, "cuEventCreate", (ew_cu_event *e, unsigned flags)) \

@@ -6,7 +6,13 @@
 #include "base/size.h"
 #include "kernels/cuda/linear.h"
 #include "kernels/cuda/rows_cuda.h"
+#include "edgewise/engine.h"
 #include "kernels/cuda/sample_cuda.h"
+
+_Static_assert(sizeof(ew_draw) == sizeof(struct ew_cuda_draw_params) &&
+                   offsetof(ew_draw, seed) == offsetof(struct ew_cuda_draw_params, seed) &&
+                   offsetof(ew_draw, top_k) == offsetof(struct ew_cuda_draw_params, top_k),
+               "what a caller gives is what the kernel reads");
 
 #define WORK_ALIGN 256
 
@@ -269,11 +275,32 @@ static ew_status cuda_argmax(struct ew_step_list *list, const struct ew_emit *e,
     return ew_cuda_emit_launches(list, e, &l, 1, "arg max", 4ull * rows * n, rows * n, err);
 }
 
+static ew_status cuda_draw(struct ew_step_list *list, const struct ew_emit *e, const void *x,
+                           size_t rows, size_t n, const void *draws, void *tokens, ew_error *err)
+{
+    struct ew_cuda_work work = { e, list, 0 };
+    struct ew_cuda_draw p = {
+        .logits = x, .rows = rows, .n = n, .stride = n, .params = draws, .token = tokens
+    };
+    struct ew_cuda_launch l[EW_CUDA_DRAW_LAUNCHES];
+
+    if (!rows)
+        return EW_STATUS_OK;
+    p.work = ew_cuda_work_take(&work, ew_cuda_draw_work_bytes(rows, n));
+    EW_TRY(ew_cuda_draw_plan(&p, l, err));
+    return ew_cuda_emit_launches(list, e, l, EW_CUDA_DRAW_LAUNCHES, "draw", 4ull * rows * n,
+                                 rows * n, err);
+}
+
 const struct ew_backend *ew_backend_cuda(void)
 {
-    static const struct ew_backend cuda = { "cuda",     cuda_emit,   cuda_emit_copy,
-                                            cuda_embed, cuda_argmax, ew_cuda_emit_end,
-                                            NULL };
+    static const struct ew_backend cuda = { .name = "cuda",
+                                            .emit = cuda_emit,
+                                            .emit_copy = cuda_emit_copy,
+                                            .emit_embed = cuda_embed,
+                                            .emit_argmax = cuda_argmax,
+                                            .emit_draw = cuda_draw,
+                                            .emit_end = ew_cuda_emit_end };
 
     return &cuda;
 }

@@ -5,8 +5,6 @@
 #include "kernels/cuda/linear.h"
 #include "kernels/cuda/step.h"
 
-#define PREFETCH_ROWS 16 /* with more, kernels are long */
-
 static uint64_t address(const void *p)
 {
     return (uint64_t)(uintptr_t)p;
@@ -92,7 +90,7 @@ const struct ew_cuda_linear_kernel *ew_cuda_linear_choose(const struct ew_plan *
 }
 
 /* Experts are picked by these sums: a rounding there is another expert, not another last bit. */
-static bool is_router(const struct ew_plan *p, uint32_t t)
+bool ew_cuda_is_router(const struct ew_plan *p, uint32_t t)
 {
     for (uint32_t i = 0; i < p->n_nodes; i++)
         if (p->nodes[i].op == EW_OP_MOE && p->nodes[i].in[1] == t)
@@ -173,7 +171,7 @@ ew_status ew_cuda_emit_linear(struct ew_step_list *list, const struct ew_emit *e
     if (!p.m)
         return EW_STATUS_OK;
     k = ew_cuda_linear_choose(e->plan, &cuda->chip, e->in[1]->type.dtype, w, p.m,
-                              is_router(e->plan, e->node->out[0]));
+                              ew_cuda_is_router(e->plan, e->node->out[0]));
     if (!k) {
         ew_quant_format_text(&w->format, format, sizeof(format));
         return ew_fail(err, EW_STATUS_UNSUPPORTED,
@@ -190,6 +188,14 @@ ew_status ew_cuda_emit_linear(struct ew_step_list *list, const struct ew_emit *e
     p.glu = w->glu;
     p.scale = at->scale;
     p.softcap = at->softcap;
+    p.y_short = ew_cuda_is_short(e, e->node->out[0], p.m)
+                    ? EW_DTYPE_BF16
+                    : ew_cuda_short_heads(e, e->node->out[0], &e->out[0]->type);
+    if (ew_cuda_is_short(e, e->node->in[0], p.m)) {
+        p.prepared = p.x;
+        p.prepared_stride = p.k;
+        p.x = 0;
+    }
     norm = norm_before(list, k, &p);
     /* Kernels that prepare x in a launch of their own always do the norm there. */
     if (norm && (k->takes_prepared || !e->plan->device.split_norms)) {
@@ -206,8 +212,6 @@ ew_status ew_cuda_emit_linear(struct ew_step_list *list, const struct ew_emit *e
     EW_TRY(ew_cuda_emit_launches(list, e, launches, n, k->name,
                                  w->expert_bytes + 4ull * p.m * (p.k + p.y_stride),
                                  2ull * p.m * p.n * p.k, err));
-    if (p.m <= PREFETCH_ROWS && n)
-        EW_TRY(ew_cuda_note_prefetch(list, e, e->in[1]->data, (size_t)w->expert_bytes, err));
     if (p.m == 1 && n && e->out[0]->type.dtype == EW_DTYPE_F32) {
         const struct ew_cuda_decode_node node = {
             .kind = EW_CUDA_DECODE_LINEAR, .name = e->node->name, .layout = w->kernel, .problem = p

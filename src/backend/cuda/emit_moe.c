@@ -2,6 +2,13 @@
 #include "backend/cuda/cuda.h"
 #include "kernels/cuda/moe_cuda.h"
 
+static struct ew_cuda_moe_weight weight_of(const struct ew_view *v, const struct ew_packed *w)
+{
+    return (struct ew_cuda_moe_weight){
+        .at = v->data, .stride = w->expert_bytes, .dtype = v->type.dtype, .format = w->format
+    };
+}
+
 ew_status ew_cuda_emit_moe(struct ew_step_list *list, const struct ew_emit *e, ew_error *err)
 {
     const struct ew_attr_moe *at = &e->node->attrs.moe;
@@ -15,9 +22,10 @@ ew_status ew_cuda_emit_moe(struct ew_step_list *list, const struct ew_emit *e, e
 
     if (!up || !down || !ew_type_count(&e->in[0]->type, &count))
         return ew_fail(err, EW_STATUS_UNSUPPORTED, "experts are not packed");
-    if (ew_quant_is(&up->format) || ew_quant_is(&down->format) || at->x_quant != EW_XQ_NONE)
+    if (at->x_quant != EW_XQ_NONE)
         return ew_fail(err, EW_STATUS_UNSUPPORTED,
-                       "the CUDA backend runs experts of bf16, f16 and f32 alone");
+                       "the CUDA backend does not round activations before experts (build with "
+                       "--activations exact)");
     p.h = (size_t)up->k;
     p.inner = (size_t)down->k;
     p.e = (size_t)up->n_experts;
@@ -29,11 +37,8 @@ ew_status ew_cuda_emit_moe(struct ew_step_list *list, const struct ew_emit *e, e
     EW_TRY(ew_cuda_f32_in(&work, 1, &p.logits, err));
     EW_TRY(ew_cuda_f32_out(&work, 0, &y, err));
     p.y = y;
-    p.gate_up = e->in[2]->data;
-    p.down = e->in[3]->data;
-    p.gate_up_stride = up->expert_bytes;
-    p.down_stride = down->expert_bytes;
-    p.w_dtype = e->in[2]->type.dtype;
+    p.gate_up = weight_of(e->in[2], up);
+    p.down = weight_of(e->in[3], down);
     p.work = ew_cuda_work_take(&work, ew_cuda_moe_work_bytes(&p));
     EW_TRY(ew_cuda_moe_plan(&p, &cuda->chip, launches, &n, err));
     EW_TRY(ew_cuda_emit_launches(list, e, launches, n, "moe",

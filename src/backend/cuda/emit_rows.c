@@ -6,25 +6,6 @@
 #include "kernels/cuda/rows_cuda.h"
 #include "kernels/cuda/step.h"
 
-/* True when the tensor is x of one Linear and nothing else. */
-static bool one_linear_reads(const struct ew_plan *p, uint32_t t)
-{
-    uint32_t n_uses = 0, n_linear = 0;
-
-    for (uint32_t i = 0; i < p->n_nodes; i++)
-        for (uint32_t k = 0; k < p->nodes[i].n_in; k++) {
-            const uint32_t in = p->nodes[i].in[k];
-
-            if (in == EW_PLAN_NONE || p->root[in] != p->root[t])
-                continue;
-            n_uses++;
-            n_linear += p->nodes[i].op == EW_OP_LINEAR && k == 0 && in == t;
-        }
-    for (uint32_t o = 0; o < p->n_outputs; o++)
-        n_uses += p->root[p->outputs[o].tensor] == p->root[t];
-    return n_uses == 1 && n_linear == 1;
-}
-
 /* The list's last step is this norm. */
 static void note_norm(struct ew_step_list *list, const struct ew_cuda_norm *p)
 {
@@ -76,8 +57,11 @@ ew_status ew_cuda_emit_rms_norm(struct ew_step_list *list, const struct ew_emit 
 
         EW_TRY(ew_cuda_note_decode(list, &node, err));
     }
+    /* a weight that is not f32 was converted into working memory, which the Linear takes for itself
+     */
     if (!p.residual && e->in[0]->type.dtype == EW_DTYPE_F32 &&
-        e->out[0]->type.dtype == EW_DTYPE_F32 && one_linear_reads(e->plan, e->node->out[0]))
+        e->in[1]->type.dtype == EW_DTYPE_F32 && e->out[0]->type.dtype == EW_DTYPE_F32 &&
+        ew_cuda_only_linear(e->plan, e->node->out[0]))
         note_norm(list, &p);
     return ew_cuda_f32_out_end(&work, 0, p.y, err);
 }

@@ -195,21 +195,6 @@ ew_status ew_cuda_queue_wait(struct ew_cuda_queue *q, ew_error *err)
     return ew_cuda_queue_failed(q, r, "waiting for the device", err);
 }
 
-ew_status ew_cuda_queue_fork(struct ew_cuda_queue *q, struct ew_cuda_queue *side, ew_cu_event event,
-                             ew_error *err)
-{
-    const struct ew_cuda_driver *cu = &q->device->cu;
-    ew_cu_result r;
-
-    EW_TRY(ew_cuda_queue_check(q, err));
-    ew_cuda_enter(q->device);
-    r = cu->event_record(event, q->stream);
-    if (!r)
-        r = cu->stream_wait(side->stream, event, 0);
-    ew_cuda_leave(q->device);
-    return ew_cuda_queue_failed(q, r, "fork of a stream", err);
-}
-
 ew_status ew_cuda_queue_capture(struct ew_cuda_queue *q, ew_error *err)
 {
     ew_cu_result r;

@@ -41,11 +41,6 @@ ew_status ew_cuda_queue_fill(struct ew_cuda_queue *q, ew_cu_ptr to, uint8_t valu
 /* Waits until all is done. */
 ew_status ew_cuda_queue_wait(struct ew_cuda_queue *q, ew_error *err);
 
-/* Inside a capture: what `side` does next comes after what q did so far (fork), and the other way
- * round (join). Events are made once and kept. */
-ew_status ew_cuda_queue_fork(struct ew_cuda_queue *q, struct ew_cuda_queue *side, ew_cu_event event,
-                             ew_error *err);
-
 /* What is launched between them is recorded, not run. */
 ew_status ew_cuda_queue_capture(struct ew_cuda_queue *q, ew_error *err);
 /* out NULL: what was recorded is dropped. */

@@ -10,8 +10,7 @@
 struct ew_stream {
     struct ew_cuda *cuda;
     struct ew_cuda_queue queue;
-    struct ew_cuda_queue side; /* of prefetches inside captures; no device: none yet */
-    ew_cu_event *events;       /* of timed runs */
+    ew_cu_event *events; /* of timed runs */
     size_t n_events;
 };
 
@@ -51,7 +50,6 @@ static void close_stream(struct ew_stream *s)
         (void)s->cuda->device->cu.event_destroy(s->events[i]);
     ew_cuda_leave(s->cuda->device);
     ew_cuda_queue_close(&s->queue);
-    ew_cuda_queue_close(&s->side);
     ew_mem_free(s->events);
     ew_mem_free(s);
 }
@@ -161,50 +159,6 @@ static ew_status issue(struct ew_stream *s, const struct ew_step_list *list, siz
     return read_events(s, n, step_ns, err);
 }
 
-#define AHEAD 2 /* steps: the prefetch of step i begins when step i - AHEAD - 1 has ended */
-
-static const struct ew_cuda_prefetch *prefetch_of(const struct ew_step_list *list, size_t i)
-{
-    const struct ew_cuda_step *c = i < list->n ? list->steps[i].args : NULL;
-
-    return c ? c->prefetch : NULL;
-}
-
-static bool has_prefetches(const struct ew_step_list *list)
-{
-    for (size_t i = 0; i < list->n; i++)
-        if (prefetch_of(list, i))
-            return true;
-    return false;
-}
-
-/* The steps in a row, and beside them a second branch that asks for the weights of later ones. */
-static ew_status issue_with_prefetches(struct ew_stream *s, const struct ew_step_list *list,
-                                       ew_error *err)
-{
-    bool forked = false;
-
-    EW_TRY(need_events(s, list->n + 1, err));
-    for (size_t i = 0; i < list->n; i++) {
-        const struct ew_cuda_prefetch *p = prefetch_of(list, i + AHEAD);
-
-        if (p) {
-            EW_TRY(ew_cuda_queue_fork(&s->queue, &s->side, s->events[i], err));
-            EW_TRY(ew_cuda_queue_launch(&s->side, p->function, &p->launch, "prefetch", err));
-            forked = true;
-        }
-        EW_TRY(issue_step(s, list->steps[i].args, err));
-    }
-    return forked ? ew_cuda_queue_fork(&s->side, &s->queue, s->events[list->n], err) : EW_STATUS_OK;
-}
-
-static ew_status record_list(struct ew_stream *s, const struct ew_step_list *list, ew_error *err)
-{
-    if (!has_prefetches(list))
-        return issue(s, list, 0, list->n, NULL, err);
-    return issue_with_prefetches(s, list, err);
-}
-
 static ew_status record(struct ew_stream *s, const struct ew_step_list *list,
                         struct ew_recording **out, ew_error *err)
 {
@@ -214,15 +168,11 @@ static ew_status record(struct ew_stream *s, const struct ew_step_list *list,
     *out = NULL;
     if (!r)
         return ew_fail(err, EW_STATUS_NO_MEMORY, "CUDA graph");
-    st = EW_STATUS_OK;
-    if (has_prefetches(list) && !s->side.device)
-        st = ew_cuda_queue_open(s->cuda->device, &s->side, err);
-    if (!st)
-        st = ew_cuda_queue_capture(&s->queue, err);
+    st = ew_cuda_queue_capture(&s->queue, err);
     if (!st) {
         ew_status ended;
 
-        st = record_list(s, list, err);
+        st = issue(s, list, 0, list->n, NULL, err);
         ended = ew_cuda_queue_captured(&s->queue, st ? NULL : &r->exec, st ? NULL : err);
         st = st ? st : ended;
     }

@@ -75,7 +75,8 @@ extern "C" __global__ void __launch_bounds__(128)
 
         if (d >= EW_D)
             break;
-        ((float *)a.out)[t * a.out_stride + h * EW_D + d] = y;
+        if (a.out)
+            ((float *)a.out)[t * a.out_stride + h * EW_D + d] = y;
         if (a.out_bf16)
             ((unsigned short *)a.out_bf16)[((unsigned long long)t * a.hq + h) * EW_D + d] =
                 (unsigned short)f32_to_bf16(y);

@@ -361,7 +361,8 @@ EW_DEV void put_out(const ew_cuda_attn_args &a, unsigned b, unsigned h, unsigned
     const unsigned tok = b * a.s + row / EW_G, head = h * EW_G + row % EW_G;
     const float y = l == 0.0f ? 0.0f : o / l * kv_head_scale(a, 1, h);
 
-    ((float *)a.out)[tok * a.out_stride + head * EW_D + c] = y;
+    if (a.out)
+        ((float *)a.out)[tok * a.out_stride + head * EW_D + c] = y;
     if (a.out_bf16)
         ((unsigned short *)a.out_bf16)[((unsigned long long)tok * a.hq + head) * EW_D + c] =
             (unsigned short)f32_to_bf16(y);

@@ -5,9 +5,9 @@
  * plain asynchronous copies, which fill those with zeros; its readers fence before the matrix unit,
  * which reads through another door, looks at what arrived. f16 or bf16 caches, heads of 64 or 128.
  *
- * A unit of work is 128 rows of a kv head. Blocks stay: block x takes units x, x + gridDim.x .. ,
- * the ones that see most first; the next unit's tiles are on their way while this one's rows are
- * put out. grid (blocks), block 384. Macros: attn_flash.cuh's. */
+ * A unit of work is 128 rows of a kv head. Blocks stay and take several units, the ones that see
+ * most first; the next unit's tiles are on their way while this one's rows are put out. grid
+ * (blocks), block 384. Macros: attn_flash.cuh's. */
 #define TILE    128
 #define N_TILES (EW_D / 8)
 
@@ -22,12 +22,14 @@
 #    define COLUMNS    (EW_D / 64) /* of 64 elements */
 #    define Q_BYTES    (GROUP_ROWS * EW_D * 2)
 #    define TILE_BYTES (TILE * EW_D * 2)
+#    define CHUNKS     (EW_D / 8) /* of 16 bytes, of a row */
 
 namespace
 {
 
 struct barriers {
     unsigned long long full_k[STAGES], full_v[STAGES], free_k[STAGES], free_v[STAGES];
+    unsigned long long full_q, free_q;
 };
 
 /* Byte of a 16-byte chunk of a row, in columns of n_rows rows. */
@@ -45,7 +47,6 @@ EW_DEV void arrive_when_copied(unsigned bar)
 EW_DEV void copy_tile(unsigned dst, const unsigned char *head, unsigned slot,
                       const struct readable &which, unsigned i)
 {
-    constexpr unsigned CHUNKS = EW_D / 8;
     const unsigned chunk = i % CHUNKS;
 
 #    pragma unroll 4 /* few registers */
@@ -80,6 +81,13 @@ struct unit {
     unsigned end;
 };
 
+/* Unit i of this block, forwards and backwards by turns: what a block has more in one turn it has
+ * less in the next. */
+EW_DEV unsigned unit_index(unsigned i)
+{
+    return i * gridDim.x + (i % 2 ? gridDim.x - 1 - blockIdx.x : blockIdx.x);
+}
+
 EW_DEV unsigned n_units(const ew_cuda_attn_args &a)
 {
     return (a.s * EW_G + BLOCK_ROWS - 1) / BLOCK_ROWS * a.b * a.hkv;
@@ -98,17 +106,32 @@ EW_DEV struct unit unit_find(const ew_cuda_attn_args &a, unsigned i)
     return u;
 }
 
-EW_DEV void produce(const ew_cuda_attn_args &a, const void *map, unsigned tiles,
+/* The queries of a unit, by 128 threads. */
+EW_DEV void bring_queries(const ew_cuda_attn_args &a, const struct unit &u, unsigned dst,
+                          unsigned i, unsigned bar)
+{
+    const unsigned last = a.s * EW_G - 1, chunk = i % CHUNKS;
+
+#    pragma unroll 4
+    for (unsigned r = i / CHUNKS; r < BLOCK_ROWS; r += 128 / CHUNKS)
+        cp_async(dst + r / GROUP_ROWS * Q_BYTES + place(r % GROUP_ROWS, chunk, GROUP_ROWS),
+                 query_at(a, a.q_hi, u.b, u.h, min(u.r0 + r, last)) + chunk * 8, true);
+    arrive_when_copied(bar);
+}
+
+EW_DEV void produce(const ew_cuda_attn_args &a, const void *map, unsigned queries, unsigned tiles,
                     struct barriers *bar)
 {
     const unsigned i = threadIdx.x % 128;
     unsigned k = 0; /* tiles so far */
 
-    for (unsigned w = blockIdx.x; w < n_units(a); w += gridDim.x) {
-        const struct unit u = unit_find(a, w);
+    for (unsigned w = 0; unit_index(w) < n_units(a); w++) {
+        const struct unit u = unit_find(a, unit_index(w));
         const struct readable which = readable_find(a, u.b, 0, u.end);
         const unsigned row_k = (u.b * 2 * a.hkv + u.h) * a.cap, row_v = row_k + a.hkv * a.cap;
 
+        ew_mbar_wait(ew_shared(&bar->free_q), (w & 1u) ^ 1u);
+        bring_queries(a, u, queries, i, ew_shared(&bar->full_q));
         for (unsigned t = 0; t < u.n_tiles; t++, k++) {
             const unsigned s = k % STAGES, turn = k / STAGES & 1u, slot = u.begin + t * TILE;
 
@@ -123,30 +146,24 @@ EW_DEV void produce(const ew_cuda_attn_args &a, const void *map, unsigned tiles,
     ew_cp_async_wait<0>();
 }
 
-/* This warp group's queries into shared memory. */
-EW_DEV void load_queries(const ew_cuda_attn_args &a, unsigned b, unsigned h, unsigned r0,
-                         unsigned char *q)
+/* The two warp groups start their products by turns, so that one has its softmax while the other's
+ * run. */
+EW_DEV void turn_wait(void)
 {
-    constexpr unsigned CHUNKS = EW_D / 8;
-    const unsigned last = a.s * EW_G - 1;
-
-    asm volatile("bar.sync %0, 128;" ::"r"(1 + threadIdx.x / 128)
-                 : "memory"); /* the old are read */
-#    pragma unroll 8
-    for (unsigned u = threadIdx.x % 128; u < GROUP_ROWS * CHUNKS; u += 128) {
-        const unsigned r = u / CHUNKS, c = u % CHUNKS;
-
-        *(uint4 *)(q + place(r, c, GROUP_ROWS)) =
-            *(const uint4 *)(query_at(a, a.q_hi, b, h, min(r0 + r, last)) + c * 8);
-    }
-    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
-    asm volatile("bar.sync %0, 128;" ::"r"(1 + threadIdx.x / 128) : "memory");
+    asm volatile("bar.sync %0, 256;" ::"r"(1 + threadIdx.x / 128) : "memory");
 }
 
-EW_DEV void wait_full(unsigned long long *bar, unsigned turn)
+EW_DEV void turn_pass(void)
+{
+    asm volatile("bar.arrive %0, 256;" ::"r"(2 - threadIdx.x / 128) : "memory");
+}
+
+/* is_copied: what comes was not brought by the copy engine. */
+EW_DEV void wait_full(unsigned long long *bar, unsigned turn, bool is_copied)
 {
     ew_mbar_wait(ew_shared(bar), turn);
-    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+    if (is_copied)
+        asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 }
 
 EW_DEV void release(unsigned long long *bar)
@@ -206,26 +223,71 @@ EW_DEV void skip(struct barriers *bar, unsigned k)
 {
     const unsigned s = k % STAGES, turn = k / STAGES & 1u;
 
+    turn_wait();
+    turn_pass();
     ew_mbar_wait(ew_shared(&bar->full_k[s]), turn);
     release(&bar->free_k[s]);
     ew_mbar_wait(ew_shared(&bar->full_v[s]), turn);
     release(&bar->free_v[s]);
 }
 
-/* One unit, this warp group's 64 rows of it; k0: tiles before it. Per tile, its scores and the
- * values of the tile before are started together; the softmax runs while the values are multiplied.
+/* The rows of a warp as bf16, through its part of `stage`: whole lines to memory. */
+EW_DEV void put_short(const ew_cuda_attn_args &a, const struct rows *v, unsigned b, unsigned h,
+                      unsigned row0, struct state *st, unsigned char *stage)
+{
+    const unsigned lane = threadIdx.x % 32, warp = threadIdx.x % 128 / 32, at = warp * 16;
+    const unsigned mine = at + lane % 8 + (lane / 8 % 2) * 8; /* row whose address this lane says */
+    float inv[2];
+
+#    pragma unroll
+    for (int r = 0; r < 2; r++) {
+        st->l[r] += __shfl_xor_sync(0xffffffffu, st->l[r], 1);
+        st->l[r] += __shfl_xor_sync(0xffffffffu, st->l[r], 2);
+        inv[r] = v->hi[r] == 0 || st->l[r] == 0.0f ? 0.0f : kv_head_scale(a, 1, h) / st->l[r];
+    }
+    const bool none[2] = { inv[0] == 0.0f, inv[1] == 0.0f };
+#    pragma unroll
+    for (int j = 0; j < N_TILES; j += 2) {
+        unsigned f[4];
+
+#    pragma unroll
+        for (int i = 0; i < 4; i++) {
+            const float *const o = &st->o[j + i / 2][i % 2 * 2];
+
+            f[i] = none[i % 2] ? 0u : ew_bf16x2(o[0] * inv[i % 2], o[1] * inv[i % 2]);
+        }
+        asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(
+                         ew_shared(stage) + place(mine, j + lane / 16, GROUP_ROWS)),
+                     "r"(f[0]), "r"(f[1]), "r"(f[2]), "r"(f[3])
+                     : "memory");
+    }
+    __syncwarp();
+#    pragma unroll
+    for (unsigned i = lane; i < 16 * CHUNKS; i += 32) {
+        const unsigned r = i / CHUNKS, c = i % CHUNKS, row = row0 + r;
+        const unsigned long long tok = b * a.s + row / EW_G, head = h * EW_G + row % EW_G;
+
+        if (row < a.s * EW_G)
+            *(uint4 *)((unsigned short *)a.out_bf16 + (tok * a.hq + head) * EW_D + c * 8) =
+                *(const uint4 *)(stage + place(at + r, c, GROUP_ROWS));
+    }
+    __syncwarp(); /* the next unit's rows go there */
+}
+
+/* One unit, this warp group's 64 rows of it; k0: tiles before it, n: units. Per tile, its scores
+ * and the values of the tile before are started together; the softmax runs while the values are
+ * multiplied.
  */
-EW_DEV void consume(const ew_cuda_attn_args &a, const struct unit &u, unsigned k0,
-                    unsigned char *queries, unsigned tiles, struct barriers *bar)
+EW_DEV void consume(const ew_cuda_attn_args &a, const struct unit &u, unsigned k0, unsigned n,
+                    unsigned q, unsigned tiles, unsigned char *stage, struct barriers *bar)
 {
     const unsigned r0 = u.r0 + threadIdx.x / 128 * GROUP_ROWS;
-    const unsigned row0 = r0 + threadIdx.x % 128 / 32 * 16, q = ew_shared(queries);
+    const unsigned row0 = r0 + threadIdx.x % 128 / 32 * 16;
     unsigned group_begin, group_end, f[TILE / 16][4];
     float p[TILE / 8][4], keep[2];
     struct rows v;
     struct state st;
 
-    load_queries(a, u.b, u.h, r0, queries);
     rows_find(a, u.b, row0, &v);
     range_of_rows(a, u.b, r0, GROUP_ROWS, &group_begin, &group_end);
     const unsigned first = min((max(group_begin, u.begin) - u.begin) / TILE, u.n_tiles);
@@ -241,6 +303,7 @@ EW_DEV void consume(const ew_cuda_attn_args &a, const struct unit &u, unsigned k
             st.o[j][e] = 0;
     st.m[0] = st.m[1] = -EW_INFINITY;
     st.l[0] = st.l[1] = 0;
+    wait_full(&bar->full_q, n & 1u, true);
     for (unsigned t = 0; t < min(first, last); t++)
         skip(bar, k0 + t);
     for (unsigned t = first; t < last; t++) {
@@ -248,38 +311,50 @@ EW_DEV void consume(const ew_cuda_attn_args &a, const struct unit &u, unsigned k
         const unsigned slot = u.begin + t * TILE;
         const bool is_whole = tile_is_whole(a, v.row[0].prefix, slot, whole_lo, whole_hi);
 
-        wait_full(&bar->full_k[s], k / STAGES & 1u);
+        wait_full(&bar->full_k[s], k / STAGES & 1u, EW_TREE || slot + TILE > u.end);
+        turn_wait();
         start_scores(q, tiles + s * TILE_BYTES, p);
         if (t > first) {
-            wait_full(&bar->full_v[before], (k - 1) / STAGES & 1u);
+            wait_full(&bar->full_v[before], (k - 1) / STAGES & 1u, EW_TREE || slot > u.end);
             start_values(f, tiles + (STAGES + before) * TILE_BYTES, st.o);
+            turn_pass();
             ew_wg_wait<1>();
         } else {
+            turn_pass();
             ew_wg_wait<0>();
         }
         settle<TILE / 8>(p);
         release(&bar->free_k[s]);
-        shape_scores(a, &v, u.b, 0, slot, 1.0f, is_whole, p);
+        if (t + 1 == last)
+            release(&bar->free_q);
+        if (!is_whole || EW_CAP)
+            shape_scores(a, &v, u.b, 0, slot, 1.0f, is_whole, p);
         soften(p, &st, keep);
         ew_wg_wait<0>();
         settle<N_TILES>(st.o);
         if (t > first)
             release(&bar->free_v[before]);
-        rescale(&st, keep);
+        if (__any_sync(0xffffffffu, keep[0] != 1.0f || keep[1] != 1.0f))
+            rescale(&st, keep);
         pack(p, f);
     }
     if (first < last) {
         const unsigned k = k0 + last - 1, s = k % STAGES;
 
-        wait_full(&bar->full_v[s], k / STAGES & 1u);
+        wait_full(&bar->full_v[s], k / STAGES & 1u, true);
         start_values(f, tiles + (STAGES + s) * TILE_BYTES, st.o);
         ew_wg_wait<0>();
         settle<N_TILES>(st.o);
         release(&bar->free_v[s]);
     }
+    if (first >= last)
+        release(&bar->free_q);
     for (unsigned t = last; t < u.n_tiles; t++)
         skip(bar, k0 + t);
-    put_out(a, &v, u.b, u.h, row0, &st);
+    if (a.out)
+        put_out(a, &v, u.b, u.h, row0, &st);
+    else
+        put_short(a, &v, u.b, u.h, row0, &st, stage);
 }
 
 } // namespace
@@ -294,7 +369,7 @@ extern "C" __global__ void __launch_bounds__(384)
     __shared__ __align__(8) struct barriers bar;
     const unsigned group = threadIdx.x / 128;
     unsigned char *const mem = raw + (1024 - ew_shared(raw) % 1024) % 1024;
-    const unsigned tiles = ew_shared(mem) + 2 * Q_BYTES;
+    const unsigned queries = ew_shared(mem), tiles = queries + 4 * Q_BYTES;
 
     if (threadIdx.x == 0) {
         for (int s = 0; s < STAGES; s++) {
@@ -303,6 +378,8 @@ extern "C" __global__ void __launch_bounds__(384)
             ew_mbar_init(ew_shared(&bar.free_k[s]), 8);
             ew_mbar_init(ew_shared(&bar.free_v[s]), 8);
         }
+        ew_mbar_init(ew_shared(&bar.full_q), 128);
+        ew_mbar_init(ew_shared(&bar.free_q), 8);
         ew_mbar_init_fence();
     }
     __syncthreads();
@@ -310,15 +387,18 @@ extern "C" __global__ void __launch_bounds__(384)
     ew_grid_wait();
     if (group == 2) {
         asm volatile("setmaxnreg.dec.sync.aligned.u32 40;");
-        produce(a, args.map, tiles, &bar);
+        produce(a, args.map, queries, tiles, &bar);
     } else {
         unsigned k = 0;
 
         asm volatile("setmaxnreg.inc.sync.aligned.u32 232;");
-        for (unsigned w = blockIdx.x; w < n_units(a); w += gridDim.x) {
-            const struct unit u = unit_find(a, w);
+        if (group == 1)
+            turn_pass(); /* group 0 begins */
+        for (unsigned w = 0; unit_index(w) < n_units(a); w++) {
+            const struct unit u = unit_find(a, unit_index(w));
 
-            consume(a, u, k, mem + group * Q_BYTES, tiles, &bar);
+            consume(a, u, k, w, queries + group * Q_BYTES, tiles, mem + (2 + group) * Q_BYTES,
+                    &bar);
             k += u.n_tiles;
         }
     }

@@ -179,9 +179,9 @@ EW_DEV void put_out(const ew_cuda_attn_args &a, const struct rows *v, unsigned b
                                  ? make_float2(0, 0)
                                  : make_float2(st->o[j][2 * r] * inv, st->o[j][2 * r + 1] * inv);
 
-            if (by_two) {
+            if (a.out && by_two) {
                 *(float2 *)(y + j * 8) = u;
-            } else {
+            } else if (a.out) {
                 y[j * 8] = u.x;
                 y[j * 8 + 1] = u.y;
             }

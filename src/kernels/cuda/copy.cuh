@@ -132,6 +132,12 @@ EW_DEV void ew_mbar_init_fence(void)
                      : "memory");
 }
 
+// What this thread wrote to shared memory is seen by wgmma and the copy engine.
+EW_DEV void ew_async_fence(void)
+{
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+}
+
 EW_DEV void ew_mbar_expect(uint32_t bar, uint32_t bytes)
 {
     asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(bar), "r"(bytes)
@@ -171,6 +177,25 @@ EW_DEV void ew_box_load(uint32_t shared, const void *map, uint32_t x, uint32_t y
                  "[%0], [%1, {%2, %3}], [%4];" ::"r"(shared),
                  "l"(map), "r"(x), "r"(y), "r"(bar)
                  : "memory");
+}
+
+// The same into every block of the cluster that has a bit in `blocks`: to the same place, counted
+// by the same barrier of each.
+EW_DEV void ew_box_load_shared(uint32_t shared, const void *map, uint32_t x, uint32_t y,
+                               uint32_t bar, uint16_t blocks)
+{
+    asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes"
+                 ".multicast::cluster [%0], [%1, {%2, %3}], [%4], %5;" ::"r"(shared),
+                 "l"(map), "r"(x), "r"(y), "r"(bar), "h"(blocks)
+                 : "memory");
+}
+
+// Arrives at the barrier that block `rank` of the cluster has where ours is.
+EW_DEV void ew_mbar_arrive_at(uint32_t bar, uint32_t rank)
+{
+    uint32_t at;
+    asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(at) : "r"(bar), "r"(rank));
+    asm volatile("mbarrier.arrive.shared::cluster.b64 _, [%0];" ::"r"(at) : "memory");
 }
 
 // Of a map of four dimensions.

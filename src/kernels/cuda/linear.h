@@ -9,18 +9,23 @@
  *   2^-9,12  it is rounded to bf16 (f16 for f16 weights) once: the tolerance is against the rounded x
  * Codes of quantised weights are exact inside and scales are applied in f32 to the sums of a group
  * (e4m3 and e8m0 scales of float codes to the codes, which is exact in bf16 too): weights lose
- * nothing but what was quantised. inf in x may give NaN where x is taken apart.
+ * nothing but what was quantised; in dense alone they become bf16, rounded once as x is (w_error).
+ * inf in x may give NaN where x is taken apart.
  *
  * Bits. An output depends on its row of x, on W and the kernel; not on the rows beside it, and not on
- * m within a class of m: all m for gemv, rows and digits; up to 64, up to 256 and more for wgmma and
- * mma, which share out columns differently.
+ * m within a class of m: all m for gemv, rows, digits and strip; up to 64, up to 256 and more for
+ * wgmma and mma, which share out columns differently.
  *
  * Kernels ("wgmma_q4" is kernel and layout):
  *   gemv      any m, made for 1 or 2: FMAs; f32, f16, bf16
  *   rows      up to 8 rows (rows16: up to 16, rounded) on tensor cores; bf16, q4, q8
  *   digits    up to 8 rows, integer codes with groups of 32, 64, a multiple of 128 or none, on integer
  *             tensor cores; q4, q8
- *   wgmma     sm_90 alone, any m, best above 16; plain weights in tiles by the copy engine
+ *   strip     sm_90 alone, up to 64 rows, rounded (strip16: up to 16, rounded on their way); bf16, f16,
+ *             q4, q8 with groups of less than 128 columns or a multiple of that
+ *   wgmma     sm_90 alone, any m, best above 64; plain weights in tiles by the copy engine
+ *   dense     sm_90 alone, made for hundreds of rows: quantised weights as bf16 into the workspace, then
+ *             wgmma on those; q4, q8 of up to 512 MB as bf16
  *   mma       every chip, any m, best above 8
  *
  * Layouts (the ew_linear_kernel half: pack, unpack_row and sizes are real, run is NULL). One layout
@@ -68,7 +73,7 @@ struct ew_cuda_linear_problem {
         prepared; /* bf16 (f16 for f16 weights) [m][prepared_stride] of x after its norm, or 0 */
     uint64_t w;   /* packed in the kernel's layout */
     uint64_t bias, residual; /* f32, or 0 */
-    uint64_t y;              /* f32 [m][y_stride] */
+    uint64_t y;              /* f32 [m][y_stride], or y_short */
     uint64_t workspace;      /* workspace_bytes(), 256-byte aligned; need not be cleared */
     uint64_t norm_weight; /* f32 [k] or 0: x := x * rsqrt(mean(x^2) + norm_eps) * norm_weight first.
                              Only for kernels with takes_norm */
@@ -78,6 +83,7 @@ struct ew_cuda_linear_problem {
     struct ew_quant_format format; /* all zero: plain */
     int act;                       /* enum ew_act */
     bool glu;
+    ew_dtype y_short;     /* NONE: y is f32; BF16, F16: rounded. Only for kernels with puts_short */
     float scale, softcap; /* 1 and 0 for none */
 };
 
@@ -85,10 +91,12 @@ struct ew_cuda_linear_kernel {
     const char *name; /* "gemv_bf16", "few_q4", "wgmma_bf16" */
     const struct ew_linear_kernel *layout;
     uint32_t sm_min, sm_max; /* inclusive: 80..999 */
+    size_t min_rows;         /* smallest m; 0 for most */
     size_t max_rows;         /* largest m; SIZE_MAX: any */
     int x_quant;             /* as in ew_linear_kernel: NONE or INT8_ROW */
     float x_error;           /* as in ew_linear_kernel; 2^-9: x rounded to bf16 */
-    bool takes_prepared, takes_norm;
+    float w_error;           /* 2^-8: weights with their scales are rounded to bf16; 0 for most */
+    bool takes_prepared, takes_norm, puts_short;
     bool (*takes)(const struct ew_quant_format *f, size_t n, size_t k, bool glu); /* NULL: all */
     /* For m rows; 0 for most. */
     size_t (*workspace_bytes)(const struct ew_cuda_chip *c, const struct ew_cuda_linear_problem *p);

@@ -32,6 +32,14 @@ struct ew_cuda_linear_args {
     uint32_t tiles_m, tiles_n; /* of persistent kernels */
 };
 
+/* Of linear_mma.cu with EW_MOE: rows of one expert at a time (moe_args.cuh says what a place is). */
+struct ew_cuda_linear_moe_args {
+    struct ew_cuda_linear_args a; /* w of the first expert; m is not read */
+    uint64_t tiles, n_tiles;      /* int4 {expert, first place, places, 0}; one u32 */
+    uint64_t row;                 /* row of x of a place, or 0: x is by place, as y is */
+    uint64_t expert_stride;       /* bytes of w */
+};
+
 /* Of the kernels that read through the copy engine: maps first, since they need 64 bytes. */
 struct ew_cuda_linear_map_args {
 #ifdef __CUDACC__

@@ -5,10 +5,11 @@
 // stages in shared memory (cp.async). Eight warps: EW_N < 128: a panel of 16 rows each; 128: two
 // panels by half of the rows of x. Plain weights are read by ldmatrix, quantised ones by their
 // lanes and dequantised in registers. EW_SPLIT: blocks along z have a range of the columns each and
-// write sums that linear_reduce.cu adds up.
+// write sums that linear_reduce.cu adds up. EW_MOE: blocks along x have a tile of places of one
+// expert each (moe_route.cu makes them) instead of EW_N rows, and find its weight.
 //
-// Macros: EW_N (16, 32, 64, 128), EW_STAGES, EW_SPLIT, EW_GLU, EW_F16; plain: EW_CODE 0; quantised:
-// those of linear_dequant.cuh.
+// Macros: EW_N (16, 32, 64, 128), EW_STAGES, EW_SPLIT, EW_GLU, EW_F16, EW_MOE; plain: EW_CODE 0;
+// quantised: those of linear_dequant.cuh.
 #if EW_CODE
 #    include "linear_dequant.cuh"
 #else
@@ -33,8 +34,16 @@
 #    define PROMOTE 0
 #endif
 #define STAGE_BYTES (X_BYTES + W_BYTES)
+#ifndef EW_MOE
+#    define EW_MOE 0
+#endif
 
-extern __shared__ __align__(128) char dynamic[];
+extern __shared__ __align__(128) char dynamic[]; // EW_MOE: and the rows of x of a tile behind it
+
+EW_DEV uint32_t *sources(void)
+{
+    return (uint32_t *)(dynamic + EW_STAGES * STAGE_BYTES);
+}
 
 // 16-byte piece `c` of row `r` of a tile with rows of 128 bytes: no two of 8 rows share banks.
 EW_DEV uint32_t place(uint32_t r, uint32_t c)
@@ -90,8 +99,13 @@ EW_DEV void load_x(const ew_args &a, uint32_t m0, uint32_t col64, uint32_t stage
     for (int i = threadIdx.x; i < EW_N * 8; i += THREADS) {
         const uint32_t r = i / 8, c = col64 * 8 + i % 8;
         const bool in = m0 + r < a.m && c < row_pieces;
+#if EW_MOE
+        const uint64_t row = sources()[r];
+#else
+        const uint64_t row = m0 + r;
+#endif
         const char *at =
-            (const char *)a.prepared + (in ? (m0 + r) * a.prepared_stride * 2 + (size_t)c * 16 : 0);
+            (const char *)a.prepared + (in ? row * a.prepared_stride * 2 + (size_t)c * 16 : 0);
         ew_cp_async16(stage + place(r, i % 8), at, in ? 16 : 0);
     }
 }
@@ -254,11 +268,47 @@ EW_DEV void store_panel(const ew_args &a, const float acc[WARP_TILES][4], uint32
         }
 }
 
+#if EW_MOE
+// What the block's tile of places makes of the arguments. False: there is no such tile.
+EW_DEV bool choose_expert(const struct ew_cuda_linear_moe_args &p, ew_args &a)
+{
+    ew_grid_wait();
+    if (blockIdx.x >= *(const uint32_t *)p.n_tiles)
+        return false;
+    const int4 tile = ((const int4 *)p.tiles)[blockIdx.x];
+
+    a.w += (uint64_t)tile.x * p.expert_stride;
+    a.y += (uint64_t)tile.y * a.y_stride * (EW_SHORT ? 2 : 4);
+    a.m = (uint32_t)tile.z;
+    for (uint32_t i = threadIdx.x; i < EW_N; i += THREADS) {
+        const uint32_t at = (uint32_t)tile.y + (i < a.m ? i : a.m - 1);
+        sources()[i] = p.row ? ((const uint32_t *)p.row)[at] : at;
+    }
+    __syncthreads();
+    return true;
+}
+#endif
+
+#if EW_MOE
+extern "C" __global__ void __launch_bounds__(THREADS, EW_N == 128 ? 1 : 2)
+    ew_linear_moe(const __grid_constant__ struct ew_cuda_linear_moe_args given)
+#else
 extern "C" __global__ void __launch_bounds__(THREADS, EW_N == 128 ? 1 : 2)
     ew_linear_mma(const struct ew_cuda_linear_args a)
+#endif
 {
+#if EW_MOE
+    struct ew_cuda_linear_args a = given.a;
+    const uint32_t m0 = 0;
+
+    ew_grid_release();
+    if (!choose_expert(given, a))
+        return;
+#else
+    const uint32_t m0 = blockIdx.x * EW_N;
+#endif
     const uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    const uint32_t m0 = blockIdx.x * EW_N, tile = blockIdx.y, ring = ew_shared(dynamic);
+    const uint32_t tile = blockIdx.y, ring = ew_shared(dynamic);
     const uint32_t panel0 = EW_N == 128 ? warp / 2 * 2 : warp;
     const uint32_t row0 = EW_N == 128 ? warp % 2 * 64 : 0;
     const uint32_t all = (a.k + 63) / 64;
@@ -270,7 +320,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, EW_N == 128 ? 1 : 2)
     struct ew_groups o[WARP_PANELS][BLOCKS];
 #endif
 
+#if !EW_MOE
     ew_grid_release();
+#endif
 #pragma unroll
     for (int p = 0; p < WARP_PANELS; p++)
 #pragma unroll
@@ -282,7 +334,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, EW_N == 128 ? 1 : 2)
 #if EW_CODE
     load_all_groups(o, a, tile, panel0, begin < all ? begin : 0, lane);
 #endif
+#if !EW_MOE
     ew_grid_wait();
+#endif
     for (uint32_t i = 0; i < EW_STAGES - 1; i++) {
         if (i < n)
             load_x(a, m0, begin + i, ring + i * STAGE_BYTES);
@@ -325,10 +379,13 @@ extern "C" __global__ void __launch_bounds__(THREADS, EW_N == 128 ? 1 : 2)
 #    pragma unroll
         for (int i = 0; i < WARP_TILES; i += 4) {
             const uint32_t m = m0 + row0 + i * 8;
+            float4 r[EW_TILE_PASSES];
+
+            ew_tile_residual(a, r, panel, m, lane, wide);
             ew_tile_put(buffer, &s.acc[p][i][0], lane);
             __syncwarp();
             if (m < a.m)
-                ew_tile_store(a, buffer, row_scales(a, panel), panel, m, lane, wide);
+                ew_tile_store(a, buffer, row_scales(a, panel), r, panel, m, lane, wide);
             __syncwarp();
         }
     }

@@ -35,10 +35,10 @@ bool ew_cuda_linear_kernel_runs(const struct ew_cuda_linear_kernel *k, const str
                                 ew_dtype dtype, const struct ew_quant_format *f, size_t m, size_t n,
                                 size_t n_cols, bool glu, int x_quant)
 {
-    if (c->sm < k->sm_min || c->sm > k->sm_max || m > k->max_rows || n == 0 || n_cols == 0 ||
-        n > INT32_MAX / 2 || n_cols > INT32_MAX / 8)
+    if (c->sm < k->sm_min || c->sm > k->sm_max || m < k->min_rows || m > k->max_rows || n == 0 ||
+        n_cols == 0 || n > INT32_MAX / 2 || n_cols > INT32_MAX / 8)
         return false;
-    if (k->x_quant != EW_XQ_NONE && k->x_quant != x_quant)
+    if (k->x_quant != EW_XQ_NONE && k->x_quant != ew_x_quant_of_x(x_quant))
         return false;
     if (!ew_linear_kernel_runs(k->layout, dtype, f, n_cols, EW_XQ_NONE))
         return false;
@@ -113,6 +113,11 @@ struct ew_cuda_launch ew_cuda_linear_prepare(const struct ew_cuda_linear_problem
     return l;
 }
 
+static int short_kind(ew_dtype y)
+{
+    return y == EW_DTYPE_BF16 ? 1 : y == EW_DTYPE_F16 ? 2 : 0;
+}
+
 void ew_cuda_linear_define(struct ew_cuda_launch *l, const struct ew_cuda_linear_problem *p,
                            const char *fmt, ...)
 {
@@ -123,8 +128,9 @@ void ew_cuda_linear_define(struct ew_cuda_launch *l, const struct ew_cuda_linear
     va_start(ap, fmt);
     n = vsnprintf(l->spec.defines, cap, fmt, ap);
     va_end(ap);
-    (void)snprintf(l->spec.defines + n, cap - (size_t)n, " -DEW_GLU=%d -DEW_ACT=%d -DEW_CAP=%d",
-                   p->glu, p->act, p->softcap != 0.0f);
+    (void)snprintf(l->spec.defines + n, cap - (size_t)n,
+                   " -DEW_GLU=%d -DEW_ACT=%d -DEW_CAP=%d -DEW_SHORT=%d", p->glu, p->act,
+                   p->softcap != 0.0f, short_kind(p->y_short));
 }
 
 uint32_t ew_cuda_linear_splits(const struct ew_cuda_chip *c, size_t tiles, size_t k)

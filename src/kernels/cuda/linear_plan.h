@@ -21,6 +21,13 @@ void ew_cuda_quant_defines(const struct ew_quant_format *f, size_t k, char *out,
 /* The launch that rounds x (after its norm) into the workspace; *a then reads that. */
 struct ew_cuda_launch ew_cuda_linear_prepare(const struct ew_cuda_linear_problem *p, bool f16,
                                              struct ew_cuda_linear_args *a);
+#define EW_WIDE_ROWS 256u /* more than these are linear_wide.cu's, where that runs */
+/* The product of many rows and plain weights on sm_90a (linear_wide.cu); *a has x rounded. fresh:
+ * the launch before makes the weights. */
+struct ew_cuda_launch ew_cuda_linear_wide(const struct ew_cuda_chip *c,
+                                          const struct ew_cuda_linear_problem *p,
+                                          const struct ew_cuda_linear_args *a, bool f16,
+                                          bool fresh);
 /* Blocks that share the columns of a tile, up to 8: as many as fill the chip most evenly, each with
  * enough columns to be worth its start. */
 uint32_t ew_cuda_linear_splits(const struct ew_cuda_chip *c, size_t tiles, size_t k);

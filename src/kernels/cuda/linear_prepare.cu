@@ -6,6 +6,8 @@
 typedef struct ew_cuda_linear_args ew_args;
 
 #define THREADS 256
+#define STEP    (THREADS * 4) // columns at a time
+#define KEPT    4             // of those, in registers
 
 EW_DEV float4 load_x4(const float *x, uint32_t col, uint32_t k, bool vec)
 {
@@ -15,24 +17,30 @@ EW_DEV float4 load_x4(const float *x, uint32_t col, uint32_t k, bool vec)
                        col + 2 < k ? x[col + 2] : 0.0f, col + 3 < k ? x[col + 3] : 0.0f);
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS)
-    ew_linear_prepare(const struct ew_cuda_linear_args a)
+EW_DEV float4 times(float4 x, float s, float4 g)
+{
+    return make_float4(x.x * (s * g.x), x.y * (s * g.y), x.z * (s * g.z), x.w * (s * g.w));
+}
+
+EW_DEV float squares(float4 v)
+{
+    return fmaf(v.x, v.x, fmaf(v.y, v.y, fmaf(v.z, v.z, v.w * v.w)));
+}
+
+EW_DEV void put(uint16_t *to, float4 v)
+{
+#if EW_F16
+    *(uint2 *)to = make_uint2(ew_f16x2(v.x, v.y), ew_f16x2(v.z, v.w));
+#else
+    *(uint2 *)to = make_uint2(ew_bf16x2(v.x, v.y), ew_bf16x2(v.z, v.w));
+#endif
+}
+
+#if EW_NORM
+EW_DEV float block_sum(float sum)
 {
     __shared__ float part[THREADS / 32];
-    const float *x = (const float *)a.x + blockIdx.x * a.x_stride;
-    uint16_t *to = (uint16_t *)a.prepared + blockIdx.x * a.prepared_stride;
-    const bool vec = ((a.x | (a.x_stride * 4)) & 15) == 0;
-    float scale = 1.0f;
 
-    ew_grid_release();
-    ew_grid_wait();
-#if EW_NORM
-    float sum = 0.0f;
-    for (uint32_t c = threadIdx.x * 4; c < a.k; c += THREADS * 4) {
-        const float4 v = load_x4(x, c, a.k, vec);
-        sum = fmaf(v.x, v.x, sum), sum = fmaf(v.y, v.y, sum);
-        sum = fmaf(v.z, v.z, sum), sum = fmaf(v.w, v.w, sum);
-    }
 #    pragma unroll
     for (int o = 16; o > 0; o /= 2)
         sum += __shfl_xor_sync(~0u, sum, o);
@@ -43,18 +51,50 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 #    pragma unroll
     for (int i = 0; i < THREADS / 32; i++)
         sum += part[i];
-    scale = rsqrtf(sum / (float)a.k + a.norm_eps);
+    return sum;
+}
 #endif
-    for (uint32_t c = threadIdx.x * 4; c < a.prepared_stride; c += THREADS * 4) {
-        float4 v = load_x4(x, c, a.k, vec);
+
+extern "C" __global__ void __launch_bounds__(THREADS)
+    ew_linear_prepare(const struct ew_cuda_linear_args a)
+{
+    const float *x = (const float *)a.x + blockIdx.x * a.x_stride;
+    uint16_t *to = (uint16_t *)a.prepared + blockIdx.x * a.prepared_stride;
+    const bool vec = ((a.x | (a.x_stride * 4)) & 15) == 0;
+    const uint32_t c0 = threadIdx.x * 4;
+    float scale = 1.0f;
+    float4 kept[KEPT], g[KEPT];
+
+    ew_grid_release();
+    ew_grid_wait();
+#pragma unroll
+    for (int i = 0; i < KEPT; i++) {
+        g[i] = make_float4(1.0f, 1.0f, 1.0f, 1.0f);
+        if (EW_NORM)
+            g[i] = load_x4((const float *)a.norm_weight, c0 + i * STEP, a.k, true);
+    }
+#pragma unroll
+    for (int i = 0; i < KEPT; i++)
+        kept[i] = load_x4(x, c0 + i * STEP, a.k, vec);
 #if EW_NORM
-        const float4 g = load_x4((const float *)a.norm_weight, c, a.k, true);
-        v.x *= scale * g.x, v.y *= scale * g.y, v.z *= scale * g.z, v.w *= scale * g.w;
+    float sum = 0.0f;
+
+#    pragma unroll
+    for (int i = 0; i < KEPT; i++)
+        sum += squares(kept[i]);
+    for (uint32_t c = c0 + KEPT * STEP; c < a.k; c += STEP)
+        sum += squares(load_x4(x, c, a.k, vec));
+    scale = rsqrtf(block_sum(sum) / (float)a.k + a.norm_eps);
 #endif
-#if EW_F16
-        *(uint2 *)(to + c) = make_uint2(ew_f16x2(v.x, v.y), ew_f16x2(v.z, v.w));
-#else
-        *(uint2 *)(to + c) = make_uint2(ew_bf16x2(v.x, v.y), ew_bf16x2(v.z, v.w));
-#endif
+#pragma unroll
+    for (int i = 0; i < KEPT; i++)
+        if (c0 + i * STEP < a.prepared_stride)
+            put(to + c0 + i * STEP, times(kept[i], scale, g[i]));
+    for (uint32_t c = c0 + KEPT * STEP; c < a.prepared_stride; c += STEP) {
+        float4 w = make_float4(1.0f, 1.0f, 1.0f, 1.0f);
+
+        if (EW_NORM)
+            w = load_x4((const float *)a.norm_weight, c, a.k, true);
+        put(to + c, times(load_x4(x, c, a.k, vec), scale, w));
     }
 }

@@ -12,23 +12,32 @@
 #define EW_TILE_PITCH 20                                 // floats
 #define EW_TILE_BYTES (EW_TILE_ROWS * EW_TILE_PITCH * 4) // of a warp
 
-// Whether y (and residual) can be read and written by 16 bytes at columns that are multiples of 4.
+// Whether y (and residual) can be read and written by fours at columns that are multiples of 4.
 EW_DEV bool ew_wide(const ew_args &a)
 {
-    return ((a.y | a.y_stride * 4) & 15) == 0 &&
+    return (EW_SHORT ? (a.y | a.y_stride * 2) % 8 == 0 : (a.y | a.y_stride * 4) % 16 == 0) &&
            (!a.residual || ((a.residual | a.residual_stride * 4) & 15) == 0);
 }
 
-EW_DEV void ew_store4(const ew_args &a, const float z[4], uint32_t m, uint32_t n, bool wide)
+// What ew_store4 adds, asked for ahead.
+EW_DEV float4 ew_residual4(const ew_args &a, uint32_t m, uint32_t n, bool wide)
+{
+    if (!a.residual || !wide || n + 4 > a.n_out || m >= a.m)
+        return make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+    return *(const float4 *)((const float *)a.residual + m * a.residual_stride + n);
+}
+
+EW_DEV void ew_store4(const ew_args &a, const float z[4], float4 r, uint32_t m, uint32_t n,
+                      bool wide)
 {
     if (wide && n + 4 <= a.n_out) {
-        float4 y = make_float4(z[0], z[1], z[2], z[3]);
-        if (a.residual) {
-            const float4 r =
-                *(const float4 *)((const float *)a.residual + m * a.residual_stride + n);
-            y.x += r.x, y.y += r.y, y.z += r.z, y.w += r.w;
-        }
+        const float4 y = make_float4(z[0] + r.x, z[1] + r.y, z[2] + r.z, z[3] + r.w);
+#if EW_SHORT
+        *(uint2 *)((uint16_t *)a.y + m * a.y_stride + n) =
+            make_uint2(ew_short2(y.x, y.y), ew_short2(y.z, y.w));
+#else
         *(float4 *)((float *)a.y + m * a.y_stride + n) = y;
+#endif
         return;
     }
 #pragma unroll
@@ -37,9 +46,9 @@ EW_DEV void ew_store4(const ew_args &a, const float z[4], uint32_t m, uint32_t n
             ew_store(a, z[i], m, n + i);
 }
 
-// Four outputs from column n on; gate and up: their sums, up with glu alone.
-EW_DEV void ew_finish4(const ew_args &a, const float gate[4], const float up[4], uint32_t m,
-                       uint32_t n, bool wide)
+// Four outputs from column n on; gate and up: their sums, up with glu alone; r: ew_residual4.
+EW_DEV void ew_finish4(const ew_args &a, const float gate[4], const float up[4], float4 r,
+                       uint32_t m, uint32_t n, bool wide)
 {
     float y[4];
 
@@ -50,7 +59,7 @@ EW_DEV void ew_finish4(const ew_args &a, const float gate[4], const float up[4],
         if (EW_GLU)
             y[i] *= ew_finish(a, up[i], at + a.n_out);
     }
-    ew_store4(a, y, m, n, wide);
+    ew_store4(a, y, r, m, n, wide);
 }
 
 // Accumulators of EW_TILE_ROWS rows of x into the warp's buffer.
@@ -63,11 +72,26 @@ EW_DEV void ew_tile_put(float *buffer, const float acc[EW_TILE_ROWS / 2], uint32
         buffer[(i / 4 * 8 + t * 2 + i % 2) * EW_TILE_PITCH + g + (i % 4 < 2 ? 0 : 8)] = acc[i];
 }
 
+#define EW_TILE_LANES  (EW_GLU ? 2 : 4)                    // of a row of x
+#define EW_TILE_PASSES (EW_TILE_ROWS * EW_TILE_LANES / 32) // of the warp over the buffer
+
+// What the next ew_tile_store adds.
+EW_DEV void ew_tile_residual(const ew_args &a, float4 r[EW_TILE_PASSES], uint32_t panel,
+                             uint32_t m0, uint32_t lane, bool wide)
+{
+    const uint32_t n = panel * (EW_GLU ? 8 : 16) + lane % EW_TILE_LANES * 4;
+
+#pragma unroll
+    for (int i = 0; i < EW_TILE_PASSES; i++)
+        r[i] = ew_residual4(a, m0 + lane / EW_TILE_LANES + i * (32 / EW_TILE_LANES), n, wide);
+}
+
 // The buffer to y. scales: the panel's row scales, or NULL.
 EW_DEV void ew_tile_store(const ew_args &a, const float *buffer, const float *scales,
-                          uint32_t panel, uint32_t m0, uint32_t lane, bool wide)
+                          const float4 residual[EW_TILE_PASSES], uint32_t panel, uint32_t m0,
+                          uint32_t lane, bool wide)
 {
-    const int lanes = EW_GLU ? 2 : 4; // of a row of x
+    const int lanes = EW_TILE_LANES;
     const uint32_t q = lane % lanes * 4, n = panel * (EW_GLU ? 8 : 16) + q;
     float s[4] = { 1.0f, 1.0f, 1.0f, 1.0f }, up[4] = { 1.0f, 1.0f, 1.0f, 1.0f };
 
@@ -81,8 +105,12 @@ EW_DEV void ew_tile_store(const ew_args &a, const float *buffer, const float *sc
     }
     if (n >= a.n_out)
         return;
-#pragma unroll 2
-    for (uint32_t r = lane / lanes; r < EW_TILE_ROWS && m0 + r < a.m; r += 32 / lanes) {
+#pragma unroll
+    for (int i = 0; i < EW_TILE_PASSES; i++) {
+        const uint32_t r = lane / lanes + i * (32 / lanes);
+
+        if (m0 + r >= a.m)
+            break;
         const float4 v = *(const float4 *)(buffer + r * EW_TILE_PITCH + q);
         const float z[4] = { v.x * s[0], v.y * s[1], v.z * s[2], v.w * s[3] };
         float w[4] = { 0.0f, 0.0f, 0.0f, 0.0f };
@@ -91,7 +119,7 @@ EW_DEV void ew_tile_store(const ew_args &a, const float *buffer, const float *sc
             const float4 u = *(const float4 *)(buffer + r * EW_TILE_PITCH + 8 + q);
             w[0] = u.x * up[0], w[1] = u.y * up[1], w[2] = u.z * up[2], w[3] = u.w * up[3];
         }
-        ew_finish4(a, z, w, m0 + r, n, wide);
+        ew_finish4(a, z, w, residual[i], m0 + r, n, wide);
     }
 }
 

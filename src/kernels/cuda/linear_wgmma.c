@@ -1,6 +1,7 @@
-/* kernels/cuda/linear_wgmma.c - plans of linear_wgmma.cu: a launch that rounds x (unless it comes
- * rounded) and the product. How many blocks share a tile's columns follows from n, k, the chip and
- * the class of m (up to 64 rows, up to 256, more), so that bits are the same within a class. */
+/* kernels/cuda/linear_wgmma.c - plans of linear_wgmma.cu (and linear_wide.cu): a launch that rounds
+ * x (unless it comes rounded) and the product. How many blocks share a tile's columns follows from
+ * n, k, the chip and the class of m (up to 64 rows, up to 256, more), so that bits are the same
+ * within a class. */
 #include <string.h>
 
 #include "kernels/cuda/linear_plan.h"
@@ -39,8 +40,8 @@ static size_t stage_bytes(const struct ew_quant_format *f, size_t k, const struc
     return round_up(x + PANELS * (t->stage_cols / l.block_cols) * slot, 1024);
 }
 
-/* Rows of x of a tile for many: the widest that leaves the fewest multiprocessors idle in the last
- * turn. */
+/* Rows of x of a tile for more than 128: the widest that leaves the fewest multiprocessors idle in
+ * the last turn. */
 static uint32_t wide_tile(const struct ew_cuda_chip *c, size_t m, size_t tiles_n)
 {
     uint32_t best = 256;
@@ -72,9 +73,10 @@ static struct tiling tiling_of(const struct ew_cuda_chip *c, const struct ew_cud
           : p->m <= 128 || quant ? 128
                                  : wide_tile(c, p->m, t.tiles_n);
     t.tiles_m = ew_cuda_div_up(p->m, t.n);
-    t.cluster = p->m <= 64    ? ew_cuda_linear_splits(c, t.tiles_n, p->k)
-                : p->m <= 256 ? ew_cuda_linear_splits(c, (size_t)t.tiles_n * (256 / t.n), p->k)
-                              : 1;
+    t.cluster = p->m <= 64 ? ew_cuda_linear_splits(c, t.tiles_n, p->k)
+                : p->m <= EW_WIDE_ROWS
+                    ? ew_cuda_linear_splits(c, (size_t)t.tiles_n * (256 / t.n), p->k)
+                    : 1;
     t.stage_bytes = (uint32_t)stage_bytes(&p->format, p->k, &t);
     room -= BARRIERS + (t.cluster == 1 && t.n >= 32 ? BUFFERS : 0);
     t.stages = (uint32_t)(room / t.stage_bytes);
@@ -110,6 +112,10 @@ static size_t plan(const struct ew_cuda_chip *c, const struct ew_cuda_linear_pro
         return 0;
     if (!p->prepared)
         *l++ = ew_cuda_linear_prepare(p, f16, &args.a);
+    if (!quant && p->m > EW_WIDE_ROWS) {
+        *l = ew_cuda_linear_wide(c, p, &args.a, f16, false);
+        return (size_t)(l - out) + 1;
+    }
     args.a.tiles_m = t.tiles_m;
     args.a.tiles_n = t.tiles_n;
     *l = (struct ew_cuda_launch){ .spec = { .source = "linear_wgmma", .entry = "ew_linear_wgmma" },
@@ -184,6 +190,7 @@ static size_t plan_f16(const struct ew_cuda_chip *c, const struct ew_cuda_linear
         .x_error = error,                                                                          \
         .takes_prepared = true,                                                                    \
         .takes_norm = true,                                                                        \
+        .puts_short = true,                                                                        \
         .takes = takes_what,                                                                       \
         .workspace_bytes = workspace_bytes,                                                        \
         .plan = planner,                                                                           \

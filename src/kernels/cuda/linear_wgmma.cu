@@ -10,8 +10,8 @@
 // are read from memory once.
 //
 // Macros: EW_N (16 to 256), EW_STAGES, EW_STAGE_COLS (64 or 128), EW_CLUSTER, EW_GLU,
-// EW_F16; plain: EW_CODE 0; quantised: those of linear_dequant.cuh. args.tiles_m, tiles_n: tiles of
-// rows of x and of W.
+// EW_F16, plain: EW_CODE 0; quantised: those of
+// linear_dequant.cuh. args.tiles_m, tiles_n: tiles of rows of x and of W.
 #if EW_CODE
 #    include "linear_dequant.cuh"
 #else
@@ -288,7 +288,7 @@ EW_DEV void multiply_block(float *acc, float *part, const struct fragments &f, u
     for (int j = 0; j < EW_TILES; j++) {
         const int col = i * EW_BLOCK_COLS + j * 16;
         ew_wg<EW_N>::rs(PROMOTE ? part : acc, f.f + j * 4,
-                        ew_wg_tile(x + col / 64 * X_SUB) + col % 64 / 8, keep);
+                        ew_wg_tile_low(x + col / 64 * X_SUB) + col % 64 / 8, keep);
         keep = true;
         if (PROMOTE && EW_SUB > 1 && (j + 1) % EW_GROUP_TILES == 0) {
             ew_wg_commit();
@@ -414,13 +414,22 @@ EW_DEV void store_tile(const ew_args &a, const float *acc, char *buffers, uint32
 
 #        if EW_N >= 32
     float *buffer = (float *)(buffers + warp * EW_TILE_BYTES);
+    float4 next[EW_TILE_PASSES]; // to be added, asked for a turn ahead
 
+    ew_tile_residual(a, next, panel, m0, lane, wide);
 #            pragma unroll
     for (int i = 0; i < EW_N / EW_TILE_ROWS; i++) {
+        float4 r[EW_TILE_PASSES];
+
+#            pragma unroll
+        for (int j = 0; j < EW_TILE_PASSES; j++)
+            r[j] = next[j];
         ew_tile_put(buffer, acc + i * (EW_TILE_ROWS / 2), lane);
         __syncwarp();
+        if (i + 1 < EW_N / EW_TILE_ROWS)
+            ew_tile_residual(a, next, panel, m0 + (i + 1) * EW_TILE_ROWS, lane, wide);
         if (m0 + i * EW_TILE_ROWS < a.m)
-            ew_tile_store(a, buffer, scales, panel, m0 + i * EW_TILE_ROWS, lane, wide);
+            ew_tile_store(a, buffer, scales, r, panel, m0 + i * EW_TILE_ROWS, lane, wide);
         __syncwarp();
     }
 #        else
@@ -489,7 +498,7 @@ EW_DEV void store_cluster(const ew_args &a, const float *acc, uint32_t tile_n, u
         gather(z, at, scales ? scales + q : 0);
         if (EW_GLU)
             gather(up, at + 8, scales ? scales + 8 + q : 0);
-        ew_finish4(a, z, up, m0 + m, n, wide);
+        ew_finish4(a, z, up, ew_residual4(a, m0 + m, n, wide), m0 + m, n, wide);
     }
 }
 #    endif

@@ -22,6 +22,7 @@ struct ew_cuda_moe_args {
     uint64_t n_tiles;           /* one u32 */
     uint64_t x, w, y;           /* of a product: [..][k], experts, [rows * k][n] */
     uint64_t expert_stride;     /* bytes */
+    uint64_t prepared;          /* of group: x in 16 bits, [rows][k] */
     uint32_t rows, e, top_k, norm_topk;
     uint32_t n, k; /* of a product: outputs (of a pair's halves), columns */
     uint32_t ld;   /* elements from a weight row to the next */

@@ -1,9 +1,12 @@
 /* kernels/cuda/moe_route.cu - what surrounds the products of Moe: the router's choice, the order of
- * places by expert, and the sum over a row's experts. EW_E: experts. */
+ * places by expert, and the sum over a row's experts. EW_E: experts; EW_PREPARE: see ew_moe_group. */
 #include "moe_args.cuh"
 #include "reduce.cuh"
 
 #define PER_LANE ((EW_E + 31) / 32)
+#ifndef EW_PREPARE
+#    define EW_PREPARE 0
+#endif
 
 /* Soft maximum over all experts, top k, lower index on ties; a warp a row. */
 extern "C" __global__ void __launch_bounds__(128) ew_moe_route(const ew_cuda_moe_args a)
@@ -67,7 +70,22 @@ extern "C" __global__ void __launch_bounds__(128) ew_moe_route(const ew_cuda_moe
         ((float *)a.prob)[r * a.top_k + c] /= top;
 }
 
-/* Places by expert, and the list of tiles; one block of 1024. Which of an expert's places a row
+/* Row r of x in 16 bits. */
+EW_DEV void prepare(const ew_cuda_moe_args &a, unsigned r)
+{
+    const float4 *const x = (const float4 *)((const float *)a.x + (uint64_t)r * a.k);
+    uint2 *const to = (uint2 *)((uint16_t *)a.prepared + (uint64_t)r * a.k);
+
+    for (unsigned i = threadIdx.x; i < a.k / 4; i += 1024) {
+        const float4 v = x[i];
+
+        to[i] = EW_PREPARE == 2 ? make_uint2(ew_f16x2(v.x, v.y), ew_f16x2(v.z, v.w))
+                                : make_uint2(ew_bf16x2(v.x, v.y), ew_bf16x2(v.z, v.w));
+    }
+}
+
+/* Places by expert, and the list of tiles; one block of 1024, and with EW_PREPARE (1 bf16, 2 f16)
+ * another for every row of x, which it rounds for the products. Which of an expert's places a row
  * gets is by chance: no result depends on it. */
 extern "C" __global__ void __launch_bounds__(1024) ew_moe_group(const ew_cuda_moe_args a)
 {
@@ -76,6 +94,10 @@ extern "C" __global__ void __launch_bounds__(1024) ew_moe_group(const ew_cuda_mo
 
     ew_grid_release();
     ew_grid_wait();
+    if (EW_PREPARE && blockIdx.x > 0) {
+        prepare(a, blockIdx.x - 1);
+        return;
+    }
     for (unsigned i = threadIdx.x; i < EW_E; i += 1024)
         count[i] = 0;
     __syncthreads();

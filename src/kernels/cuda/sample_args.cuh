@@ -19,8 +19,8 @@ struct ew_cuda_argmax_args {
 };
 
 struct ew_cuda_draw_args {
-    uint64_t logits, params, token, stride;
-    uint32_t n;
+    uint64_t logits, params, token, work, stride;
+    uint32_t n, n_groups, group_size; /* groups of neighbours, at most 1024 */
 };
 
 #endif

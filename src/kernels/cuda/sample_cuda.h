@@ -43,7 +43,8 @@ struct ew_cuda_draw {
     void *work;                               /* ew_cuda_draw_work_bytes */
 };
 size_t ew_cuda_draw_work_bytes(size_t rows, size_t n);
-ew_status ew_cuda_draw_plan(const struct ew_cuda_draw *p, struct ew_cuda_launch *out,
-                            ew_error *err);
+#define EW_CUDA_DRAW_LAUNCHES 2
+ew_status ew_cuda_draw_plan(const struct ew_cuda_draw *p,
+                            struct ew_cuda_launch out[EW_CUDA_DRAW_LAUNCHES], ew_error *err);
 
 #endif

@@ -1,0 +1,471 @@
+/* Requests on the CUDA backend without a GPU (tests/fakecuda): draws on the device beside draws on
+ * the host, the graph cache under batch sizes and adapters, several contexts, ranges for profilers.
+ * The driver here runs no kernel but those that this file plays itself. */
+#include <math.h>
+
+#include "engine_fixture.h"
+
+#include "edgewise/runtime.h"
+#include "fakecuda.h"
+#include "fakenvtx.h"
+#include "kernels/cuda/sample_args.cuh"
+#include "kernels/cuda/sample_cuda.h"
+#include "sample/sampler.h"
+
+#define TINY EW_SOURCE_DIR "/models/tiny"
+#define DIR  EW_BINARY_DIR "/test-engines/u_cuda_run"
+
+/* ---- the sampling kernels, played on the host ---- */
+
+static struct {
+    struct ew_sampler sampler;
+    uint64_t n_draws, n_argmax;
+    uint64_t leave_every; /* every so many draws are left to the host; 0: none */
+} played;
+
+static void *at(uint64_t address)
+{
+    return (void *)(uintptr_t)address;
+}
+
+/* The same scores in every step: what comes of them depends on a row's draw alone. */
+static void fill_scores(float *x, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        x[i] = 3.0f * noise((uint32_t)i);
+}
+
+static int32_t play_draw(const float *x, uint32_t n, const struct ew_cuda_draw_params *d)
+{
+    const struct ew_sample_params p = { .greedy = d->temperature <= 0,
+                                        .temperature = d->temperature,
+                                        .top_p = d->top_p,
+                                        .min_p = d->min_p,
+                                        .top_k = d->top_k,
+                                        .repetition = 1.0,
+                                        .seed = d->seed };
+    const struct ew_history none = { 0 };
+    int32_t token = -1;
+    ew_error err = { 0 };
+
+    if (!played.sampler.vocab)
+        MUST(ew_sampler_init(&played.sampler, n, &err));
+    if (d->temperature > 0 && played.leave_every && ++played.n_draws % played.leave_every == 0)
+        return EW_DRAW_LEFT;
+    assert_int_equal(
+        ew_sampler_draw(&played.sampler, x, &p, &none, d->request, d->position, &token, NULL), 0);
+    return token;
+}
+
+static void on_launch(void *ctx, const char *entry, const unsigned grid[3], const void *args)
+{
+    (void)ctx;
+    if (strcmp(entry, "ew_sample_draw") == 0) {
+        const struct ew_cuda_draw_args *a = args;
+        const struct ew_cuda_draw_params *d = at(a->params);
+
+        for (unsigned r = 0; r < grid[0]; r++) {
+            float *x = (float *)at(a->logits) + r * a->stride;
+
+            fill_scores(x, a->n);
+            ((int32_t *)at(a->token))[r] = play_draw(x, a->n, &d[r]);
+        }
+    } else if (strcmp(entry, "ew_sample_argmax") == 0) {
+        const struct ew_cuda_argmax_args *a = args;
+
+        played.n_argmax++;
+        for (unsigned r = 0; r < grid[1]; r++) {
+            float *x = (float *)at(a->logits) + r * a->stride;
+
+            fill_scores(x, a->n);
+            ((int32_t *)at(a->token))[r] = ew_argmax(x, a->n);
+        }
+    }
+}
+
+/* ---- requests ---- */
+
+#define N_ROWS 3
+#define N_OUT  12
+
+static void build_tiny(void)
+{
+    ew_build_opts o = EW_BUILD_OPTS_INIT;
+    ew_error err = { 0 };
+
+    o.device = "cuda";
+    o.flags = EW_BUILD_NO_TIMING;
+    o.n_threads = 2;
+    o.max_batch = 4;
+    o.max_kv_len = 256;
+    o.max_input_len = 64;
+    MUST(ew_model_build(TINY, DIR, &o, false, &err));
+}
+
+/* Three ways to sample beside each other. */
+static void make_requests(ew_request r[N_ROWS], uint64_t seed)
+{
+    static const int32_t ids[3] = { 5, 6, 7 };
+
+    for (int i = 0; i < N_ROWS; i++) {
+        r[i] = (ew_request)EW_REQUEST_INIT;
+        r[i].prompt_ids = ids;
+        r[i].n_prompt_ids = 3;
+        r[i].ignore_eos = true;
+        r[i].max_tokens = N_OUT;
+        r[i].sampling.seed = seed + (uint64_t)i / 2;
+    }
+    r[0].sampling.temperature = 0.8;
+    r[0].sampling.top_k = 40;
+    r[1].sampling.temperature = 1.7;
+    r[1].sampling.top_p = 0.9;
+    r[2].sampling.min_p = 0.05;
+}
+
+static void run(ew_runtime *rt, const ew_request r[N_ROWS], int32_t out[N_ROWS][N_OUT])
+{
+    ew_response got[N_ROWS] = { 0 };
+    ew_error err = { 0 };
+
+    MUST(ew_runtime_handle_request(rt, r, N_ROWS, got, &err));
+    for (int i = 0; i < N_ROWS; i++) {
+        if (got[i].status)
+            fail_msg("row %d: %s", i, got[i].error);
+        assert_int_equal(got[i].n_ids, N_OUT);
+        memcpy(out[i], got[i].ids, sizeof(out[i]));
+        ew_response_release(&got[i]);
+    }
+}
+
+static ew_runtime *open_played(void)
+{
+    ew_runtime_opts ro = EW_RUNTIME_OPTS_INIT;
+    ew_runtime *rt = NULL;
+    ew_error err = { 0 };
+
+    fakecuda_reset();
+    fakecuda_on_launch(on_launch, NULL);
+    MUST(ew_runtime_open(DIR, &ro, &rt, &err));
+    memset(&played, 0, sizeof(played));
+    return rt;
+}
+
+static void close_played(ew_runtime *rt)
+{
+    ew_runtime_destroy(rt);
+    ew_sampler_deinit(&played.sampler);
+    fakecuda_on_launch(NULL, NULL);
+    assert_int_equal(fakecuda_live(), 0);
+}
+
+/* Rows with draws of their own get the tokens that the host would have drawn, and nothing but
+ * tokens comes back. */
+static void test_draws(void **state)
+{
+    static const int32_t some_id = 0;
+    static const float no_bias = 0.0f;
+    ew_runtime *rt = open_played();
+    ew_request r[N_ROWS];
+    int32_t there[N_ROWS][N_OUT], here[N_ROWS][N_OUT], other[N_ROWS][N_OUT];
+    uint64_t captures;
+
+    (void)state;
+    make_requests(r, 11);
+    run(rt, r, there);
+    assert_int_equal(fakecuda_count("cuMemcpyDtoHAsync_v2"), N_OUT);
+    captures = fakecuda_count("cuGraphInstantiateWithFlags");
+    assert_int_equal(captures, 2); /* prefill and decode */
+    assert_true(memcmp(there[0], there[1], sizeof(there[0])) != 0);
+    /* other seeds, other temperatures: data, not another graph */
+    make_requests(r, 99);
+    r[0].sampling.temperature = 1.2;
+    run(rt, r, other);
+    assert_int_equal(fakecuda_count("cuGraphInstantiateWithFlags"), captures);
+    assert_int_equal(fakecuda_count("cuGraphLaunch"), 2 * N_OUT);
+    assert_true(memcmp(there, other, sizeof(there)) != 0);
+    /* a bias of nothing is the host's */
+    make_requests(r, 11);
+    for (int i = 0; i < N_ROWS; i++) {
+        r[i].sampling.bias_ids = &some_id;
+        r[i].sampling.bias = &no_bias;
+        r[i].sampling.n_bias = 1;
+    }
+    run(rt, r, here);
+    assert_memory_equal(there, here, sizeof(there));
+    close_played(rt);
+}
+
+/* What the device leaves is drawn on the host, from the same scores by the same number. */
+static void test_left_draws(void **state)
+{
+    ew_runtime *rt = open_played();
+    ew_request r[N_ROWS];
+    int32_t all[N_ROWS][N_OUT], some[N_ROWS][N_OUT];
+
+    (void)state;
+    make_requests(r, 5);
+    run(rt, r, all);
+    played.leave_every = 4;
+    run(rt, r, some);
+    assert_true(played.n_draws > 8);
+    assert_memory_equal(all, some, sizeof(all));
+    close_played(rt);
+}
+
+/* A neighbour whose scores the host wants changes nothing for the others; greedy rows draw the
+ * likeliest. */
+static void test_mixed_rows(void **state)
+{
+    ew_runtime *rt = open_played();
+    ew_request r[N_ROWS];
+    int32_t alone[N_ROWS][N_OUT], mixed[N_ROWS][N_OUT];
+    uint64_t before;
+
+    (void)state;
+    make_requests(r, 5);
+    run(rt, r, alone);
+    r[1].sampling.repetition_penalty = 1.5;
+    r[2].sampling = (ew_sampling){ .greedy = true };
+    before = fakecuda_count("cuMemcpyDtoHAsync_v2");
+    run(rt, r, mixed);
+    assert_int_equal(fakecuda_count("cuMemcpyDtoHAsync_v2") - before, 2 * N_OUT);
+    assert_memory_equal(alone[0], mixed[0], sizeof(alone[0]));
+    for (int i = 1; i < N_OUT; i++)
+        assert_int_equal(mixed[2][i], mixed[2][0]);
+    /* greedy requests alone: no draw */
+    for (int i = 0; i < N_ROWS; i++)
+        r[i].sampling = (ew_sampling){ .greedy = true };
+    before = played.n_argmax;
+    run(rt, r, alone);
+    assert_int_equal(played.n_argmax - before, N_OUT);
+    assert_memory_equal(alone[0], mixed[2], sizeof(alone[0]));
+    /* more candidates than the device sorts: the host's from the first step on */
+    for (int i = 0; i < N_ROWS; i++)
+        r[i].sampling = (ew_sampling){ .top_k = EW_DRAW_MAX_TOP_K + 1 };
+    before = fakecuda_count("cuMemcpyDtoHAsync_v2");
+    run(rt, r, mixed);
+    assert_int_equal(fakecuda_count("cuMemcpyDtoHAsync_v2") - before, 2 * N_OUT);
+    close_played(rt);
+}
+
+/* ---- graph cache ---- */
+
+#define ADAPTER_BYTES ((size_t)8 * FIX_N * sizeof(float))
+
+/* y = Linear(x, w) + tanh(x * s): s is an adapter, an input that stays on the device. */
+static struct ew_graph *adapter_graph(void)
+{
+    ew_error err = { 0 };
+    struct ew_graph *g = NULL;
+    struct ew_node *n = NULL;
+    struct ew_value *in[2], *sum;
+    const int64_t w_dims[2] = { FIX_N, FIX_N };
+    struct ew_type xt = { EW_DTYPE_F32, 2, { 0, FIX_N } };
+
+    MUST(ew_graph_create("adapter", &g, &err));
+    xt.dim[0] = ew_dim_symbol(g->syms, "batch");
+    in[0] = ew_graph_add_input(g, "x", &xt);
+    in[1] = const_f32(g, "w", 2, w_dims, 1);
+    MUST(ew_graph_add_node(g, EW_OP_LINEAR, "lin", NULL, in, 2, 1, &n, &err));
+    sum = n->out[0];
+    in[1] = ew_graph_add_input(g, "adapter", &xt);
+    MUST(ew_graph_add_node(g, EW_OP_MUL, "mul", NULL, in, 2, 1, &n, &err));
+    in[0] = n->out[0];
+    MUST(ew_graph_add_node(g, EW_OP_TANH, "tanh", NULL, in, 1, 1, &n, &err));
+    in[0] = sum;
+    in[1] = n->out[0];
+    MUST(ew_graph_add_node(g, EW_OP_ADD, "add", NULL, in, 2, 1, &n, &err));
+    MUST(ew_graph_add_output(g, n->out[0], "y", &err));
+    return g;
+}
+
+static void open_adapter(int64_t max_batch, ew_engine **e, void **bytes)
+{
+    const ew_profile_input in[2] = {
+        { "x", 2, { 1, FIX_N }, { 2, FIX_N }, { max_batch, FIX_N } },
+        { "adapter", 2, { 1, FIX_N }, { 2, FIX_N }, { max_batch, FIX_N } }
+    };
+    const ew_profile profile = { "p", in, 2 };
+    ew_build_opts o = EW_BUILD_OPTS_INIT;
+    struct ew_graph *g = adapter_graph();
+    ew_error err = { 0 };
+    size_t len;
+
+    fakecuda_reset();
+    o.flags = EW_BUILD_NO_TIMING;
+    o.profiles = &profile;
+    o.n_profiles = 1;
+    o.device = "cuda";
+    MUST(ew_build_memory(g, &o, bytes, &len, &err));
+    ew_graph_destroy(g);
+    MUST(ew_engine_load(*bytes, len, NULL, e, &err));
+}
+
+static void run_adapter(ew_context *c, int64_t batch, void *adapter, const float *x, float *y)
+{
+    const int64_t dims[2] = { batch, FIX_N };
+
+    assert_int_equal(ew_context_set_shape(c, "x", dims, 2), 0);
+    assert_int_equal(ew_context_set_address(c, "x", (void *)(uintptr_t)x), 0);
+    assert_int_equal(ew_context_set_shape(c, "adapter", dims, 2), 0);
+    assert_int_equal(ew_context_set_device_address(c, "adapter", adapter), 0);
+    assert_int_equal(ew_context_set_address(c, "y", y), 0);
+    if (ew_context_run(c))
+        fail_msg("%s", ew_context_error(c));
+}
+
+/* Three batch sizes by two adapters are six captures, and the second time round none: a launch a
+ * run. */
+static void test_graph_cache(void **state)
+{
+    static const int64_t batches[3] = { 1, 3, 8 };
+    static float x[8 * FIX_N], y[8 * FIX_N];
+    void *adapter[2], *bytes;
+    ew_engine *e = NULL;
+    ew_context *c = NULL;
+    ew_error err = { 0 };
+    ew_context_stats s;
+    uint64_t launches;
+
+    (void)state;
+    open_adapter(8, &e, &bytes);
+    MUST(ew_context_create(e, NULL, &c, &err));
+    for (int i = 0; i < 2; i++)
+        MUST(ew_engine_memory(e)->alloc(ew_engine_memory(e)->ctx, ADAPTER_BYTES, "adapter",
+                                        &adapter[i], &err));
+    fakecuda_reset();
+    for (int round = 0; round < 3; round++) {
+        launches = fakecuda_count("cuLaunchKernelEx");
+        for (int b = 0; b < 3; b++)
+            for (int i = 0; i < 2; i++)
+                run_adapter(c, batches[b], adapter[i], x, y);
+        assert_int_equal(fakecuda_count("cuGraphInstantiateWithFlags"), 6);
+        assert_int_equal(fakecuda_count("cuGraphLaunch"), 6 * (round + 1));
+        if (round > 0)
+            assert_int_equal(fakecuda_count("cuLaunchKernelEx"), launches);
+    }
+    ew_context_get_stats(c, &s);
+    assert_int_equal(s.n_captures, 6);
+    assert_int_equal(s.n_replays, 12);
+    ew_context_destroy(c);
+    for (int i = 0; i < 2; i++)
+        ew_engine_memory(e)->release(ew_engine_memory(e)->ctx, adapter[i], ADAPTER_BYTES);
+    ew_engine_destroy(e);
+    ew_plan_free(bytes);
+    assert_int_equal(fakecuda_live(), 0);
+}
+
+static void test_draw_refusals(void **state)
+{
+    ew_engine *e = NULL;
+    ew_context *c = NULL;
+    ew_error err = { 0 };
+    const ew_draw draw = { .top_p = 1 };
+    int32_t token;
+    void *bytes;
+
+    (void)state;
+    open_adapter(2000, &e, &bytes);
+    MUST(ew_context_create(e, NULL, &c, &err));
+    assert_int_equal(ew_context_set_draw(c, "x", &draw, &token), EW_STATUS_INVALID_ARG);
+    assert_int_equal(ew_context_set_draw(c, "y", NULL, &token), EW_STATUS_INVALID_ARG);
+    assert_int_equal(ew_context_set_draw(c, "y", &draw, &token), EW_STATUS_UNSUPPORTED);
+    assert_non_null(strstr(ew_context_error(c), "too many rows"));
+    ew_context_destroy(c);
+    ew_engine_destroy(e);
+    ew_plan_free(bytes);
+}
+
+struct runner {
+    ew_context *c;
+    void *adapter;
+    float x[8 * FIX_N], y[8 * FIX_N];
+};
+
+static void run_many(void *ctx)
+{
+    struct runner *r = ctx;
+
+    for (int64_t i = 0; i < 200; i++)
+        run_adapter(r->c, 1 + i % 8, r->adapter, r->x, r->y);
+}
+
+/* Contexts of one engine in threads of their own: each has its stream, memory and graphs. */
+static void test_contexts(void **state)
+{
+    static struct runner r[3];
+    struct ew_thread *threads[3] = { 0 };
+    void *bytes;
+    ew_engine *e = NULL;
+    ew_error err = { 0 };
+
+    (void)state;
+    open_adapter(8, &e, &bytes);
+    for (int i = 0; i < 3; i++) {
+        MUST(ew_context_create(e, NULL, &r[i].c, &err));
+        MUST(ew_engine_memory(e)->alloc(ew_engine_memory(e)->ctx, ADAPTER_BYTES, "adapter",
+                                        &r[i].adapter, &err));
+    }
+    fakecuda_reset();
+    for (int i = 0; i < 3; i++)
+        MUST(ew_thread_create(&threads[i], run_many, &r[i], &err));
+    for (int i = 0; i < 3; i++)
+        ew_thread_join(threads[i]);
+    assert_int_equal(fakecuda_count("cuGraphInstantiateWithFlags"), 3 * 8);
+    assert_int_equal(fakecuda_count("cuGraphLaunch"), 3 * 200);
+    for (int i = 0; i < 3; i++) {
+        ew_context_destroy(r[i].c);
+        ew_engine_memory(e)->release(ew_engine_memory(e)->ctx, r[i].adapter, ADAPTER_BYTES);
+    }
+    ew_engine_destroy(e);
+    ew_plan_free(bytes);
+    assert_int_equal(fakecuda_live(), 0);
+}
+
+/* ---- ranges ---- */
+
+/* Launches carry the names of their nodes, in order and one after the other. */
+static void test_ranges(void **state)
+{
+    ew_runtime_opts ro = EW_RUNTIME_OPTS_INIT;
+    const int32_t id = 1;
+    ew_runtime *rt = NULL;
+    ew_error err = { 0 };
+    unsigned n = 0, layer0 = 0, layer1 = 0;
+
+    (void)state;
+    fakecuda_reset();
+    ro.flags = EW_CONTEXT_NO_GRAPH;
+    MUST(ew_runtime_open(DIR, &ro, &rt, &err));
+    fakenvtx_reset();
+    MUST(ew_runtime_forward(rt, 0, &id, 1, 0, NULL, 0, &err));
+    for (const char *name; (name = fakenvtx_name(n)) != NULL; n++) {
+        if (!layer0 && strncmp(name, "model.layers.0.", 15) == 0)
+            layer0 = n + 1;
+        if (!layer1 && strncmp(name, "model.layers.1.", 15) == 0)
+            layer1 = n + 1;
+    }
+    assert_int_equal(n, fakecuda_count("cuLaunchKernelEx"));
+    assert_true(layer0 > 0 && layer1 > layer0);
+    assert_int_equal(fakenvtx_depth(), 0);
+    ew_runtime_destroy(rt);
+}
+
+static int make_engine(void **state)
+{
+    (void)state;
+    build_tiny();
+    return 0;
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_draws),       cmocka_unit_test(test_left_draws),
+        cmocka_unit_test(test_mixed_rows),  cmocka_unit_test(test_draw_refusals),
+        cmocka_unit_test(test_graph_cache), cmocka_unit_test(test_contexts),
+        cmocka_unit_test(test_ranges),
+    };
+
+    return cmocka_run_group_tests(tests, make_engine, NULL);
+}
