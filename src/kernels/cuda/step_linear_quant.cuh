@@ -8,16 +8,18 @@
  * a column of B has what belongs together, and what else the product has is not used. Column
  * d + 2r + 4h of B is for digit d and for what A's rows 8r..8r+7 hold:
  *
- *   q4  64 columns of a panel are four words a lane, one a tile of 16 columns: A's rows 0..7 are
- *       tiles 0 and 2, rows 8..15 are tiles 1 and 3. The low nibbles of a word are rows 0..7 of the
- *       panel. One product has them alone, another the words as they are, whose bytes are 16 * high
- *       + low: rows 8..15 of the panel are the difference. Codes are code + 8: sums start at what
- * the eights will add. h says nothing. q8  32 columns are four words, two a tile; the bytes of a
- * word are rows g, g + 8, g, g + 8 of the panel. A's rows 0..7 are the first of each two words,
- * rows 8..15 the second; columns of B have zeros where the bytes of rows 8(1-h).. are.
+ * q4: 64 columns of a panel are four words a lane, one a tile of 16 columns. A's rows 0..7 are
+ * tiles 0 and 2, rows 8..15 are tiles 1 and 3. The low nibbles of a word are rows 0..7 of the panel.
+ * One product has them alone, another the words as they are, whose bytes are 16 * high + low: rows
+ * 8..15 of the panel are the difference. Codes are code + 8: sums start at what the eights will
+ * add. h says nothing.
  *
- * A warp multiplies 128 columns of a part, so that a group's scale is applied once. Lane 4g + r +
- * 2h gets sums of row g + 8h of the panel; those of r = 0 and 1 are added. */
+ * q8: 32 columns are four words, two a tile; the bytes of a word are rows g, g + 8, g, g + 8 of the
+ * panel. A's rows 0..7 are the first of each two words, rows 8..15 the second; columns of B have
+ * zeros where the bytes of rows 8(1-h).. are.
+ *
+ * A warp multiplies 128 columns of a part, so that a group's scale is applied once. Lane
+ * 4g + r + 2h gets sums of row g + 8h of the panel; those of r = 0 and 1 are added. */
 #ifndef EW_KERNELS_CUDA_STEP_LINEAR_QUANT_CUH
 #define EW_KERNELS_CUDA_STEP_LINEAR_QUANT_CUH
 
