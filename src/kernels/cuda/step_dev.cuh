@@ -155,7 +155,9 @@ EW_DEV void ring_wait_full(const struct step *s)
 {
     bar_wait(s, s->full + 8 * s->stage, s->parity);
 }
-/* A warp is done with the stage. */
+/* A warp is done with the stage: what its lanes read comes before the arrival of one, by __syncwarp.
+ * (That is no instruction where a warp is together already: compute-sanitizer's racecheck then
+ * reports the copies that follow against reads of the 31 other lanes, never of the one.) */
 EW_DEV void ring_release(struct step *s)
 {
     __syncwarp();

@@ -41,9 +41,7 @@ EW_DEV struct step_range step_range_of(const struct ew_step_phase *ph, uint32_t 
 }
 
 /* ---- copying ---- */
-#ifndef EW_STEP_ONE_COPY
-#    define EW_STEP_ONE_COPY 0
-#endif
+/* Row by row, also where rows lie side by side: one copy of 16 KB took 8 % longer a step. */
 EW_DEV void copy_tile(const struct step *s, const struct ew_step_phase *ph,
                       const struct step_range *r, uint32_t tile, uint32_t to, uint32_t col,
                       uint32_t cols)
@@ -52,15 +50,8 @@ EW_DEV void copy_tile(const struct step *s, const struct ew_step_phase *ph,
     const bool glu = ph->flags & EW_STEP_GLU;
     const uint32_t per = glu ? 4 : 8, out = r->out + tile * per, n = min(r->end - out, per);
     const uint64_t w = ph->w + (uint64_t)col * 2 + (uint64_t)out * ph->stride;
-
     const uint64_t up = w + (uint64_t)(ph->n / 2) * ph->stride;
 
-    if (EW_STEP_ONE_COPY && to_stride == ph->stride) { /* whole rows */
-        copy_run(s, to, w, n * to_stride);
-        if (glu)
-            copy_run(s, to + 4 * to_stride, up, n * to_stride);
-        return;
-    }
     copy_runs(s, to, to_stride, w, ph->stride, n, cols * 2);
     if (glu)
         copy_runs(s, to + 4 * to_stride, to_stride, up, ph->stride, n, cols * 2);
@@ -74,8 +65,8 @@ EW_DEV uint32_t copy_bytes(const struct ew_step_phase *ph, const struct step_ran
 
     return (glu ? 4 : 2) * rows * cols;
 }
-/* Parts in the order of tiles, then columns; no stage crosses a group of tiles. What stages of
- * other warps have is not looked at: four warps that all did took as long as the memory. */
+/* Parts in the order of tiles, then columns; no stage crosses a group of tiles. A warp works out
+ * what is in its own stages alone. */
 EW_DEV void copy_plain(struct step *s, const struct ew_step_phase *ph, const struct step_range r)
 {
     const uint32_t chunks = ph->k <= ph->chunk ? 1 : (ph->k + STEP_COLS - 1) / STEP_COLS;
