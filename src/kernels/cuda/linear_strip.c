@@ -203,7 +203,6 @@ static bool takes_16(const struct ew_quant_format *f, size_t n, size_t k, bool g
         .max_rows = 16,                                                                            \
         .x_error = error,                                                                          \
         .takes_norm = true,                                                                        \
-        .puts_short = true,                                                                        \
         .takes = takes_16,                                                                         \
         .workspace_bytes = no_workspace,                                                           \
         .plan = plan_16_##suffix,                                                                  \
