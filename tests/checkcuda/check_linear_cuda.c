@@ -499,6 +499,12 @@ static const struct ew_quant_format formats[] = {
     { EW_DTYPE_F8E5M2, EW_DTYPE_NONE, 0, 0 },
 };
 
+/* Thousands of rows take the judge seconds: several tiles a block are linear_wide.cu's alone. */
+static bool tiles_are_wide(const struct ew_cuda_linear_kernel *k)
+{
+    return k->puts_short && (k->min_rows || k->layout->takes == NULL);
+}
+
 /* few: formats differ in how codes, scales and zero points are read, which three shapes show. */
 static void shapes(struct cc *c, const struct ew_cuda_linear_kernel *k,
                    const struct ew_quant_format *f, bool few)
@@ -525,7 +531,8 @@ static void shapes(struct cc *c, const struct ew_cuda_linear_kernel *k,
     };
 
     for (size_t i = 0; i < sizeof(list) / sizeof(*list); i++)
-        if (!few || i == 1 || i == 3 || i == 10 || (k->min_rows && (i == 11 || i == 12)))
+        if ((list[i].m < 1000 || tiles_are_wide(k)) &&
+            (!few || i == 1 || i == 3 || i == 10 || (k->min_rows && (i == 11 || i == 12))))
             one(c, k, f, &list[i]);
 }
 
