@@ -87,8 +87,8 @@ struct ew_backend {
     ew_status (*emit_copy)(struct ew_step_list *list, uint32_t slot, void *dst, const void *src,
                            size_t bytes, ew_error *err);
     /* Steps around a device's nodes, or NULL: rows of an embedding table in f32, times scale
-     * (UNSUPPORTED: not of this table; no ids ask that and nothing else is read), and the index of the largest value of each row of x. e: no
-     * node, the device's working memory. */
+     * (UNSUPPORTED: not of this table; no ids ask that and nothing else is read), and the index of
+     * the largest value of each row of x. e: no node, the device's working memory. */
     ew_status (*emit_embed)(struct ew_step_list *list, const struct ew_emit *e, void *to,
                             const struct ew_plan_tensor *table, const void *data, const void *ids,
                             size_t n_ids, float scale, ew_error *err);

@@ -63,6 +63,7 @@ static const struct ew_probe_dots *const dots[] = {
     &ew_probe_dots__avx2,
     &ew_probe_dots__avxvnni,
     &ew_probe_dots__avx512vnni,
+    &ew_probe_dots__avx512bf16,
     &ew_probe_dots__amx,
 #endif
     NULL,

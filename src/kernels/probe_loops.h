@@ -21,7 +21,7 @@ struct ew_probe_dots {
 
 #if defined(__x86_64__)
 extern const struct ew_probe_dots ew_probe_dots__avx2, ew_probe_dots__avxvnni,
-    ew_probe_dots__avx512vnni, ew_probe_dots__amx;
+    ew_probe_dots__avx512vnni, ew_probe_dots__avx512bf16, ew_probe_dots__amx;
 extern const struct ew_probe_loops ew_probe_loops__avx2, ew_probe_loops__avx512;
 #elif defined(__aarch64__)
 extern const struct ew_probe_loops ew_probe_loops__neon;

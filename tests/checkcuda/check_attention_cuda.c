@@ -23,6 +23,8 @@ struct world {
     ew_dtype kv_dtype;
     int norm; /* 0, 1 a head, 2 full */
     bool has_scales;
+    bool x_short;   /* q, k and v come as the cache's type */
+    bool only_bf16; /* of the output */
     float softcap;
     int64_t window;
 
@@ -145,6 +147,9 @@ static void make(struct cc *c, struct world *w)
     w->q = normals(c, n * width(w), 1.0f);
     w->k = w->q + w->hq * w->d;
     w->v = w->k + w->hkv * w->d;
+    for (size_t i = 0; i < n * width(w) && w->x_short; i++) /* as they will come */
+        w->q[i] = w->kv_dtype == EW_DTYPE_F16 ? ew_f16_to_f32(ew_f32_to_f16(w->q[i]))
+                                              : ew_bf16_to_f32(ew_f32_to_bf16(w->q[i]));
     w->q_norm = normals(c, w->hq * w->d, 1.0f);
     w->k_norm = normals(c, w->hkv * w->d, 1.0f);
     w->rope = must(malloc((w->cap * w->rd + 1) * sizeof(float)));
@@ -262,6 +267,18 @@ static double tolerance(const struct world *w, size_t n_launches, const struct e
     return w->kv_dtype == EW_DTYPE_F16 ? 3e-3 : 2.5e-2;
 }
 
+static uint64_t short_rows(struct cc *c, const struct world *w, size_t n)
+{
+    uint16_t *h = must(malloc(n * sizeof(*h)));
+    uint64_t at;
+
+    for (size_t i = 0; i < n; i++)
+        h[i] = w->kv_dtype == EW_DTYPE_F16 ? ew_f32_to_f16(w->q[i]) : ew_f32_to_bf16(w->q[i]);
+    at = cc_input(c, h, n * sizeof(*h));
+    free(h);
+    return at;
+}
+
 struct device_side {
     struct ew_cuda_attn p;
     uint64_t kv, out, out_bf16;
@@ -272,8 +289,10 @@ static struct device_side upload(struct cc *c, const struct world *w)
     struct device_side d = { .p = { .a = host_args(w) } };
     struct ew_attn_args *a = &d.p.a;
     const size_t n = w->b * w->s;
-    const uint64_t q = cc_input(c, w->q, n * width(w) * 4);
+    const uint64_t q =
+        w->x_short ? short_rows(c, w, n * width(w)) : cc_input(c, w->q, n * width(w) * 4);
 
+    d.p.x_short = w->x_short ? w->kv_dtype : EW_DTYPE_NONE;
 #define UP(p, bytes) ((void *)(uintptr_t)cc_input(c, p, bytes))
     a->q = (const float *)(uintptr_t)q;
     a->k = a->q + w->hq * w->d;
@@ -301,6 +320,8 @@ static struct device_side upload(struct cc *c, const struct world *w)
     a->out = (float *)(uintptr_t)d.out;
     d.out_bf16 = cc_output(c, n * w->hq * w->d * 2);
     d.p.out_bf16 = (void *)(uintptr_t)d.out_bf16;
+    if (w->only_bf16)
+        d.p.a.out = NULL;
     d.p.work = (void *)(uintptr_t)cc_output(c, ew_cuda_attn_work_bytes(&d.p, cc_chip(c)));
     d.p.counters =
         (uint32_t *)(uintptr_t)cc_zeroed(c, w->b * EW_CUDA_ATTN_COUNTERS(w->hkv, w->s) * 4);
@@ -332,13 +353,15 @@ static void judge(struct cc *c, struct world *w, const struct device_side *d, do
         memcpy(got + t * row, out + t * stride, row * 4);
         for (size_t i = 0; i < row; i++)
             got_short[t * row + i] = ew_bf16_to_f32(half[t * row + i]);
-        for (size_t i = row; i < stride; i++)
+        if (w->only_bf16)
+            memcpy(got + t * row, got_short + t * row, row * 4);
+        for (size_t i = row; i < stride && !w->only_bf16; i++)
             if (ew_f32_bits(out[t * stride + i]) != UINT32_MAX) {
                 cc_fail(c, "wrote between rows of the output");
                 break;
             }
     }
-    cc_near(c, "output", got, want, n * row, abs_tolerance, 0);
+    cc_near(c, "output", got, want, n * row, abs_tolerance, w->only_bf16 ? 0x1p-8 : 0);
     cc_near(c, "output in bf16", got_short, got, n * row, 1e-30, 0.00391);
     free(a.q_work);
     free(scratch);
@@ -385,9 +408,12 @@ static void run_case(struct cc *c, struct world w)
 
     if (!cc_begin(c,
                   "%s %s d%zu b%zu s%zu past%zu hq%zu hkv%zu rd%zu norm%d window%lld cap%g "
-                  "scales%d",
+                  "scales%d%s",
                   modes[w.mode], ew_dtype_text(w.kv_dtype), w.d, w.b, w.s, w.past, w.hq, w.hkv,
-                  w.rd, w.norm, (long long)w.window, (double)w.softcap, w.has_scales))
+                  w.rd, w.norm, (long long)w.window, (double)w.softcap, w.has_scales,
+                  w.x_short     ? " short"
+                  : w.only_bf16 ? " to bf16"
+                                : ""))
         return;
     make(c, &w);
     d = upload(c, &w);
@@ -423,6 +449,7 @@ static struct world draw(size_t i, enum ew_attn_mode mode, ew_dtype t, size_t d)
     w.softcap = i % 5 == 4 ? 5.0f : 0.0f;
     w.window = i % 4 == 2 ? (int64_t)(1 + i * 7 % 100) : -1;
     w.pad = i % 3;
+    w.only_bf16 = i % 7 == 3 && mode != EW_ATTN_DECODE;
     return w;
 }
 
@@ -433,13 +460,13 @@ static void bench(struct cc *c)
         enum ew_attn_mode mode;
         size_t b, s, past, hq;
     } shapes[] = {
-        { EW_ATTN_DECODE, 1, 1, 127, 16 },     { EW_ATTN_DECODE, 1, 1, 1023, 16 },
-        { EW_ATTN_DECODE, 1, 1, 4095, 16 },    { EW_ATTN_DECODE, 1, 1, 16383, 16 },
-        { EW_ATTN_DECODE, 1, 1, 4095, 32 },    { EW_ATTN_DECODE, 8, 1, 1023, 16 },
-        { EW_ATTN_TREE, 1, 16, 1023, 32 },     { EW_ATTN_TREE, 1, 64, 1023, 32 },
-        { EW_ATTN_PREFILL, 1, 512, 0, 16 },    { EW_ATTN_PREFILL, 1, 2048, 0, 16 },
-        { EW_ATTN_PREFILL, 1, 2048, 0, 32 },   { EW_ATTN_PREFILL, 1, 8192, 0, 32 },
-        { EW_ATTN_CHUNKED, 1, 512, 3584, 32 },
+        { EW_ATTN_DECODE, 1, 1, 127, 16 },   { EW_ATTN_DECODE, 1, 1, 1023, 16 },
+        { EW_ATTN_DECODE, 1, 1, 4095, 16 },  { EW_ATTN_DECODE, 1, 1, 16383, 16 },
+        { EW_ATTN_DECODE, 1, 1, 4095, 32 },  { EW_ATTN_DECODE, 8, 1, 1023, 16 },
+        { EW_ATTN_DECODE, 8, 1, 127, 16 },   { EW_ATTN_TREE, 1, 16, 1023, 32 },
+        { EW_ATTN_TREE, 1, 64, 1023, 32 },   { EW_ATTN_PREFILL, 1, 512, 0, 16 },
+        { EW_ATTN_PREFILL, 1, 2048, 0, 16 }, { EW_ATTN_PREFILL, 1, 2048, 0, 32 },
+        { EW_ATTN_PREFILL, 1, 8192, 0, 32 }, { EW_ATTN_CHUNKED, 1, 512, 3584, 32 },
     };
 
     for (size_t i = 0; i < EW_COUNT(shapes); i++) {
@@ -470,6 +497,8 @@ static void bench(struct cc *c)
             w.len[b] =
                 (int32_t)(w.mode == EW_ATTN_DECODE || w.mode == EW_ATTN_TREE ? w.past + w.s : w.s);
         }
+        w.x_short = ew_cuda_attn_takes_short(cc_chip(c), w.kv_dtype, w.s, w.d) &&
+                    w.mode != EW_ATTN_TREE; /* as models have them */
         d = upload(c, &w);
         if (w.mode == EW_ATTN_PREFILL || w.mode == EW_ATTN_CHUNKED)
             d.p.a.out = NULL; /* a GEMM reads it */
@@ -538,6 +567,27 @@ CC_FAMILY(attention_cuda)
                                 .past = 130,
                                 .kv_dtype = EW_DTYPE_BF16,
                                 .window = 150 });
+    for (size_t k = 0; k < 4; k++) {
+        const struct world w = { .mode = k % 2 ? EW_ATTN_CHUNKED : EW_ATTN_PREFILL,
+                                 .b = 2,
+                                 .s = 70 + k,
+                                 .hq = 6,
+                                 .hkv = 2,
+                                 .d = k < 2 ? 128 : 64,
+                                 .rd = k == 3  ? 0
+                                       : k < 2 ? 128
+                                               : 64,
+                                 .cap = 140,
+                                 .past = k % 2 ? 50 : 0,
+                                 .kv_dtype = k == 1 ? EW_DTYPE_BF16 : EW_DTYPE_F16,
+                                 .norm = k != 2,
+                                 .x_short = true,
+                                 .only_bf16 = true,
+                                 .window = -1 };
+
+        if (ew_cuda_attn_takes_short(cc_chip(c), w.kv_dtype, w.s, w.d))
+            run_case(c, w);
+    }
     if (cc_is_bench(c))
         bench(c);
 }

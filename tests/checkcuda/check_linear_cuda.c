@@ -295,7 +295,7 @@ static const float *run_case(struct cc *c, const struct ew_cuda_linear_kernel *k
         p.prepared = rounded_input(c, x, s->m * s->k);
         p.prepared_stride = s->k;
         p.x = 0;
-        p.y_short = true;
+        p.y_short = EW_DTYPE_BF16;
     }
     work = k->workspace_bytes(cc_chip(c), &p);
     if (work)
@@ -473,7 +473,7 @@ static void time_one(struct cc *c, const struct ew_cuda_linear_kernel *k,
         p.prepared = cc_input(c, x, s->m * s->k * 2);
         p.prepared_stride = s->k;
         p.x = 0;
-        p.y_short = s->glu;
+        p.y_short = s->glu ? EW_DTYPE_BF16 : s->n == 6144 ? EW_DTYPE_F16 : EW_DTYPE_NONE;
     }
     work = k->workspace_bytes(cc_chip(c), &p);
     if (work)
@@ -516,9 +516,10 @@ static void shapes(struct cc *c, const struct ew_cuda_linear_kernel *k,
         { 64, 512, 384, true, false, false, true, EW_ACT_SILU, 1, 0, false },
         { 130, 272, 448, false, false, true, false, 0, 1, 0, false },
         { 300, 520, 264, true, false, false, true, EW_ACT_SILU, 1, 0, false },
-        { 300, 520, 264, true, false, true, false, EW_ACT_SILU, 1, 0, true },
-        { 400, 1096, 72, true, false, false, false, EW_ACT_GELU_TANH, 0.5f, 20, true },
-        { 2100, 2600, 72, true, false, false, false, EW_ACT_SILU, 1, 0, true },
+        { 300, 528, 264, true, false, true, false, EW_ACT_SILU, 1, 0, true },
+        { 400, 1104, 72, true, false, false, false, EW_ACT_GELU_TANH, 0.5f, 20, true },
+        { 400, 1104, 200, true, true, false, true, EW_ACT_SILU, 1, 0, false },
+        { 2100, 2608, 72, true, false, false, false, EW_ACT_SILU, 1, 0, true },
         { 2100, 1300, 136, false, false, true, true, 0, 1, 0, false },
         { 40, 144, 136, false, false, false, false, 0, 1, 0, true },
     };
@@ -531,7 +532,7 @@ static void shapes(struct cc *c, const struct ew_cuda_linear_kernel *k,
 static void times(struct cc *c, const struct ew_cuda_linear_kernel *k,
                   const struct ew_quant_format *f)
 {
-    static const size_t rows[] = { 1, 2, 4, 8, 16, 64, 256, 2048 };
+    static const size_t rows[] = { 1, 2, 4, 8, 16, 32, 64, 256, 2048 };
     const bool gemv = strncmp(k->name, "gemv", 4) == 0, few = k->max_rows <= 16;
     const size_t least = gemv ? 1 : !few ? 16 : k->max_rows > 8 ? 8 : 1, most = gemv ? 4 : 4096;
     static const struct shape list[] = {
@@ -545,6 +546,9 @@ static void times(struct cc *c, const struct ew_cuda_linear_kernel *k,
         { .n = 2560, .k = 9728 },
         { .n = 24576, .k = 4096, .glu = true },
         { .n = 4096, .k = 12288 },
+        { .n = 6144, .k = 4096 },
+        { .n = 4096, .k = 4096 },
+        { .n = 151936, .k = 1024 },
     };
 
     for (size_t i = 0; i < sizeof(list) / sizeof(*list); i++)

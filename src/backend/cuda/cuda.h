@@ -121,6 +121,9 @@ bool ew_cuda_linear_covers(const struct ew_cuda_chip *chip, const struct ew_line
 const struct ew_plan_node *ew_cuda_only_linear(const struct ew_plan *p, uint32_t t);
 /* Whether t, m rows, lies in memory as bf16: its maker and its one reader both ask. */
 bool ew_cuda_is_short(const struct ew_emit *e, uint32_t t, uint64_t m);
+/* What packed q, k and v lie in memory as where t, of this type, is that: F16, BF16, or NONE for
+ * f32. Maker and reader both ask. */
+ew_dtype ew_cuda_short_heads(const struct ew_emit *e, uint32_t t, const struct ew_type *type);
 /* Experts are picked by the sums of the Linear that makes t. */
 bool ew_cuda_is_router(const struct ew_plan *p, uint32_t t);
 struct ew_cuda_linear_kernel;

@@ -26,6 +26,7 @@ ew_status ew_cuda_emit_attention(struct ew_step_list *list, const struct ew_emit
     EW_TRY(ew_attn_args_from_node(e, in, norms, a, err));
     if (!a->b || !a->s)
         return EW_STATUS_OK;
+    p.x_short = ew_cuda_short_heads(e, e->node->in[0], &e->in[0]->type);
     EW_TRY(ew_cuda_f32_out(&work, 0, &y, err));
     a->out_stride = a->hq * a->d;
     if (ew_cuda_is_short(e, e->node->out[0], a->b * a->s))

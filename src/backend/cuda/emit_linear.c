@@ -188,7 +188,9 @@ ew_status ew_cuda_emit_linear(struct ew_step_list *list, const struct ew_emit *e
     p.glu = w->glu;
     p.scale = at->scale;
     p.softcap = at->softcap;
-    p.y_short = ew_cuda_is_short(e, e->node->out[0], p.m);
+    p.y_short = ew_cuda_is_short(e, e->node->out[0], p.m)
+                    ? EW_DTYPE_BF16
+                    : ew_cuda_short_heads(e, e->node->out[0], &e->out[0]->type);
     if (ew_cuda_is_short(e, e->node->in[0], p.m)) {
         p.prepared = p.x;
         p.prepared_stride = p.k;

@@ -57,8 +57,11 @@ ew_status ew_cuda_emit_rms_norm(struct ew_step_list *list, const struct ew_emit 
 
         EW_TRY(ew_cuda_note_decode(list, &node, err));
     }
+    /* a weight that is not f32 was converted into working memory, which the Linear takes for itself
+     */
     if (!p.residual && e->in[0]->type.dtype == EW_DTYPE_F32 &&
-        e->out[0]->type.dtype == EW_DTYPE_F32 && ew_cuda_only_linear(e->plan, e->node->out[0]))
+        e->in[1]->type.dtype == EW_DTYPE_F32 && e->out[0]->type.dtype == EW_DTYPE_F32 &&
+        ew_cuda_only_linear(e->plan, e->node->out[0]))
         note_norm(list, &p);
     return ew_cuda_f32_out_end(&work, 0, p.y, err);
 }

@@ -2,11 +2,14 @@
  * which would round it anyway. Its maker rounds, the launch that would have is gone, and half of
  * the bytes are. The tensor keeps its place and its size in the plan. */
 #include "backend/cuda/cuda.h"
+#include "kernels/cuda/attention_cuda.h"
 #include "kernels/cuda/linear.h"
 
-#define SHORT_ROWS 16 /* fewer are read by kernels that want f32 */
+#define SHORT_ROWS 16  /* fewer are read by kernels that want f32 */
+#define HEADS_ROWS 256 /* up to these, f32 costs little */
 
-const struct ew_plan_node *ew_cuda_only_linear(const struct ew_plan *p, uint32_t t)
+/* The node that alone reads tensor t, as its first input, or NULL. */
+static const struct ew_plan_node *only_reader(const struct ew_plan *p, uint32_t t)
 {
     const struct ew_plan_node *reader = NULL;
 
@@ -16,7 +19,7 @@ const struct ew_plan_node *ew_cuda_only_linear(const struct ew_plan *p, uint32_t
 
             if (in == EW_PLAN_NONE || p->root[in] != p->root[t])
                 continue;
-            if (reader || p->nodes[i].op != EW_OP_LINEAR || k != 0 || in != t)
+            if (reader || k != 0 || in != t)
                 return NULL;
             reader = &p->nodes[i];
         }
@@ -24,6 +27,13 @@ const struct ew_plan_node *ew_cuda_only_linear(const struct ew_plan *p, uint32_t
         if (p->root[p->outputs[o].tensor] == p->root[t])
             return NULL;
     return reader;
+}
+
+const struct ew_plan_node *ew_cuda_only_linear(const struct ew_plan *p, uint32_t t)
+{
+    const struct ew_plan_node *reader = only_reader(p, t);
+
+    return reader && reader->op == EW_OP_LINEAR ? reader : NULL;
 }
 
 static const struct ew_plan_node *maker_of(const struct ew_plan *p, uint32_t t)
@@ -65,4 +75,36 @@ bool ew_cuda_is_short(const struct ew_emit *e, uint32_t t, uint64_t m)
         return k && k->puts_short;
     }
     return maker->op == EW_OP_KV_ATTENTION;
+}
+
+/* Heads that the wide preparation turns (attention_prep_wide.cu). */
+static bool turns_whole(const struct ew_plan *p, const struct ew_plan_node *attention)
+{
+    const struct ew_attr_kv_attention *at = &attention->attrs.kv_attention;
+    const uint32_t rope = attention->n_in > 5 && at->use_rope ? attention->in[5] : EW_PLAN_NONE;
+
+    return rope == EW_PLAN_NONE ||
+           (p->tensors[rope].n_dims == 3 && p->tensors[rope].dim[2] == at->head_size);
+}
+
+ew_dtype ew_cuda_short_heads(const struct ew_emit *e, uint32_t t, const struct ew_type *type)
+{
+    const struct ew_plan *p = e->plan;
+    const struct ew_plan_node *reader, *maker;
+    const struct ew_cuda_linear_kernel *k;
+    uint64_t m;
+
+    if (type->dtype != EW_DTYPE_F32 || type->n_dims != 3 || p->root[t] != t)
+        return EW_DTYPE_NONE;
+    m = (uint64_t)type->dim[0] * (uint64_t)type->dim[1];
+    reader = m > HEADS_ROWS ? only_reader(p, t) : NULL;
+    maker = reader && reader->op == EW_OP_KV_ATTENTION ? maker_of(p, t) : NULL;
+    if (!maker || maker->op != EW_OP_LINEAR || !reader->attrs.kv_attention.packed_qkv ||
+        reader->attrs.kv_attention.qk_norm == EW_QK_NORM_FULL || !turns_whole(p, reader) ||
+        !ew_cuda_attn_takes_short(&ew_cuda_of(e)->chip, p->tensors[reader->in[3]].dtype,
+                                  (size_t)type->dim[1],
+                                  (size_t)reader->attrs.kv_attention.head_size))
+        return EW_DTYPE_NONE;
+    k = kernel_of(e, maker, m);
+    return k && k->puts_short ? p->tensors[reader->in[3]].dtype : EW_DTYPE_NONE;
 }

@@ -227,7 +227,20 @@ static struct ew_cuda_attn_args common_args(const struct ew_cuda_attn *p, const 
     if (a->mode == EW_ATTN_PREFILL)
         g.start_index = 0;
     (void)carve(a, c, ew_cuda_address(p->work), &g);
+    if (p->x_short) {
+        g.k = g.q + a->hq * a->d * 2;
+        g.v = g.k + a->hkv * a->d * 2;
+        g.q_stride = g.k_stride = g.v_stride = (a->hq + 2 * a->hkv) * a->d;
+    }
     return g;
+}
+
+bool ew_cuda_attn_takes_short(const struct ew_cuda_chip *chip, ew_dtype kv_dtype, size_t s,
+                              size_t head_size)
+{
+    return chip->sm == 90 && s > SPLIT_ROWS_MAX &&
+           (kv_dtype == EW_DTYPE_F16 || kv_dtype == EW_DTYPE_BF16) &&
+           (head_size == 64 || head_size == 128);
 }
 
 static ew_status check(const struct ew_attn_args *a, ew_error *err)
@@ -260,7 +273,8 @@ static bool prep_is_wide(const struct ew_attn_args *a, const struct choice *c, u
 }
 
 static void plan_prep_wide(const struct ew_attn_args *a, const struct choice *c, unsigned norm,
-                           const struct ew_cuda_attn_args *g, struct ew_cuda_launch *out)
+                           ew_dtype x_short, const struct ew_cuda_attn_args *g,
+                           struct ew_cuda_launch *out)
 {
     const uint32_t grid[3] = { g->b * g->s, 1, 1 };
     const uint32_t side = (uint32_t)(128 / a->d) * 4; /* heads of a warp */
@@ -268,8 +282,12 @@ static void plan_prep_wide(const struct ew_attn_args *a, const struct choice *c,
     const uint32_t warps = want > 16 ? 16 : want;
 
     ew_cuda_launch_fill(out, "attention_prep_wide", "ew_attention_prep_wide", grid, warps * 32, g,
-                        sizeof(*g), "-DEW_D=%zu -DEW_KV=%u -DEW_NORM=%u -DEW_WARPS=%u -DEW_ROPE=%d",
-                        a->d, c->kv, norm, warps, g->rope != 0);
+                        sizeof(*g),
+                        "-DEW_D=%zu -DEW_KV=%u -DEW_NORM=%u -DEW_WARPS=%u -DEW_ROPE=%d -DEW_X=%d",
+                        a->d, c->kv, norm, warps, g->rope != 0,
+                        x_short == EW_DTYPE_F16    ? 1
+                        : x_short == EW_DTYPE_BF16 ? 2
+                                                   : 0);
 }
 
 static void plan_prep(const struct ew_attn_args *a, const struct choice *c, unsigned norm,
@@ -354,7 +372,10 @@ ew_status ew_cuda_attn_plan(const struct ew_cuda_attn *p, const struct ew_cuda_c
     c = choose(a, chip);
     g = common_args(p, &c);
     if (!c.is_fused && prep_is_wide(a, &c, norm, &g))
-        plan_prep_wide(a, &c, norm, &g, &out[(*n)++]);
+        plan_prep_wide(a, &c, norm, p->x_short, &g, &out[(*n)++]);
+    else if (p->x_short)
+        return ew_fail(err, EW_STATUS_UNSUPPORTED, "rows of %s, which f32 must be here",
+                       ew_dtype_text(p->x_short));
     else if (!c.is_fused)
         plan_prep(a, &c, norm, &g, &out[(*n)++]);
     plan_main(a, &c, chip, norm, &g, &out[(*n)++]);

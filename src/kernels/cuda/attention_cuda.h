@@ -40,13 +40,18 @@ struct ew_cuda_attn {
     struct ew_attn_args a; /* every pointer a device address; q_work is not read. d <= 256 */
     void *out_bf16;        /* [b*s][hq*d] bf16, dense: the output for a GEMM, or NULL. Beside a.out,
                               or alone: a.out is NULL then */
-    void *work;            /* ew_cuda_attn_work_bytes, 256-byte aligned; contents do not matter */
-    uint32_t *counters;    /* b * EW_CUDA_ATTN_COUNTERS words: zero before the first launch of all,
-                              left zero by each. Launches of one stream may share them */
+    ew_dtype x_short; /* NONE: q, k and v are f32. F16 or BF16, where ew_cuda_attn_takes_short: rows
+                         of that, [b*s][hq + 2 hkv][d] at a.q */
+    void *work;       /* ew_cuda_attn_work_bytes, 256-byte aligned; contents do not matter */
+    uint32_t *counters; /* b * EW_CUDA_ATTN_COUNTERS words: zero before the first launch of all,
+                           left zero by each. Launches of one stream may share them */
 };
 
 /* Depends on shapes, dtypes and the chip alone. */
 size_t ew_cuda_attn_work_bytes(const struct ew_cuda_attn *p, const struct ew_cuda_chip *chip);
+/* Whether x_short may be F16 or BF16: on sm_90, with a cache of that, for many rows. */
+bool ew_cuda_attn_takes_short(const struct ew_cuda_chip *chip, ew_dtype kv_dtype, size_t s,
+                              size_t head_size);
 /* Fills *n launches. UNSUPPORTED says what: a head size above 256, a dtype of the cache. */
 ew_status ew_cuda_attn_plan(const struct ew_cuda_attn *p, const struct ew_cuda_chip *chip,
                             struct ew_cuda_launch out[EW_CUDA_ATTN_LAUNCHES], size_t *n,

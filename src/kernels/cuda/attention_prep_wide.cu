@@ -5,7 +5,7 @@
  * and stores themselves were what took the time: perf-log.)
  *
  * grid (tokens), block EW_WARPS warps. Macros of attn_cache.cuh (EW_NORM 0 or 1), EW_WARPS,
- * EW_ROPE (1: heads turn). */
+ * EW_ROPE (1: heads turn), EW_X (what rows are: 0 f32, 1 f16, 2 bf16). */
 #include "attn_cache.cuh"
 
 #define LANES   (EW_D / 4)   /* of a head */
@@ -20,14 +20,35 @@ EW_DEV float4 load4(const void *p, unsigned lane)
     return ((const float4 *)p)[lane];
 }
 
+#if EW_X
+typedef unsigned short elem;
+#else
+typedef float elem;
+#endif
+
 /* Where head hh of token t is: query heads, then keys, then values. */
-EW_DEV const float *head_at(const ew_cuda_attn_args &a, unsigned t, unsigned hh)
+EW_DEV const elem *head_at(const ew_cuda_attn_args &a, unsigned t, unsigned hh)
 {
     if (hh < a.hq)
-        return (const float *)a.q + t * a.q_stride + hh * EW_D;
+        return (const elem *)a.q + t * a.q_stride + hh * EW_D;
     if (hh < a.hq + a.hkv)
-        return (const float *)a.k + t * a.k_stride + (hh - a.hq) * EW_D;
-    return (const float *)a.v + t * a.v_stride + (hh - a.hq - a.hkv) * EW_D;
+        return (const elem *)a.k + t * a.k_stride + (hh - a.hq) * EW_D;
+    return (const elem *)a.v + t * a.v_stride + (hh - a.hq - a.hkv) * EW_D;
+}
+
+EW_DEV float4 load_elems(const elem *p, unsigned lane)
+{
+#if EW_X == 0
+    return load4(p, lane);
+#else
+    const uint2 v = ((const uint2 *)p)[lane];
+
+#    if EW_X == 1
+    return make_float4(ew_f16_lo(v.x), ew_f16_hi(v.x), ew_f16_lo(v.y), ew_f16_hi(v.y));
+#    else
+    return make_float4(ew_bf16_lo(v.x), ew_bf16_hi(v.x), ew_bf16_lo(v.y), ew_bf16_hi(v.y));
+#    endif
+#endif
 }
 
 EW_DEV void load_heads(const ew_cuda_attn_args &a, unsigned t, unsigned h0, unsigned n_heads,
@@ -35,7 +56,7 @@ EW_DEV void load_heads(const ew_cuda_attn_args &a, unsigned t, unsigned h0, unsi
 {
 #pragma unroll
     for (int i = 0; i < AT_ONCE; i++)
-        x[i] = load4(head_at(a, t, min(h0 + i * EW_WARPS * SIDE, n_heads - 1)), lane);
+        x[i] = load_elems(head_at(a, t, min(h0 + i * EW_WARPS * SIDE, n_heads - 1)), lane);
 }
 
 EW_DEV uint2 shorten(float4 x)
@@ -88,12 +109,12 @@ extern "C" __global__ void __launch_bounds__(EW_WARPS * 32)
     float4 x[AT_ONCE];
 
     ew_grid_release();
+    ew_grid_wait();
+    load_heads(a, t, head0, n_heads, lane, x);
 #if EW_NORM
     wq = load4((const void *)a.q_norm, lane);
     wk = load4((const void *)a.k_norm, lane);
 #endif
-    ew_grid_wait();
-    load_heads(a, t, head0, n_heads, lane, x);
     const struct attn_row row = attn_row_find(a, b, t % a.s);
 #if EW_ROPE
     if (row.is_real) {

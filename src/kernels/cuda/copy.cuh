@@ -132,6 +132,12 @@ EW_DEV void ew_mbar_init_fence(void)
                      : "memory");
 }
 
+// What this thread wrote to shared memory is seen by wgmma and the copy engine.
+EW_DEV void ew_async_fence(void)
+{
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+}
+
 EW_DEV void ew_mbar_expect(uint32_t bar, uint32_t bytes)
 {
     asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(bar), "r"(bytes)

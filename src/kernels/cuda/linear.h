@@ -13,15 +13,17 @@
  * inf in x may give NaN where x is taken apart.
  *
  * Bits. An output depends on its row of x, on W and the kernel; not on the rows beside it, and not on
- * m within a class of m: all m for gemv, rows and digits; up to 64, up to 256 and more for wgmma and
- * mma, which share out columns differently.
+ * m within a class of m: all m for gemv, rows, digits and strip; up to 64, up to 256 and more for
+ * wgmma and mma, which share out columns differently.
  *
  * Kernels ("wgmma_q4" is kernel and layout):
  *   gemv      any m, made for 1 or 2: FMAs; f32, f16, bf16
  *   rows      up to 8 rows (rows16: up to 16, rounded) on tensor cores; bf16, q4, q8
  *   digits    up to 8 rows, integer codes with groups of 32, 64, a multiple of 128 or none, on integer
  *             tensor cores; q4, q8
- *   wgmma     sm_90 alone, any m, best above 16; plain weights in tiles by the copy engine
+ *   strip     sm_90 alone, up to 64 rows, rounded (strip16: up to 16, rounded on their way); bf16, f16,
+ *             q4, q8 with groups of less than 128 columns or a multiple of that
+ *   wgmma     sm_90 alone, any m, best above 64; plain weights in tiles by the copy engine
  *   dense     sm_90 alone, made for hundreds of rows: quantised weights as bf16 into the workspace, then
  *             wgmma on those; q4, q8 of up to 512 MB as bf16
  *   mma       every chip, any m, best above 8
@@ -71,7 +73,7 @@ struct ew_cuda_linear_problem {
         prepared; /* bf16 (f16 for f16 weights) [m][prepared_stride] of x after its norm, or 0 */
     uint64_t w;   /* packed in the kernel's layout */
     uint64_t bias, residual; /* f32, or 0 */
-    uint64_t y;              /* f32 [m][y_stride]; bf16 with y_short */
+    uint64_t y;              /* f32 [m][y_stride], or y_short */
     uint64_t workspace;      /* workspace_bytes(), 256-byte aligned; need not be cleared */
     uint64_t norm_weight; /* f32 [k] or 0: x := x * rsqrt(mean(x^2) + norm_eps) * norm_weight first.
                              Only for kernels with takes_norm */
@@ -81,7 +83,7 @@ struct ew_cuda_linear_problem {
     struct ew_quant_format format; /* all zero: plain */
     int act;                       /* enum ew_act */
     bool glu;
-    bool y_short;         /* y is rounded to bf16. Only for kernels with puts_short */
+    ew_dtype y_short;     /* NONE: y is f32; BF16, F16: rounded. Only for kernels with puts_short */
     float scale, softcap; /* 1 and 0 for none */
 };
 

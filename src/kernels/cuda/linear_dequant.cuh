@@ -128,6 +128,40 @@ EW_DEV void ew_scale_fragment(uint32_t f[4], const struct ew_groups &o, int sub)
     f[2] = ew_fma_bf16x2(f[2], p0, 0), f[3] = ew_fma_bf16x2(f[3], p1, 0);
 }
 
+// The cheaper way for 4-bit integers: a code's bits are a bf16 that is code * 2^-133 (2^-129 from bit
+// 4 on), because denormals and the first numbers after them are evenly spaced, so that a multiplication
+// is all it takes: a 64th of (code - zero). EW_CODE_UNIT makes up for that, in row scales.
+#if EW_CODE == 1 || EW_CODE == 2
+#    define EW_CODE_UNIT 64.0f
+
+EW_DEV uint32_t ew_offset_64th(const struct ew_groups &o, int sub, int h)
+{
+#    if EW_CODE == 1
+    return 0xbe00be00u; // -8/64
+#    elif !EW_ZERO
+    return 0;
+#    else
+    const int i = sub * 2 + h;
+    const uint32_t z = o.zeros[i / 4] >> (i % 4 * 8) & 0xffu;
+    return ew_fma_bf16x2(z * 0x10001u, 0xff00ff00u, 0);
+#    endif
+}
+
+EW_DEV void ew_dequant_64th(uint32_t f[4], const uint4 &w, int j, uint32_t o0, uint32_t o1)
+{
+    const uint32_t word = j == 0 ? w.x : j == 1 ? w.y : j == 2 ? w.z : w.w, high = word >> 8;
+
+    f[0] = ew_fma_bf16x2(word & 0x000f000fu, 0x7f007f00u, o0);
+    f[1] = ew_fma_bf16x2(word & 0x00f000f0u, 0x7d007d00u, o1);
+    f[2] = ew_fma_bf16x2(high & 0x000f000fu, 0x7f007f00u, o0);
+    f[3] = ew_fma_bf16x2(high & 0x00f000f0u, 0x7d007d00u, o1);
+}
+#else
+#    define EW_CODE_UNIT    1.0f
+#    define ew_offset_64th  ew_offset
+#    define ew_dequant_64th ew_dequant
+#endif
+
 #if EW_WIDE
 // Two codes, in the low bytes of the halves of w (high = 0) or in the high bytes.
 EW_DEV uint32_t ew_code_pair(uint32_t w, int high, uint32_t offset)

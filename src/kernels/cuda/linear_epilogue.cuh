@@ -1,5 +1,6 @@
 // kernels/cuda/linear_epilogue.cuh - what happens to a sum: bias, scale, soft-cap, activation, gate
-// x up, residual (formula in kernels/linear.h). EW_SHORT: y is bf16, or f16 with EW_SHORT_F16.
+// x up, residual (formula in kernels/linear.h). EW_SHORT: y is bf16 (1) or
+// f16 (2; the largest number for what is larger).
 #ifndef EW_KERNELS_CUDA_LINEAR_EPILOGUE_CUH
 #define EW_KERNELS_CUDA_LINEAR_EPILOGUE_CUH
 
@@ -57,8 +58,17 @@ EW_DEV float ew_finish(const ew_args &a, float z, uint32_t n)
     return ew_finish_with(a, z, ew_bias(a, n));
 }
 
-#ifndef EW_SHORT_F16
-#    define EW_SHORT_F16 0
+#if EW_SHORT
+EW_DEV uint32_t ew_short2(float lo, float hi)
+{
+#    if EW_SHORT == 2
+    uint32_t r;
+    asm("cvt.rn.satfinite.f16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(hi), "f"(lo));
+    return r;
+#    else
+    return ew_bf16x2(lo, hi);
+#    endif
+}
 #endif
 
 EW_DEV void ew_store(const ew_args &a, float y, uint32_t m, uint32_t n)
@@ -66,7 +76,7 @@ EW_DEV void ew_store(const ew_args &a, float y, uint32_t m, uint32_t n)
     if (a.residual)
         y += ((const float *)a.residual)[m * a.residual_stride + n];
 #if EW_SHORT
-    ((uint16_t *)a.y)[m * a.y_stride + n] = EW_SHORT_F16 ? ew_to_f16(y) : ew_to_bf16(y);
+    ((uint16_t *)a.y)[m * a.y_stride + n] = (uint16_t)ew_short2(y, 0.0f);
 #else
     ((float *)a.y)[m * a.y_stride + n] = y;
 #endif

@@ -113,6 +113,11 @@ struct ew_cuda_launch ew_cuda_linear_prepare(const struct ew_cuda_linear_problem
     return l;
 }
 
+static int short_kind(ew_dtype y)
+{
+    return y == EW_DTYPE_BF16 ? 1 : y == EW_DTYPE_F16 ? 2 : 0;
+}
+
 void ew_cuda_linear_define(struct ew_cuda_launch *l, const struct ew_cuda_linear_problem *p,
                            const char *fmt, ...)
 {
@@ -125,7 +130,7 @@ void ew_cuda_linear_define(struct ew_cuda_launch *l, const struct ew_cuda_linear
     va_end(ap);
     (void)snprintf(l->spec.defines + n, cap - (size_t)n,
                    " -DEW_GLU=%d -DEW_ACT=%d -DEW_CAP=%d -DEW_SHORT=%d", p->glu, p->act,
-                   p->softcap != 0.0f, p->y_short);
+                   p->softcap != 0.0f, short_kind(p->y_short));
 }
 
 uint32_t ew_cuda_linear_splits(const struct ew_cuda_chip *c, size_t tiles, size_t k)

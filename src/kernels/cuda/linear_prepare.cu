@@ -66,13 +66,13 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     float4 kept[KEPT], g[KEPT];
 
     ew_grid_release();
+    ew_grid_wait();
 #pragma unroll
     for (int i = 0; i < KEPT; i++) {
         g[i] = make_float4(1.0f, 1.0f, 1.0f, 1.0f);
         if (EW_NORM)
             g[i] = load_x4((const float *)a.norm_weight, c0 + i * STEP, a.k, true);
     }
-    ew_grid_wait();
 #pragma unroll
     for (int i = 0; i < KEPT; i++)
         kept[i] = load_x4(x, c0 + i * STEP, a.k, vec);

@@ -34,8 +34,7 @@ EW_DEV void ew_store4(const ew_args &a, const float z[4], float4 r, uint32_t m, 
         const float4 y = make_float4(z[0] + r.x, z[1] + r.y, z[2] + r.z, z[3] + r.w);
 #if EW_SHORT
         *(uint2 *)((uint16_t *)a.y + m * a.y_stride + n) =
-            EW_SHORT_F16 ? make_uint2(ew_f16x2(y.x, y.y), ew_f16x2(y.z, y.w))
-                         : make_uint2(ew_bf16x2(y.x, y.y), ew_bf16x2(y.z, y.w));
+            make_uint2(ew_short2(y.x, y.y), ew_short2(y.z, y.w));
 #else
         *(float4 *)((float *)a.y + m * a.y_stride + n) = y;
 #endif

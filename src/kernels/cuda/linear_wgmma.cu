@@ -288,7 +288,7 @@ EW_DEV void multiply_block(float *acc, float *part, const struct fragments &f, u
     for (int j = 0; j < EW_TILES; j++) {
         const int col = i * EW_BLOCK_COLS + j * 16;
         ew_wg<EW_N>::rs(PROMOTE ? part : acc, f.f + j * 4,
-                        ew_wg_tile(x + col / 64 * X_SUB) + col % 64 / 8, keep);
+                        ew_wg_tile_low(x + col / 64 * X_SUB) + col % 64 / 8, keep);
         keep = true;
         if (PROMOTE && EW_SUB > 1 && (j + 1) % EW_GROUP_TILES == 0) {
             ew_wg_commit();

@@ -59,7 +59,7 @@ struct ew_cuda_launch ew_cuda_linear_wide(const struct ew_cuda_chip *c,
                                           const struct ew_cuda_linear_args *a, bool f16, bool fresh)
 {
     const uint32_t width = width_of(c, p->m, p->n, p->k);
-    const uint32_t lines = p->glu && p->y_short ? 8 * 16 * (width + 16) : 0;
+    const uint32_t lines = p->glu && p->y_short == EW_DTYPE_BF16 ? 8 * 16 * (width + 16) : 0;
     const uint32_t stage = (ROWS + width) * 128;
     uint32_t stages = (c->shared_per_block - BARRIERS - lines) / stage;
     struct ew_cuda_linear_map_args args = { .a = *a };

@@ -154,7 +154,7 @@ EW_DEV void consume(float acc[HALVES][EW_N / 2], uint32_t iters, struct place &a
         release(bars, before, lane);
 }
 
-#    if EW_GLU && EW_SHORT
+#    if EW_GLU && EW_SHORT == 1
 // 16 rows of a warp: gate and up of a column are a lane's own. Whole lines to memory.
 EW_DEV void put_rows(const ew_args &a, const float *acc, char *lines, uint32_t m0, uint32_t tile_n,
                      uint32_t lane)

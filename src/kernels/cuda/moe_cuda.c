@@ -144,7 +144,9 @@ static void plan_mma(const struct ew_cuda_moe *p, const struct ew_cuda_chip *chi
         .format = weight->format,
         .act = is_up ? p->act : EW_ACT_NONE,
         .glu = is_up,
-        .y_short = is_up,
+        .y_short = !is_up             ? EW_DTYPE_NONE
+                   : is_f16(&p->down) ? EW_DTYPE_F16
+                                      : EW_DTYPE_BF16,
         .scale = 1.0f,
     };
     struct ew_cuda_linear_moe_args a = { .a = ew_cuda_linear_args_of(&problem),
@@ -154,7 +156,6 @@ static void plan_mma(const struct ew_cuda_moe *p, const struct ew_cuda_chip *chi
                                          .expert_stride = weight->stride };
     const uint32_t grid[3] = { (uint32_t)n_tiles(p, w->a.tile_rows),
                                ew_cuda_div_up(a.a.n_out, is_up ? PANEL_ROWS / 2 : PANEL_ROWS), 1 };
-    const int f16 = is_up && is_f16(&p->down);
     uint32_t w_bytes = PANEL_ROWS * 128, stages = 8;
     char format[96] = "-DEW_CODE=0";
 
@@ -168,7 +169,7 @@ static void plan_mma(const struct ew_cuda_moe *p, const struct ew_cuda_chip *chi
         const uint32_t panels[3] = { ew_cuda_div_up(a.a.n_out, is_up ? 8 : 16), grid[0], 1 };
 
         ew_cuda_launch_fill(out, "moe_few", "ew_moe_few", panels, 256, &a, sizeof(a), "%s", "");
-        ew_cuda_linear_define(out, &problem, "%s -DEW_SHORT_F16=%d", format, f16);
+        ew_cuda_linear_define(out, &problem, "%s", format);
         return;
     }
     w_bytes += w->a.tile_rows * 128; /* a stage, with x */
@@ -178,10 +179,9 @@ static void plan_mma(const struct ew_cuda_moe *p, const struct ew_cuda_chip *chi
         stages--;
     ew_cuda_launch_fill(out, "linear_mma", "ew_linear_moe", grid, 256, &a, sizeof(a), "%s", "");
     out->shared_bytes = stages * w_bytes + w->a.tile_rows * 4;
-    ew_cuda_linear_define(
-        out, &problem,
-        "%s -DEW_MOE=1 -DEW_F16=%d -DEW_N=%u -DEW_STAGES=%u -DEW_SPLIT=0 -DEW_SHORT_F16=%d", format,
-        is_f16(weight), w->a.tile_rows, stages, f16);
+    ew_cuda_linear_define(out, &problem,
+                          "%s -DEW_MOE=1 -DEW_F16=%d -DEW_N=%u -DEW_STAGES=%u -DEW_SPLIT=0", format,
+                          is_f16(weight), w->a.tile_rows, stages);
 }
 
 /* The same in f32. */

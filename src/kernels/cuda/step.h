@@ -15,10 +15,10 @@
  * Everything else is refused by name.
  *
  * Numbers. What a linear reads was rounded once to 16 bits (f16 where the plain weights are, else
- * bf16; behind a norm once more), as in the kernels of many rows; quantised ones multiply it as fixed
- * point numbers of 23 bits shared by 128 columns. The residual stream, what attention reads, norms,
- * RoPE, softmax and all sums are f32. Sums have a fixed order: the same inputs on the same chip give
- * the same bits. */
+ * bf16; behind a norm once more), as in the kernels of many rows; quantised ones multiply it as
+ * integers of 15 bits and sign, the largest of up to 512 being 32256. The residual stream, what
+ * attention reads, norms, RoPE, softmax and all sums are f32. Sums have a fixed order: the same
+ * inputs on the same chip give the same bits. */
 #ifndef EW_KERNELS_CUDA_STEP_H
 #define EW_KERNELS_CUDA_STEP_H
 

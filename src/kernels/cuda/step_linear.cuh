@@ -41,6 +41,9 @@ EW_DEV struct step_range step_range_of(const struct ew_step_phase *ph, uint32_t 
 }
 
 /* ---- copying ---- */
+#ifndef EW_STEP_ONE_COPY
+#    define EW_STEP_ONE_COPY 0
+#endif
 EW_DEV void copy_tile(const struct step *s, const struct ew_step_phase *ph,
                       const struct step_range *r, uint32_t tile, uint32_t to, uint32_t col,
                       uint32_t cols)
@@ -52,7 +55,7 @@ EW_DEV void copy_tile(const struct step *s, const struct ew_step_phase *ph,
 
     const uint64_t up = w + (uint64_t)(ph->n / 2) * ph->stride;
 
-    if (to_stride == ph->stride) { /* whole rows */
+    if (EW_STEP_ONE_COPY && to_stride == ph->stride) { /* whole rows */
         copy_run(s, to, w, n * to_stride);
         if (glu)
             copy_run(s, to + 4 * to_stride, up, n * to_stride);
@@ -71,41 +74,47 @@ EW_DEV uint32_t copy_bytes(const struct ew_step_phase *ph, const struct step_ran
 
     return (glu ? 4 : 2) * rows * cols;
 }
+/* Parts in the order of tiles, then columns; no stage crosses a group of tiles. What stages of
+ * other warps have is not looked at: four warps that all did took as long as the memory. */
 EW_DEV void copy_plain(struct step *s, const struct ew_step_phase *ph, const struct step_range r)
 {
-    constexpr uint32_t GROUP = EW_STEP_RED_ROWS / 8;
-    uint32_t tile = 0, col = 0;
+    const uint32_t chunks = ph->k <= ph->chunk ? 1 : (ph->k + STEP_COLS - 1) / STEP_COLS;
+    const uint32_t group = EW_STEP_RED_ROWS / 8 * chunks, all = r.n_tiles * chunks;
 
 #pragma unroll 1
-    while (tile < r.n_tiles) { /* a stage; none crosses a group of tiles */
-        const uint32_t end = min((tile / GROUP + 1) * GROUP, r.n_tiles);
-        uint32_t bytes = 0, t = tile, c = col, n = 0;
-        bool mine;
+    for (uint32_t part = 0, end = min(group, all); part < all;) {
+        const uint32_t n = min(ph->batch, end - part);
+
+        if (s->turn == 0) {
+            uint32_t tile = part / chunks, col = (part - tile * chunks) * ph->chunk, bytes = 0;
 
 #pragma unroll 1
-        for (; n < ph->batch && t < end; n++) {
-            bytes += copy_bytes(ph, &r, t, min(ph->chunk, ph->k - c));
-            c += ph->chunk;
-            if (c >= ph->k) {
-                c = 0;
-                t++;
+            for (uint32_t i = 0, t = tile, c = col; i < n; i++) {
+                bytes += copy_bytes(ph, &r, t, min(ph->chunk, ph->k - c));
+                c += ph->chunk;
+                if (c >= ph->k) {
+                    c = 0;
+                    t++;
+                }
             }
-        }
-        mine = copy_begin(s, bytes);
+            copy_begin(s, bytes);
 #pragma unroll 1
-        for (uint32_t i = 0; mine && i < n; i++) {
-            copy_tile(s, ph, &r, tile, ring_at(s) + i * ph->part_bytes, col,
-                      min(ph->chunk, ph->k - col));
-            col += ph->chunk;
-            if (col >= ph->k) {
-                col = 0;
-                tile++;
+            for (uint32_t i = 0; i < n; i++) {
+                copy_tile(s, ph, &r, tile, ring_at(s) + i * ph->part_bytes, col,
+                          min(ph->chunk, ph->k - col));
+                col += ph->chunk;
+                if (col >= ph->k) {
+                    col = 0;
+                    tile++;
+                }
             }
-        }
-        if (mine)
             copy_end(s);
-        tile = t;
-        col = c;
+        } else {
+            copy_begin(s, 0);
+        }
+        part += n;
+        if (part == end)
+            end = min(end + group, all);
     }
 }
 template <int KIND> EW_DEV void copy_linear(struct step *s, const struct ew_step_phase *entry)
@@ -179,11 +188,13 @@ EW_DEV void step_epilogue(struct step *s, const struct ew_step_phase *ph, uint32
     if (i / 32 * 32 >= n)
         return;
     if (i < n) {
+        const float up = glu ? step_row_sum(red + ROWS / 2 * EW_STEP_WARPS) : 0;
+
         z = step_z(ph, step_row_sum(red), inv, o);
         if (ph->act)
             z = step_act(z);
         if (glu)
-            z *= step_z(ph, step_row_sum(red + ROWS / 2 * EW_STEP_WARPS), inv, ph->n / 2 + o);
+            z *= step_z(ph, up, inv, ph->n / 2 + o);
         if (ph->flags & EW_STEP_RESIDUAL)
             z += packet_wait(s, s->a->workspace + (uint64_t)(ph->kept + o) * 8, kept,
                              s->in_seq - ph->kept_back);
@@ -243,10 +254,15 @@ EW_DEV void run_linear(struct step *s, const struct ew_step_phase *entry, struct
     constexpr uint32_t ROWS = KIND == EW_STEP_PLAIN16 ? 8 : 16, TILES = EW_STEP_RED_ROWS / ROWS;
     const uint32_t per = ph->flags & EW_STEP_GLU ? ROWS / 2 : ROWS, warp = threadIdx.x / 32;
     const struct step_range r = step_range_of<KIND>(ph, s->cta, s->n_cta);
-    uint64_t kept = step_kept(s, ph, r.out, r.end);
+    uint64_t kept;
     float inv = 1;
 
-    step_sum_store(s, ph, KIND == EW_STEP_PLAIN16 ? plain_load(s, ph) : quant_load<KIND>(s, ph));
+    if (!r.n_tiles) /* and waits for nobody */
+        return;
+    kept = step_kept(s, ph, r.out, r.end);
+
+    const float sum = KIND == EW_STEP_PLAIN16 ? plain_load(s, ph) : quant_load<KIND>(s, ph);
+
 #pragma unroll 1
     for (uint32_t t0 = 0; t0 < r.n_tiles; t0 += TILES) {
         const uint32_t t1 = min(t0 + TILES, r.n_tiles), out = r.out + t0 * per;
@@ -260,6 +276,8 @@ EW_DEV void run_linear(struct step *s, const struct ew_step_phase *entry, struct
             plain_tiles_whole<false>(s, ph, t0, t1, red);
         else
             plain_tiles_parts(s, ph, t0, t1, red);
+        if (t0 == 0) /* late: products have started */
+            step_sum_store(s, ph, sum);
         sync_warps();
         if (t0 == 0)
             inv = step_inv_rms(s, ph);

@@ -1,23 +1,25 @@
 /* kernels/cuda/step_linear_quant.cuh - linear phases of step.cu, panels of 4- and 8-bit codes: the
  * input in shared memory and the products. Device only.
  *
- * 128 columns of the input are one integer each, q = round(x / xs) with xs = max|x| / 32256, and
+ * A column of the input is an integer, q = round(x / xs) with xs = max|x| / 32256 of up to 512, and
  * that is two digits: q = d0 + 256 d1, both int8. A column of B (mma m16n8k32) is a digit; a panel
  * of 16 rows is A, as it lies in memory: no code is moved to where a plain product would want it.
  * Where that puts columns of x or rows of the panel beside each other that do not belong together,
  * a column of B has what belongs together, and what else the product has is not used. Column
  * d + 2r + 4h of B is for digit d and for what A's rows 8r..8r+7 hold:
  *
- *   q4  64 columns of a panel are four words a lane, one a tile of 16 columns: A's rows 0..7 are
- *       tiles 0 and 2, rows 8..15 are tiles 1 and 3. The low nibbles of a word are rows 0..7 of the
- *       panel. One product has them alone, another the words as they are, whose bytes are 16 * high
- *       + low: rows 8..15 of the panel are the difference. Codes are code + 8: sums start at what
- * the eights will add. h says nothing. q8  32 columns are four words, two a tile; the bytes of a
- * word are rows g, g + 8, g, g + 8 of the panel. A's rows 0..7 are the first of each two words,
- * rows 8..15 the second; columns of B have zeros where the bytes of rows 8(1-h).. are.
+ * q4: 64 columns of a panel are four words a lane, one a tile of 16 columns. A's rows 0..7 are
+ * tiles 0 and 2, rows 8..15 are tiles 1 and 3. The low nibbles of a word are rows 0..7 of the panel.
+ * One product has them alone, another the words as they are, whose bytes are 16 * high + low: rows
+ * 8..15 of the panel are the difference. Codes are code + 8: sums start at what the eights will
+ * add. h says nothing.
  *
- * A warp multiplies 128 columns of a part, so that a group's scale is applied once. Lane 4g + r +
- * 2h gets sums of row g + 8h of the panel; those of r = 0 and 1 are added. */
+ * q8: 32 columns are four words, two a tile; the bytes of a word are rows g, g + 8, g, g + 8 of the
+ * panel. A's rows 0..7 are the first of each two words, rows 8..15 the second; columns of B have
+ * zeros where the bytes of rows 8(1-h).. are.
+ *
+ * A warp multiplies 128 columns of a part, so that a group's scale is applied once. Lane
+ * 4g + r + 2h gets sums of row g + 8h of the panel; those of r = 0 and 1 are added. */
 #ifndef EW_KERNELS_CUDA_STEP_LINEAR_QUANT_CUH
 #define EW_KERNELS_CUDA_STEP_LINEAR_QUANT_CUH
 
@@ -30,6 +32,8 @@
 #endif
 #define STEP_QUANT 128                         /* columns a warp multiplies at once */
 #define STEP_UNITS (STEP_QUANT / EW_STEP_UNIT) /* units of those */
+static_assert(EW_STEP_WARPS * STEP_QUANT == STEP_COLS,
+              "each warp takes and multiplies its columns");
 
 /* ---- copying ---- */
 /* A stage has whole panels, as they lie in memory, or one part of a panel: `chunk` columns, behind
@@ -112,19 +116,13 @@ EW_DEV float max_or_nan(float a, float b)
     asm("max.NaN.f32 %0, %1, %2;" : "=f"(r) : "f"(a), "f"(b));
     return r;
 }
-/* Takes 128 columns apart: a lane has columns 2t, 2t+1, 2t+8, 2t+9 of tile lane / 4. */
-template <int KIND>
-EW_DEV void store_digits(uint32_t x, uint32_t plane, struct quant_meta *meta, const float v[4])
+/* Takes 128 columns apart, of which a lane has 2t, 2t+1, 2t+8, 2t+9 of tile lane / 4; the sum of
+ * the lane's integers. */
+EW_DEV int store_digits(uint32_t x, uint32_t plane, const float v[4], float inv)
 {
     const uint32_t lane = threadIdx.x % 32;
-    const float amax = f32_of(__reduce_max_sync(
-        EW_ALL, __float_as_uint(max_or_nan(max_or_nan(fabsf(v[0]), fabsf(v[1])),
-                                           max_or_nan(fabsf(v[2]), fabsf(v[3]))))));
-    /* 32256 is 126 * 256; beside numbers of 1e-30 nothing is seen of smaller ones */
-    const float inv = amax > 1e-30f ? __fdividef(32256.0f, amax) : 0;
     const uint32_t at = x + lane % 4 * 32 + lane / 4 % 2 * 16 + lane / 8 * 4;
     uint32_t lo[4], hi[4];
-    int sum;
 
 #pragma unroll
     for (int j = 0; j < 4; j++) { /* 1.5 * 2^23: the low bits of the sum are the integer's */
@@ -135,41 +133,61 @@ EW_DEV void store_digits(uint32_t x, uint32_t plane, struct quant_meta *meta, co
           __byte_perm(__byte_perm(lo[0], lo[2], 0x40), __byte_perm(lo[1], lo[3], 0x40), 0x5410));
     sts32(at + plane,
           __byte_perm(__byte_perm(hi[0], hi[2], 0x51), __byte_perm(hi[1], hi[3], 0x51), 0x5410));
-    if (lane == 0)
-        meta->xs = amax > 1e-30f ? amax * (1 / 32256.0f) : amax == amax ? 0 : amax;
-    if (KIND != EW_STEP_Q4)
-        return;
-    sum = (int)(lo[0] + lo[1] + (lo[2] + lo[3]) - 4 * 0x4b400000u);
+    return (int)(lo[0] + lo[1] + (lo[2] + lo[3]) - 4 * 0x4b400000u);
+}
+/* Of n times 128 columns, STEP_COLS apart, whose lanes' sums of integers are sum[n]. */
+template <int KIND, int N>
+EW_DEV void store_meta(struct quant_meta *meta, float xs, int sum[N], uint32_t n)
+{
+    const uint32_t lane = threadIdx.x % 32;
+    int mine = 0;
+
     if (STEP_UNITS == 1) {
-        sum = __reduce_add_sync(EW_ALL, sum);
+#pragma unroll
+        for (int j = 0; j < N; j++) {
+            const int all = KIND == EW_STEP_Q4 ? __reduce_add_sync(EW_ALL, sum[j]) : 0;
+
+            mine = (int)lane == j ? all : mine;
+        }
     } else {
 #pragma unroll
-        for (int d = 1; d < EW_STEP_UNIT / 4; d *= 2)
-            sum += __shfl_xor_sync(EW_ALL, sum, d);
+        for (int j = 0; j < N; j++) {
+#pragma unroll
+            for (int d = 1; d < EW_STEP_UNIT / 4; d *= 2)
+                sum[j] += __shfl_xor_sync(EW_ALL, sum[j], d);
+            if (lane % (EW_STEP_UNIT / 4) == 0 && (uint32_t)j < n)
+                meta[j * (STEP_COLS / STEP_QUANT)].sum[lane / (EW_STEP_UNIT / 4)] = -8 * sum[j];
+        }
     }
-    if (lane % (EW_STEP_UNIT / 4) == 0)
-        meta->sum[lane / (EW_STEP_UNIT / 4)] = -8 * sum;
+    if (lane >= n)
+        return;
+    meta += lane * (STEP_COLS / STEP_QUANT);
+    meta->xs = xs;
+    if (STEP_UNITS == 1)
+        meta->sum[0] = -8 * mine;
 }
-/* Columns of the input taken apart by this warp; this thread's part of their sum of squares. ASK
- * times 128 of them are asked for at once, since an answer takes 600 clocks. */
+/* Columns of the input taken apart by this warp, those that it multiplies; this thread's part of
+ * their sum of squares. ASK times 128 of them are asked for at once, since an answer takes 600
+ * clocks, and share xs. */
 template <int KIND, int ASK> EW_DEV float quant_take(struct step *s, const struct ew_step_phase *ph)
 {
-    constexpr uint32_t STEP = EW_STEP_WARPS * STEP_QUANT;
     const uint64_t from = s->a->workspace + (uint64_t)ph->in * 8;
     const uint32_t plane = quant_plane(ph), lane = threadIdx.x % 32;
     const uint32_t first = lane / 4 * 16 + lane % 4 * 2; /* of the lane's columns, then + 8 */
     float sum = 0;
 
 #pragma unroll 1
-    for (uint32_t i0 = threadIdx.x / 32 * STEP_QUANT; i0 < ph->k; i0 += ASK * STEP) {
+    for (uint32_t i0 = threadIdx.x / 32 * STEP_QUANT; i0 < ph->k; i0 += ASK * STEP_COLS) {
         uint64_t p[2 * ASK];
         float2 w[2 * ASK];
+        float v[4 * ASK], amax = 0, inv;
+        int sums[ASK];
         uint32_t n = 0;
         bool all = false;
 
 #pragma unroll
         for (int j = 0; j < ASK; j++) {
-            const uint32_t i = i0 + (uint32_t)j * STEP + first;
+            const uint32_t i = i0 + (uint32_t)j * STEP_COLS + first;
             const bool is_in = ph->flags & EW_STEP_NORM && i < ph->k; /* k: a multiple of 16 */
 
             w[2 * j] = is_in ? *(const float2 *)(ph->norm + (uint64_t)i * 4) : make_float2(1, 1);
@@ -180,7 +198,7 @@ template <int KIND, int ASK> EW_DEV float quant_take(struct step *s, const struc
             all = true;
 #pragma unroll
             for (int j = 0; j < ASK; j++) {
-                const uint32_t i = i0 + (uint32_t)j * STEP + first;
+                const uint32_t i = i0 + (uint32_t)j * STEP_COLS + first;
                 const uint64_t nothing = (uint64_t)s->in_seq << 32; /* zeros that are there */
 
                 p[2 * j] = i < ph->k ? packet_load(from + (uint64_t)i * 4) : nothing;
@@ -196,28 +214,37 @@ template <int KIND, int ASK> EW_DEV float quant_take(struct step *s, const struc
         }
         __syncwarp();
 #pragma unroll
-        for (int j = 0; j < ASK; j++) {
-            const uint32_t b = i0 + (uint32_t)j * STEP;
-            const float2 x0 = pair_value(p[2 * j]), x1 = pair_value(p[2 * j + 1]);
-            const float v[4] = { x0.x * w[2 * j].x, x0.y * w[2 * j].y, x1.x * w[2 * j + 1].x,
-                                 x1.y * w[2 * j + 1].y };
+        for (int j = 0; j < 2 * ASK; j++) {
+            const float2 x = pair_value(p[j]);
 
-            if (b >= ph->k)
-                break;
-            sum += x0.x * x0.x + x0.y * x0.y + (x1.x * x1.x + x1.y * x1.y);
-            store_digits<KIND>(smem_of(s->x) + b, plane, quant_meta_of(s, ph) + b / STEP_QUANT, v);
+            sum += x.x * x.x + x.y * x.y;
+            v[2 * j] = x.x * w[j].x;
+            v[2 * j + 1] = x.y * w[j].y;
+            amax = max_or_nan(amax, max_or_nan(fabsf(v[2 * j]), fabsf(v[2 * j + 1])));
         }
+        amax = f32_of(__reduce_max_sync(EW_ALL, __float_as_uint(amax)));
+        /* 32256 is 126 * 256; beside numbers of 1e-30 nothing is seen of smaller ones */
+        inv = amax > 1e-30f ? __fdividef(32256.0f, amax) : 0;
+#pragma unroll
+        for (int j = 0; j < ASK; j++) {
+            sums[j] = 0;
+            if (i0 + (uint32_t)j * STEP_COLS < ph->k)
+                sums[j] = store_digits(smem_of(s->x) + i0 + (uint32_t)j * STEP_COLS, plane,
+                                       v + 4 * j, inv);
+        }
+        store_meta<KIND, ASK>(quant_meta_of(s, ph) + i0 / STEP_QUANT,
+                              amax > 1e-30f  ? amax * (1 / 32256.0f)
+                              : amax == amax ? 0
+                                             : amax,
+                              sums, min((ph->k - i0 + STEP_COLS - 1) / STEP_COLS, (uint32_t)ASK));
     }
+    __syncwarp(); /* it reads no other warp's columns */
     return sum;
 }
-/* The whole input, for all warps; this thread's part of its sum of squares. */
+/* This warp's columns of the input; this thread's part of their sum of squares. */
 template <int KIND> EW_DEV float quant_load(struct step *s, const struct ew_step_phase *ph)
 {
-    const float sum = ph->k <= EW_STEP_WARPS * STEP_QUANT ? quant_take<KIND, 1>(s, ph)
-                                                          : quant_take<KIND, 4>(s, ph);
-
-    sync_warps();
-    return sum;
+    return ph->k <= STEP_COLS ? quant_take<KIND, 1>(s, ph) : quant_take<KIND, 4>(s, ph);
 }
 
 /* ---- products ---- */
@@ -275,15 +302,14 @@ EW_DEV void quant_ask(struct quant_codes<KIND> *p, const struct ew_step_phase *p
             p->scale[u] = lds_scale(scales + g * 32);
     }
 }
-/* The input: columns from `col` on. */
+/* The input: columns from `col` on, which are this warp's. */
 template <int KIND>
 EW_DEV void quant_x(struct quant_input<KIND> *p, const struct step *s,
-                    const struct ew_step_phase *ph, const struct quant_place *w, uint32_t col)
+                    const struct ew_step_phase *ph, uint32_t col, float unit)
 {
     const uint32_t lane = threadIdx.x % 32, plane = quant_plane(ph), x = smem_of(s->x);
-    const uint32_t meta =
-        x + 2 * plane + (col + w->first) / STEP_QUANT * (uint32_t)sizeof(struct quant_meta);
-    const uint32_t at = x + (lane / 4 % 2) * plane + col + w->first + lane % 4 * 32;
+    const uint32_t meta = x + 2 * plane + col / STEP_QUANT * (uint32_t)sizeof(struct quant_meta);
+    const uint32_t at = x + (lane / 4 % 2) * plane + col + lane % 4 * 32;
 
     if (KIND == EW_STEP_Q4) {
         const uint4 v = lds128(at + lane / 8 % 2 * 16);
@@ -319,7 +345,7 @@ EW_DEV void quant_x(struct quant_input<KIND> *p, const struct step *s,
         for (uint32_t u = 0; u < STEP_UNITS; u++)
             p->sum[u] = (int)lds32(meta + 4 + 4 * u);
     }
-    p->xs *= w->unit;
+    p->xs *= unit;
 }
 /* The sum of a unit for this lane's r. */
 EW_DEV int quant_digits(const int c[4])
@@ -396,9 +422,11 @@ EW_DEV void quant_tiles_short(struct step *s, const struct ew_step_phase *ph, ui
     const uint32_t lane = threadIdx.x % 32;
     const uint32_t rows = ph->row_scales_at + lane / 4 * 4 + lane % 4 / 2 * 32;
     const struct quant_place place = quant_place_of<KIND>(0, ph->k);
-    struct quant_input<KIND> x;
+    struct quant_input<KIND> x = {
+    }; /* a warp without columns has none of its own to read */
 
-    quant_x(&x, s, ph, &place, 0);
+    if (place.unit != 0)
+        quant_x(&x, s, ph, place.first, place.unit);
 #pragma unroll 1
     while (n) {
         const uint32_t here = min(ph->batch, n);
@@ -461,7 +489,9 @@ EW_DEV void quant_tiles_long(struct step *s, const struct ew_step_phase *ph, uin
                     const struct quant_place place = quant_place_of<KIND>(turn + j, cols);
 
                     quant_ask(&w[j], ph, place.first, at);
-                    quant_x(&x[j], s, ph, &place, col);
+                    quant_x(&x[j], s, ph,
+                            place.unit != 0 ? col + place.first : threadIdx.x / 32 * STEP_QUANT,
+                            place.unit);
                     sum[j] = quant_products(&w[j], &x[j], cols - place.first);
                 }
                 acc += sum[0] + sum[1];

@@ -17,11 +17,17 @@
 #        define EW_WG_TYPE ".f32.bf16.bf16 "
 #    endif
 
-// Rows of 128 bytes, groups of 8 rows 1024 bytes apart, 1024-byte aligned; + 2 is 16 columns on.
+// Rows of 128 bytes, groups of 8 rows 1024 bytes apart, 1024-byte aligned; + 2 is 16 columns on. The
+// high half of such a descriptor is a constant, and costs no instruction where it is written as one.
+#    define EW_WG_TILE_HIGH "0x40000040"
+EW_DEV uint32_t ew_wg_tile_low(uint32_t shared)
+{
+    return (shared >> 4 & 0x3fffu) | 1u << 16;
+}
+
 EW_DEV uint64_t ew_wg_tile(uint32_t shared)
 {
-    return (uint64_t)(shared >> 4 & 0x3fffu) | (uint64_t)1 << 16 | (uint64_t)64 << 32 |
-           (uint64_t)1 << 62;
+    return (uint64_t)ew_wg_tile_low(shared) | (uint64_t)64 << 32 | (uint64_t)1 << 62;
 }
 
 EW_DEV void ew_wg_fence(void)
@@ -48,7 +54,8 @@ template <int N> EW_DEV void ew_wg_touch(float *d)
 }
 
 // The accumulators of an instruction: "%0,%1,..." in its text, "+f"(d[0]), ... behind it.
-#    define EW_WG_NAMES_8 "%0,%1,%2,%3,%4,%5,%6,%7"
+#    define EW_WG_NAMES_4 "%0,%1,%2,%3"
+#    define EW_WG_NAMES_8 EW_WG_NAMES_4 ",%4,%5,%6,%7"
 #    define EW_WG_NAMES_16                                                                         \
         EW_WG_NAMES_8 ","                                                                          \
                       "%8,%9,%10,%11,%12,%13,%14,%15"
@@ -72,9 +79,9 @@ template <int N> EW_DEV void ew_wg_touch(float *d)
                        "%96,%97,%98,%99,%100,%101,%102,%103,%104,%105,%106,%107,%108,%109,%110,"   \
                        "%111,%112,%113,%114,%115,%116,%117,%118,%119,%120,%121,%122,%123,%124,"    \
                        "%125,%126,%127"
-#    define EW_WG_REGS_8(d, i)                                                                     \
-        "+f"((d)[i]), "+f"((d)[(i) + 1]), "+f"((d)[(i) + 2]), "+f"((d)[(i) + 3]),                  \
-            "+f"((d)[(i) + 4]), "+f"((d)[(i) + 5]), "+f"((d)[(i) + 6]), "+f"((d)[(i) + 7])
+#    define EW_WG_REGS_4(d, i)                                                                     \
+        "+f"((d)[i]), "+f"((d)[(i) + 1]), "+f"((d)[(i) + 2]), "+f"((d)[(i) + 3])
+#    define EW_WG_REGS_8(d, i)   EW_WG_REGS_4(d, i), EW_WG_REGS_4(d, (i) + 4)
 #    define EW_WG_REGS_16(d, i)  EW_WG_REGS_8(d, i), EW_WG_REGS_8(d, (i) + 8)
 #    define EW_WG_REGS_32(d, i)  EW_WG_REGS_16(d, i), EW_WG_REGS_16(d, (i) + 16)
 #    define EW_WG_REGS_64(d, i)  EW_WG_REGS_32(d, i), EW_WG_REGS_32(d, (i) + 32)
@@ -85,20 +92,21 @@ template <int N> EW_DEV void ew_wg_touch(float *d)
 #    define EW_WG_REGS_128(d, i) EW_WG_REGS_64(d, i), EW_WG_REGS_64(d, (i) + 64)
 
 template <int N>
-struct ew_wg; // rs: A in registers; ss: A in shared memory. keep = 0: d starts at 0
+struct ew_wg; // rs: A in registers, B a low half; ss: A in shared memory. keep = 0: d starts at 0
 
 // N columns are R = N / 2 accumulators; R1.. are the numbers R + 1.. of the operands behind them.
 #    define EW_WG(N, R, R1, R2, R3, R4, R5)                                                        \
         template <> struct ew_wg<N> {                                                              \
-            static __device__ __forceinline__ void rs(float *d, const uint32_t *a, uint64_t b,     \
+            static __device__ __forceinline__ void rs(float *d, const uint32_t *a, uint32_t b,     \
                                                       int keep)                                    \
             {                                                                                      \
-                asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %" #R5 ", 0;\n"                     \
+                asm volatile("{\n.reg .pred p;\n.reg .b64 b;\nsetp.ne.b32 p, %" #R5 ", 0;\n"       \
+                             "mov.b64 b, {%" #R4 ", " EW_WG_TILE_HIGH "};\n"                       \
                              "wgmma.mma_async.sync.aligned.m64n" #N "k16" EW_WG_TYPE               \
-                             "{" EW_WG_NAMES_##R "}, {%" #R ",%" #R1 ",%" #R2 ",%" #R3 "}, %" #R4  \
-                                                 ", p, 1, 1, 0;\n}\n"                              \
+                             "{" EW_WG_NAMES_##R "}, {%" #R ",%" #R1 ",%" #R2 ",%" #R3 "}, b"      \
+                             ", p, 1, 1, 0;\n}\n"                                                  \
                              : EW_WG_REGS_##R(d, 0)                                                \
-                             : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(keep));     \
+                             : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b), "r"(keep));     \
             }                                                                                      \
             static __device__ __forceinline__ void ss(float *d, uint64_t a, uint64_t b, int keep)  \
             {                                                                                      \
@@ -109,6 +117,7 @@ struct ew_wg; // rs: A in registers; ss: A in shared memory. keep = 0: d starts 
                              : "l"(a), "l"(b), "r"(keep));                                         \
             }                                                                                      \
         };
+EW_WG(8, 4, 5, 6, 7, 8, 9)
 EW_WG(16, 8, 9, 10, 11, 12, 13)
 EW_WG(32, 16, 17, 18, 19, 20, 21)
 EW_WG(64, 32, 33, 34, 35, 36, 37)
