@@ -1,4 +1,4 @@
-# A file's name says which instruction set it is compiled for: *_avx2.c, *_avxvnni.c, *_avx512.c, *_avx512vnni.c, *_avx512bf16.c; *_dotprod.c, *_i8mm.c (*_neon.c is what
+# A file's name says which instruction set it is compiled for: *_avx2.c, *_avxvnni.c, *_avx512.c, *_avx512vnni.c, *_avx512bf16.c; *_dotprod.c, *_i8mm.c, *_armbf16.c (*_neon.c is what
 # every AArch64 has). No other file gets such flags.
 file(GLOB_RECURSE avx2 CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/kernels/x86/*_avx2.c)
 file(GLOB_RECURSE avx512 CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/kernels/x86/*_avx512.c)
@@ -17,3 +17,5 @@ file(GLOB_RECURSE dotprod CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/kernels/arm/
 file(GLOB_RECURSE i8mm CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/kernels/arm/*_i8mm.c)
 set_source_files_properties(${dotprod} PROPERTIES COMPILE_OPTIONS "-march=armv8.2-a+dotprod;${kept}")
 set_source_files_properties(${i8mm} PROPERTIES COMPILE_OPTIONS "-march=armv8.2-a+dotprod+i8mm;${kept}")
+file(GLOB_RECURSE armbf16 CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/kernels/arm/*_armbf16.c)
+set_source_files_properties(${armbf16} PROPERTIES COMPILE_OPTIONS "-march=armv8.2-a+bf16;${kept}")

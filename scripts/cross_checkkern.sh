@@ -18,6 +18,7 @@ for s in $sources; do
     case $s in
     *_dotprod.c) isa=-march=armv8.2-a+dotprod ;;
     *_i8mm.c) isa=-march=armv8.2-a+dotprod+i8mm ;;
+    *_armbf16.c) isa=-march=armv8.2-a+bf16 ;;
     *) isa=-march=armv8-a ;;
     esac
     echo "$s -o $o $isa"

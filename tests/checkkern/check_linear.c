@@ -103,11 +103,12 @@ static double exact_sum(const struct ck_problem *p, size_t m, size_t n, double *
 {
     const float *x = p->x_seen + m * (p->s.k + p->s.x_pad), *w = p->w + n * p->s.k;
     const double scale = (double)p->s.scale, cap = (double)p->s.softcap;
-    double z = 0, mass = 0;
+    double z = 0, mass = 0, weights = 0;
 
     for (size_t k = 0; k < p->s.k; k++) {
         z += (double)x[k] * (double)w[k];
         mass += fabs((double)x[k] * (double)w[k]);
+        weights += fabs((double)w[k]);
     }
     if (p->s.has_bias) {
         z += (double)p->bias[n];
@@ -117,6 +118,8 @@ static double exact_sum(const struct ck_problem *p, size_t m, size_t n, double *
      * holds */
     const double unit = p->s.fill == CK_EQUAL ? (double)p->s.k * 6e-8 : 0;
     *slack = mass * fabs(scale) * (2e-6 + unit + (double)p->x_error) + 1e-42 * (double)p->s.k;
+    *slack +=
+        127 * 0.8e-45 * weights * fabs(scale); /* a denormal scale of codes is a whole number */
     z *= scale;
     if (cap != 0)
         z = cap * tanh(z / cap);

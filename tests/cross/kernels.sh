@@ -32,13 +32,15 @@ level cortex-a53 i8mm neon
 # A processor without an instruction must not be given a kernel that has it.
 [ "$(on cortex-a53 --filter dotprod | tail -n 1)" = "0 checks, 0 failures" ] || bad "cortex-a53 runs dotprod"
 [ "$(on cortex-a76 --filter i8mm | tail -n 1)" = "0 checks, 0 failures" ] || bad "cortex-a76 runs i8mm"
+[ "$(on cortex-a76 --filter armbf16 | tail -n 1)" = "0 checks, 0 failures" ] || bad "cortex-a76 runs bf16"
 
 on cortex-a53 --filter neon >"$tmp/neon" 2>&1 &
 neon=$!
 on cortex-a76 --filter dotprod >"$tmp/dotprod" 2>&1 || bad "dotprod: $(cat "$tmp/dotprod")"
 on max --filter i8mm >"$tmp/i8mm" 2>&1 || bad "i8mm: $(cat "$tmp/i8mm")"
+on max --filter armbf16 >"$tmp/armbf16" 2>&1 || bad "bf16: $(cat "$tmp/armbf16")"
 wait $neon || bad "neon: $(cat "$tmp/neon")"
-for l in neon dotprod i8mm; do
+for l in neon dotprod i8mm armbf16; do
     grep -q '_'$l'.* ok$' "$tmp/$l" || bad "$l: no kernel was checked"
     tail -n +2 "$tmp/$l"
 done
