@@ -47,16 +47,6 @@ __device__ float full_inv_rms(const float *x, unsigned n, float eps, float *part
 
 #endif
 
-/* Where head hh of token t is: query heads, then keys, then values. */
-EW_DEV const float *head_at(const ew_cuda_attn_args &a, unsigned t, unsigned hh)
-{
-    if (hh < a.hq)
-        return (const float *)a.q + t * a.q_stride + hh * EW_D;
-    if (hh < a.hq + a.hkv)
-        return (const float *)a.k + t * a.k_stride + (hh - a.hq) * EW_D;
-    return (const float *)a.v + t * a.v_stride + (hh - a.hq - a.hkv) * EW_D;
-}
-
 /* One head of one token, x as it came. Padding: queries of zeros, nothing into the cache. */
 EW_DEV void prepare(const ew_cuda_attn_args &a, unsigned t, unsigned hh, float inv,
                     float x[EW_LANE_ELEMS])
@@ -86,7 +76,7 @@ EW_DEV void prepare(const ew_cuda_attn_args &a, unsigned t, unsigned hh, float i
     struct head_frame f;
 
     head_frame_load(&f, w, rope, a.rd);
-    head_turn(x, head_at(a, t, hh), &f, inv, a.qk_norm_eps, rope, a.rd, y);
+    head_turn(x, attn_head_at<float>(a, t, hh), &f, inv, a.qk_norm_eps, rope, a.rd, y);
     if (is_q)
         put_query(a, at, y);
     else
@@ -114,6 +104,6 @@ extern "C" __global__ void __launch_bounds__(EW_WARPS * 32)
 #endif
     if (hh >= a.hq + 2 * a.hkv)
         return;
-    head_copy(head_at(a, t, hh), x);
+    head_copy(attn_head_at<float>(a, t, hh), x);
     prepare(a, t, hh, inv, x);
 }

@@ -26,16 +26,6 @@ typedef unsigned short elem;
 typedef float elem;
 #endif
 
-/* Where head hh of token t is: query heads, then keys, then values. */
-EW_DEV const elem *head_at(const ew_cuda_attn_args &a, unsigned t, unsigned hh)
-{
-    if (hh < a.hq)
-        return (const elem *)a.q + t * a.q_stride + hh * EW_D;
-    if (hh < a.hq + a.hkv)
-        return (const elem *)a.k + t * a.k_stride + (hh - a.hq) * EW_D;
-    return (const elem *)a.v + t * a.v_stride + (hh - a.hq - a.hkv) * EW_D;
-}
-
 EW_DEV float4 load_elems(const elem *p, unsigned lane)
 {
 #if EW_X == 0
@@ -56,7 +46,8 @@ EW_DEV void load_heads(const ew_cuda_attn_args &a, unsigned t, unsigned h0, unsi
 {
 #pragma unroll
     for (int i = 0; i < AT_ONCE; i++)
-        x[i] = load_elems(head_at(a, t, min(h0 + i * EW_WARPS * SIDE, n_heads - 1)), lane);
+        x[i] =
+            load_elems(attn_head_at<elem>(a, t, min(h0 + i * EW_WARPS * SIDE, n_heads - 1)), lane);
 }
 
 EW_DEV uint2 shorten(float4 x)

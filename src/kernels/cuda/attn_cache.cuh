@@ -59,6 +59,17 @@ struct attn_row { /* attn_rules.h's */
     unsigned prefix, n_tree;
 };
 
+/* Where head hh of token t is: query heads, then keys, then values. */
+template <typename elem>
+EW_DEV const elem *attn_head_at(const ew_cuda_attn_args &a, unsigned t, unsigned hh)
+{
+    if (hh < a.hq)
+        return (const elem *)a.q + t * a.q_stride + hh * EW_D;
+    if (hh < a.hq + a.hkv)
+        return (const elem *)a.k + t * a.k_stride + (hh - a.hq) * EW_D;
+    return (const elem *)a.v + t * a.v_stride + (hh - a.hq - a.hkv) * EW_D;
+}
+
 EW_DEV struct attn_row attn_row_find(const ew_cuda_attn_args &a, unsigned b, unsigned i)
 {
     const long long c = ((const int *)a.context_lengths)[b];

@@ -22,6 +22,7 @@
 #    include "copy.cuh"
 #    include "linear_epilogue.cuh"
 #endif
+#include "linear_panel.cuh"
 #include "linear_tile.cuh"
 #include "wgmma.cuh"
 
@@ -241,13 +242,6 @@ EW_DEV void produce(const struct ew_cuda_linear_map_args &p, const struct work &
 // ---- weights ----
 
 #    if EW_CODE
-EW_DEV const char *panel_at(const ew_args &a, uint32_t panel)
-{
-    const uint32_t last = (a.n_out + (EW_GLU ? 7 : 15)) / (EW_GLU ? 8 : 16) - 1;
-
-    return (const char *)a.w + (size_t)(panel < last ? panel : last) * a.row_bytes;
-}
-
 // What a lane copies next, and to where in the ring of its warp.
 struct stream {
     const char *panel;
@@ -298,7 +292,7 @@ EW_DEV void stream_next(struct stream &s, const ew_args &a, const struct work &w
         if (s.block == (w.begin + w.stages) * BLOCKS) {
             s.block = w.begin * BLOCKS;
             s.strip += w.stride;
-            s.panel = panel_at(a, s.strip * WARPS + warp);
+            s.panel = ew_panel_at(a, s.strip * WARPS + warp);
         }
     }
     ew_cp_async_commit();
@@ -529,15 +523,6 @@ EW_DEV void consume(const struct work &w, float *acc, struct fixed &f, struct re
 }
 #    endif
 
-EW_DEV const float *row_scales(const ew_args &a, uint32_t panel)
-{
-#    if EW_CODE
-    return (const float *)(panel_at(a, panel) + a.row_scales_at);
-#    else
-    return 0;
-#    endif
-}
-
 // ---- epilogue ----
 
 EW_DEV float rms_scale(const ew_args &a, struct fixed &f, uint32_t m)
@@ -554,7 +539,7 @@ EW_DEV float rms_scale(const ew_args &a, struct fixed &f, uint32_t m)
 EW_DEV void store(const ew_args &a, const float *acc, struct fixed &f, uint32_t panel,
                   uint32_t warp, uint32_t lane)
 {
-    const float *scales = row_scales(a, panel);
+    const float *scales = ew_panel_scales(a, panel);
 
 #        if EW_N >= 32
     float *buffer = (float *)(dynamic + TILE_AT + warp * EW_TILE_BYTES);
@@ -637,7 +622,7 @@ EW_DEV void store(const ew_args &a, const float *acc, struct fixed &f, uint32_t 
         const uint32_t q = i % quads * 4, p = i / quads % WARPS, m = i / (quads * WARPS);
         const uint32_t panel = strip * WARPS + p, n = panel * (EW_GLU ? 8 : 16) + q;
         const float *at = &sums[m * PITCH + p * 16 + q];
-        const float *scales = row_scales(a, panel);
+        const float *scales = ew_panel_scales(a, panel);
         float z[4], up[4] = { 0.0f, 0.0f, 0.0f, 0.0f };
 
         if (n >= a.n_out)
@@ -699,7 +684,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
 #    if EW_CODE
         const uint32_t strips =
             w.strip < a.tiles_n ? (a.tiles_n - w.strip + w.stride - 1) / w.stride : 0;
-        struct stream stream = { panel_at(a, w.strip * WARPS + warp), strips * w.stages, w.strip,
+        struct stream stream = { ew_panel_at(a, w.strip * WARPS + warp), strips * w.stages, w.strip,
                                  w.begin * BLOCKS, 0 };
 #        pragma unroll 1
         for (int i = 0; i < EW_SLOTS - 1; i++)

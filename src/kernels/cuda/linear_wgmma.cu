@@ -18,6 +18,7 @@
 #    include "copy.cuh"
 #    include "linear_epilogue.cuh"
 #endif
+#include "linear_panel.cuh"
 #include "linear_tile.cuh"
 #include "wgmma.cuh"
 
@@ -181,18 +182,11 @@ struct stream {
     uint32_t tile, it, at; // what is copied next, and to which stage
 };
 
-EW_DEV const char *panel_at(const ew_args &a, uint32_t panel)
-{
-    const uint32_t last = (a.n_out + (EW_GLU ? 7 : 15)) / (EW_GLU ? 8 : 16) - 1;
-
-    return (const char *)a.w + (size_t)(panel < last ? panel : last) * a.row_bytes;
-}
-
 EW_DEV void stream_next(struct stream &s, const ew_args &a, const struct work &w, uint32_t warp,
                         uint32_t lane)
 {
     if (s.tile < a.tiles_m * a.tiles_n && w.iters) {
-        const char *panel = panel_at(a, s.tile / a.tiles_m * PANELS + warp);
+        const char *panel = ew_panel_at(a, s.tile / a.tiles_m * PANELS + warp);
         const uint32_t b = w.begin + s.it * STAGE_BLOCKS;
         const uint32_t to =
             ew_shared(dynamic) + s.at * STAGE_BYTES + SUBS * X_SUB + warp * (STAGE_BLOCKS * SLOT);
@@ -309,7 +303,7 @@ EW_DEV void consume(const ew_args &a, const struct work &w, float *acc, uint32_t
                     uint32_t &phase, struct bars &bars, struct stream &stream, uint32_t tile_n,
                     uint32_t warp, uint32_t lane)
 {
-    const char *panel = panel_at(a, tile_n * PANELS + warp);
+    const char *panel = ew_panel_at(a, tile_n * PANELS + warp);
     float part[PROMOTE ? EW_N / 2 : 1];
     struct fragments f[2];
     bool keep = false;
@@ -396,20 +390,11 @@ EW_DEV void consume(const ew_args &a, const struct work &w, float *acc, uint32_t
 }
 #    endif
 
-EW_DEV const float *row_scales(const ew_args &a, uint32_t panel)
-{
-#    if EW_CODE
-    return (const float *)(panel_at(a, panel) + a.row_scales_at);
-#    else
-    return 0;
-#    endif
-}
-
 #    if EW_CLUSTER == 1
 EW_DEV void store_tile(const ew_args &a, const float *acc, char *buffers, uint32_t panel,
                        uint32_t m0, uint32_t warp, uint32_t lane)
 {
-    const float *scales = row_scales(a, panel);
+    const float *scales = ew_panel_scales(a, panel);
     const bool wide = ew_wide(a);
 
 #        if EW_N >= 32
@@ -490,7 +475,7 @@ EW_DEV void store_cluster(const ew_args &a, const float *acc, uint32_t tile_n, u
     for (uint32_t i = threadIdx.x; i < per * quads * live; i += GROUPS * 128) {
         const uint32_t q = i % quads * 4, p = i / quads % per + first, m = i / (quads * per);
         const uint32_t panel = tile_n * PANELS + p, n = panel * (EW_GLU ? 8 : 16) + q;
-        const float *at = &sums[m * PITCH + p * 16 + q], *scales = row_scales(a, panel);
+        const float *at = &sums[m * PITCH + p * 16 + q], *scales = ew_panel_scales(a, panel);
         float z[4], up[4] = { 0.0f, 0.0f, 0.0f, 0.0f };
 
         if (n >= a.n_out)
