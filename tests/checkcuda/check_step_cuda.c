@@ -550,6 +550,11 @@ static const struct ew_quant_format q8_row = { EW_DTYPE_I8, EW_DTYPE_NONE, 0, 0 
     .hidden = 256, .ffn = 768, .hq = 4, .hkv = 2, .d = 128, .vocab = 1000, .cap = 600,             \
     .plain = EW_DTYPE_BF16, .kv = EW_DTYPE_BF16, .qk_norm = true, .act = EW_ACT_SILU
 
+/* Small enough for racecheck to come to its end; the ring goes round some times. */
+#define TINY                                                                                       \
+    .hidden = 256, .ffn = 256, .hq = 2, .hkv = 1, .d = 64, .vocab = 96, .cap = 80,                 \
+    .plain = EW_DTYPE_BF16, .kv = EW_DTYPE_BF16, .qk_norm = true, .act = EW_ACT_SILU, .n_sm = 2
+
 static void check_refusals(struct cc *c)
 {
     static const struct ew_quant_format zeros = { EW_DTYPE_U4, EW_DTYPE_F16, 128, 1 };
@@ -623,10 +628,13 @@ CC_FAMILY(step_cuda)
           .kv = EW_DTYPE_F16,
           .act = EW_ACT_RELU2,
           .context = 200 },
+        { TINY, .context = 70 },
+        { TINY, .w = q4_128, .head = q8_row, .context = 70 },
     };
     static const char *const names[] = { "q4 g64 bf16",    "q4 g32",         "q8 g128",
                                          "bias half-rope", "window softcap", "bf16 4 blocks",
-                                         "q4 7 blocks",    "d64 g8 gelu",    "f16 d64 g3" };
+                                         "q4 7 blocks",    "d64 g8 gelu",    "f16 d64 g3",
+                                         "bf16 2 blocks",  "q4 2 blocks" };
 
     for (size_t i = 0; i < sizeof(contexts) / sizeof(*contexts); i++) {
         const struct decoder plain = { QWEN, .context = contexts[i] };

@@ -18,6 +18,7 @@ _Static_assert(sizeof(struct ew_step_args) <= EW_CUDA_ARGS_CAP, "arguments of a 
 #define MAX_BACK       4     /* phases that a residual is kept */
 #define MAX_K          16384 /* columns */
 #define MAX_CHUNK      1024u /* columns of a stage: step_dev.cuh's STEP_COLS */
+#define COPIERS        2     /* warps: more of them ask too much of L2, one issues too slowly */
 #define PAD            64u   /* bytes between planes of an input: other banks */
 
 /* What a phase is to the graph. */
@@ -43,7 +44,8 @@ struct planner {
     int w_f16, scale_f16, kv_f16; /* -1: none yet */
     bool has_bias, has_softcap;
     size_t x_bytes;
-    uint32_t blocks, splits, warps;
+    uint32_t blocks, splits;
+    uint32_t copiers; /* warps that copy */
     struct ew_step_args args;
     ew_error *err;
 };
@@ -437,12 +439,14 @@ static size_t place_packets(struct planner *p)
     return at + 2 * (size_t)p->blocks;
 }
 
-static size_t attention_bytes(const struct ew_attn_args *a, uint32_t warps)
+static size_t attention_bytes(const struct ew_attn_args *a)
 {
     const size_t g = a->hq / a->hkv <= 1   ? 1
                      : a->hq / a->hkv <= 2 ? 2
                      : a->hq / a->hkv <= 4 ? 4
                                            : 8;
+
+    const size_t warps = EW_STEP_WARPS;
 
     /* step_attn.cuh's struct step_attn */
     return (g + 2) * a->d * 4 + 2 * g * (a->d * 2 + 16) + warps * EW_STEP_KV_TILE * g * 4 +
@@ -456,18 +460,17 @@ static ew_status choose_shared(struct planner *p, uint32_t *shared)
 
     p->args.x_bytes = (uint32_t)ew_align_up(p->x_bytes, 128);
     if (p->attention)
-        p->args.attention_bytes =
-            (uint32_t)ew_align_up(attention_bytes(p->attention, p->warps), 128);
-    fixed = p->args.x_bytes + p->args.attention_bytes + 2 * EW_STEP_RED_ROWS * p->warps * 4 +
-            2 * p->warps * 4 + EW_STEP_MAX_STAGES * 16 +
-            (p->warps + EW_STEP_COPIERS) * 2 * sizeof(struct ew_step_phase);
+        p->args.attention_bytes = (uint32_t)ew_align_up(attention_bytes(p->attention), 128);
+    fixed = p->args.x_bytes + p->args.attention_bytes + 2 * EW_STEP_RED_ROWS * EW_STEP_WARPS * 4 +
+            2 * EW_STEP_WARPS * 4 + EW_STEP_MAX_STAGES * 16 +
+            (EW_STEP_WARPS + p->copiers) * 2 * sizeof(struct ew_step_phase);
     /* two parts or two blocks of the cache a stage: waiting costs as much as multiplying one */
     for (uint32_t most = 2; most >= 1; most--) {
         const size_t stage = stage_of(p, most);
         const size_t stages =
             fixed < p->chip->shared_per_block ? (p->chip->shared_per_block - fixed) / stage : 0;
 
-        if (stages < EW_STEP_COPIERS)
+        if (stages < p->copiers)
             continue;
         set_stages(p, stage, stages < EW_STEP_MAX_STAGES ? stages : EW_STEP_MAX_STAGES);
         *shared = (uint32_t)(fixed + p->args.n_stages * stage);
@@ -484,11 +487,11 @@ static void fill_launch(struct planner *p, uint32_t shared, struct ew_cuda_launc
     const size_t g = a ? a->hq / a->hkv : 1;
     const uint32_t grid[3] = { p->blocks, 1, 1 };
 
-    ew_cuda_launch_fill(l, "step", "ew_step", grid, (p->warps + EW_STEP_COPIERS) * 32, &p->args,
+    ew_cuda_launch_fill(l, "step", "ew_step", grid, (EW_STEP_WARPS + p->copiers) * 32, &p->args,
                         sizeof(p->args),
                         "-DEW_STEP_KINDS=%u -DEW_STEP_G=%u -DEW_STEP_D=%u -DEW_STEP_W_F16=%d "
                         "-DEW_STEP_SCALE_F16=%d -DEW_STEP_KV_F16=%d -DEW_STEP_ACT=%u "
-                        "-DEW_STEP_BIAS=%d -DEW_STEP_SOFTCAP=%d -DEW_STEP_WARPS=%u "
+                        "-DEW_STEP_BIAS=%d -DEW_STEP_SOFTCAP=%d -DEW_STEP_COPIERS=%u "
                         "-DEW_STEP_UNIT=%u",
                         p->kinds,
                         g <= 1   ? 1u
@@ -496,7 +499,7 @@ static void fill_launch(struct planner *p, uint32_t shared, struct ew_cuda_launc
                         : g <= 4 ? 4u
                                  : 8u,
                         a ? (unsigned)a->d : 128u, p->w_f16 > 0, p->scale_f16 > 0, p->kv_f16 > 0,
-                        p->act, p->has_bias, p->has_softcap, p->warps, p->unit);
+                        p->act, p->has_bias, p->has_softcap, p->copiers, p->unit);
     l->shared_bytes = shared;
     l->cooperative = true;
     l->early_start = false;
@@ -534,7 +537,7 @@ ew_status ew_cuda_decode_plan(const struct ew_cuda_decode_node *nodes, size_t n,
     if (!p.links)
         return ew_fail(err, EW_STATUS_NO_MEMORY, "one kernel a step: plan");
     st = plan_chain(&p, nodes, n);
-    p.warps = EW_STEP_WARPS;
+    p.copiers = COPIERS;
     if (!st)
         st = choose_blocks(&p);
     if (!st)
@@ -552,6 +555,7 @@ ew_status ew_cuda_decode_plan(const struct ew_cuda_decode_node *nodes, size_t n,
         p.args.context_lengths = p.attention ? ew_cuda_address(p.attention->context_lengths) : 0;
         p.args.n_phases = (uint32_t)p.n;
         p.args.n_x = p.table[0].k;
+        p.args.lanes = UINT32_MAX;
         p.args.hq = p.attention ? (uint32_t)p.attention->hq : 1;
         p.args.hkv = p.attention ? (uint32_t)p.attention->hkv : 1;
         fill_launch(&p, shared, &out->launch);

@@ -1,7 +1,7 @@
 /* kernels/cuda/step.cu - one decode step of a decoder as one persistent cooperative kernel
  * (contract: step.h; table: step.cuh).
  *
- * A block a multiprocessor, 8 warps that compute and 4 that copy. Those walk the phases on
+ * A block a multiprocessor, 8 warps that compute and 2 that copy. Those walk the phases on
  * their own and keep the ring of stages in shared memory full: weights and cache do not
  * depend on the activations, so memory never waits for a barrier. The others walk the same phases;
  * each reads the vector it needs as packets (number and sequence in 8 bytes) from L2 as soon as the
@@ -130,6 +130,7 @@ EW_DEV void step_computes(struct step *s)
 
         s->in_seq = base + s->phase;
         s->seq = s->in_seq + 1;
+        step_mark(s, 0);
         if (STEP_IS(ph, EW_STEP_PLAIN16))
             run_linear<EW_STEP_PLAIN16>(s, ph, &best);
         else if (STEP_IS(ph, EW_STEP_Q4))
@@ -180,7 +181,7 @@ extern "C" __global__ void __launch_bounds__(EW_STEP_THREADS, 1)
 #pragma unroll 1
         for (uint32_t i = 0; i < a.n_stages; i++) {
             bar_init(s.full + 8 * i, EW_STEP_BULK ? 1 : 32);
-            bar_init(s.empty + 8 * i, EW_STEP_WARPS);
+            bar_init(s.empty + 8 * i, EW_STEP_WARPS * (EW_STEP_RELEASE == 2 ? 32 : 1));
         }
         bar_init_done();
     }

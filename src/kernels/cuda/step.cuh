@@ -19,19 +19,14 @@ typedef unsigned long long uint64_t;
 #    include <stdint.h>
 #endif
 
-#ifndef EW_STEP_WARPS
-#    define EW_STEP_WARPS 8 /* that compute */
-#endif
-#ifndef EW_STEP_COPIERS
-#    define EW_STEP_COPIERS 4 /* warps that copy: one alone issued a copy every 100 clocks */
-#endif
-#define EW_STEP_THREADS    ((EW_STEP_WARPS + EW_STEP_COPIERS) * 32)
+#define EW_STEP_WARPS      8  /* that compute */
 #define EW_STEP_RED_ROWS   64 /* outputs reduced at once */
 #define EW_STEP_KV_BLOCK   64 /* positions of a block of the cache */
 #define EW_STEP_KV_TILE    16 /* of them a warp takes at once */
 #define EW_STEP_KV_SPLIT   4  /* blocks before their work is shared by more blocks of threads */
 #define EW_STEP_KV_SPLITS  64 /* blocks of threads for one kv head, at most */
 #define EW_STEP_MAX_STAGES 48
+#define EW_STEP_MARKS      8 /* of a phase and warp: struct ew_step_args, trace */
 
 enum ew_step_kind { EW_STEP_PLAIN16 = 0, EW_STEP_Q4, EW_STEP_Q8, EW_STEP_ATTENTION };
 
@@ -83,12 +78,15 @@ struct ew_step_args {
     uint64_t token;  /* i32: arg max of HEAD, or 0 */
     uint64_t context_lengths; /* i32 [1]: with this token */
     uint64_t fault;           /* u32: phase + 1 of a wait that gave up */
+    uint64_t trace; /* clocks, of a kernel compiled with EW_STEP_TRACE: u32 [n_phases][blocks]
+                       [WARPS][MARKS] */
     uint32_t n_phases, n_stages, stage_bytes;
     uint32_t x_bytes;         /* of shared memory: the input of a linear phase */
     uint32_t attention_bytes; /* of shared memory: step_attn.cuh's struct step_attn */
     uint32_t best;            /* packets of HEAD: 2 a block */
     uint32_t hq, hkv;         /* of every attention phase */
     uint32_t n_x, x_singles;  /* packets: where x goes as f32 */
+    uint32_t lanes;           /* all ones */
     uint32_t kv_batch;        /* blocks of the cache a stage has: 1 or 2 */
 };
 

@@ -383,6 +383,7 @@ EW_DEV void attn_blocks(struct step *s, const struct ew_step_phase *ph, struct s
         if (!old)
             break;
         ring_wait_full(s);
+        step_mark(s, 3);
         if (n)
             attn_weights(ph, sm, ring_at(s) + tile * (EW_STEP_D * 2), n, q, a);
         ring_release(s);
@@ -488,13 +489,19 @@ EW_DEV void run_attention(struct step *s, const struct ew_step_phase *entry)
 #pragma unroll 1
     for (uint32_t w = threadIdx.x / 32; w < g + 2; w += EW_STEP_WARPS)
         attn_vector(s, ph, sm, &kv, w, g);
+    step_mark(s, 1);
     sync_warps();
+    step_mark(s, 2);
     attn_blocks(s, ph, sm, &kv, &a);
+    step_mark(s, 4);
     attn_leave(s, ph, sm, &kv, &a);
     sync_warps();
+    step_mark(s, 5);
     attn_output(s, ph, sm, &kv);
+    step_mark(s, 6);
     if (kv.splits > 1)
         attn_merge(s, ph, &kv);
+    step_mark(s, 7);
 }
 
 #endif

@@ -10,6 +10,16 @@
 #else
 #    define EW_STEP_BULK 0
 #endif
+#ifndef EW_STEP_COPIERS
+#    define EW_STEP_COPIERS 2 /* warps that copy, as step.c says */
+#endif
+#define EW_STEP_THREADS ((EW_STEP_WARPS + EW_STEP_COPIERS) * 32)
+#ifndef EW_STEP_RELEASE
+#    define EW_STEP_RELEASE 0
+#endif
+#ifndef EW_STEP_TRACE
+#    define EW_STEP_TRACE 0
+#endif
 #ifndef EW_STEP_POLL_SLEEP
 #    define EW_STEP_POLL_SLEEP 0
 #endif
@@ -86,6 +96,26 @@ EW_DEV float f32_of(uint32_t u)
     return __uint_as_float(u);
 }
 
+/* Where this warp is in its phase, for bench/step_profile.c: 0 begins, 1 has its packets, 2 its
+ * input, 3 its first stage, 4 has multiplied, 5 is past the barrier, 6 has sent its outputs, 7 has
+ * merged (attention). */
+EW_DEV void step_mark(const struct step *s, uint32_t i)
+{
+#if EW_STEP_TRACE
+    uint32_t now;
+
+    asm volatile("mov.u32 %0, %%clock;" : "=r"(now)::"memory");
+    if (threadIdx.x % 32 == 0)
+        ((volatile uint32_t *)
+             s->a->trace)[((s->phase * s->n_cta + s->cta) * EW_STEP_WARPS + threadIdx.x / 32) *
+                              EW_STEP_MARKS +
+                          i] = now;
+#else
+    (void)s;
+    (void)i;
+#endif
+}
+
 /* ---- barriers of the ring ---- */
 EW_DEV void bar_init(uint32_t bar, uint32_t count)
 {
@@ -155,13 +185,20 @@ EW_DEV void ring_wait_full(const struct step *s)
 {
     bar_wait(s, s->full + 8 * s->stage, s->parity);
 }
-/* A warp is done with the stage: what its lanes read comes before the arrival of one, by __syncwarp.
- * (That is no instruction where a warp is together already: compute-sanitizer's racecheck then
- * reports the copies that follow against reads of the 31 other lanes, never of the one.) */
+/* A warp is done with the stage: what its lanes read comes before the arrival of one, by
+ * __syncwarp. (That is no instruction where a warp is together already: compute-sanitizer's
+ * racecheck then reports the copies that follow against reads of the 31 other lanes, never of the
+ * one.) */
 EW_DEV void ring_release(struct step *s)
 {
+#if EW_STEP_RELEASE == 1
+    asm volatile("bar.warp.sync %0;" ::"r"(s->a->lanes) : "memory");
+#else
     __syncwarp();
+#endif
+#if EW_STEP_RELEASE != 2
     if (threadIdx.x % 32 == 0)
+#endif
         bar_arrive(s->empty + 8 * s->stage);
     ring_next(s);
 }

@@ -254,6 +254,8 @@ EW_DEV void run_linear(struct step *s, const struct ew_step_phase *entry, struct
 
     const float sum = KIND == EW_STEP_PLAIN16 ? plain_load(s, ph) : quant_load<KIND>(s, ph);
 
+    step_mark(s, 2);
+
 #pragma unroll 1
     for (uint32_t t0 = 0; t0 < r.n_tiles; t0 += TILES) {
         const uint32_t t1 = min(t0 + TILES, r.n_tiles), out = r.out + t0 * per;
@@ -267,12 +269,15 @@ EW_DEV void run_linear(struct step *s, const struct ew_step_phase *entry, struct
             plain_tiles_whole<false>(s, ph, t0, t1, red);
         else
             plain_tiles_parts(s, ph, t0, t1, red);
+        step_mark(s, 4);
         if (t0 == 0) /* late: products have started */
             step_sum_store(s, ph, sum);
         sync_warps();
+        step_mark(s, 5);
         if (t0 == 0)
             inv = step_inv_rms(s, ph);
         step_epilogue<ROWS>(s, ph, out, min((t1 - t0) * per, r.end - out), inv, kept, best);
+        step_mark(s, 6);
         kept = step_kept(s, ph, out + TILES * per, r.end);
         s->half ^= 1;
     }

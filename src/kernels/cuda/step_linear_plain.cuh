@@ -71,6 +71,7 @@ EW_DEV void plain_input(const struct step *s, const struct ew_step_phase *ph, ui
         if (++n > EW_STEP_POLL_LIMIT)
             step_gave_up(s);
     }
+    step_mark(s, 1);
 #pragma unroll
     for (int j = 0; j < ASK; j++) {
         uint32_t a = (uint32_t)p[j].a, b = (uint32_t)p[j].b;
@@ -178,6 +179,8 @@ EW_DEV void plain_tiles_whole(struct step *s, const struct ew_step_phase *ph, ui
         uint32_t at = ring_at(s) + lane_at;
 
         ring_wait_full(s);
+        if (tile == t0)
+            step_mark(s, 3);
 #pragma unroll 1
         for (uint32_t i = 0; i < n; i += 2) {
             const bool two = i + 1 < n;
@@ -234,6 +237,7 @@ EW_DEV void plain_tiles_parts(struct step *s, const struct ew_step_phase *ph, ui
         uint32_t at = ring_at(s);
 
         ring_wait_full(s);
+        step_mark(s, 3);
 #pragma unroll 1
         for (uint32_t i = 0; i < n;) {
             const uint32_t cols = min(ph->chunk, ph->k - col);

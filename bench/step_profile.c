@@ -1,0 +1,453 @@
+/* step_profile.c - where the time of a one-kernel decode step (kernels/cuda/step.h) goes, for the
+ * shapes of Qwen3 with random weights. Needs a GPU and NVRTC, no checkpoint.
+ *
+ *   step_profile [--shape 0.6b|1.7b|4b|8b] [--int4] [--contexts 1,128,4096] [--trace]
+ *                [--with "-DX=1 ..."]... [--device N]
+ *
+ * Prints a line of milliseconds a step, the least of some series of launches back to back; a line
+ * for the planned kernel, or where there are --with for each of those macros added to it
+ * (EW_STEP_COPIERS, EW_STEP_POLL_SLEEP; "" is the planned one). With
+ * --trace also, for each kind of phase, the clocks between its marks (step_dev.cuh: step_mark),
+ * least, mean and most of all blocks, means over the layers. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "backend/cuda/device.h"
+#include "backend/cuda/nvrtc.h"
+#include "backend/cuda/queue.h"
+#include "base/mem.h"
+#include "kernels/cuda/step.h"
+#include "op/attrs.h"
+
+#define SERIES   5
+#define LAUNCHES 40
+#define HEADS_D  128
+#define CAP      8192
+#define BLOCK    ((size_t)32 << 20) /* bytes of random weights, repeated */
+#define MAX_NODE (36 * 7 + 3)
+#define MARKS    EW_STEP_MARKS
+
+struct shape {
+    const char *name;
+    size_t hidden, ffn, hq, hkv, layers, vocab;
+};
+static const struct shape shapes[] = {
+    { "0.6b", 1024, 3072, 16, 8, 28, 151936 },
+    { "1.7b", 2048, 6144, 16, 8, 28, 151936 },
+    { "4b", 2560, 9728, 32, 8, 36, 151936 },
+    { "8b", 4096, 12288, 32, 8, 36, 151936 },
+};
+
+#define MAX_WITH 16
+struct options {
+    const struct shape *shape;
+    const char *contexts;
+    const char *with[MAX_WITH];
+    size_t n_with;
+    int device;
+    bool int4, trace;
+};
+
+struct bench {
+    const struct options *o;
+    struct ew_cuda_device *device;
+    struct ew_cuda_queue queue;
+    struct ew_nvrtc *compiler;
+    ew_cu_ptr random, context, table, workspace, trace;
+    ew_cu_ptr kept[36 * 8 + 16];
+    size_t n_kept, n_nodes, trace_bytes;
+    struct ew_cuda_decode_node nodes[MAX_NODE];
+    struct ew_cuda_launch launch;
+    struct ew_step_phase phases[MAX_NODE];
+    size_t n_phases;
+    ew_error err;
+};
+
+static void die(const struct bench *b)
+{
+    (void)fprintf(stderr, "step_profile: %s\n", b->err.text);
+    exit(1);
+}
+static void must(struct bench *b, ew_status st)
+{
+    if (st)
+        die(b);
+}
+
+static uint64_t memory(struct bench *b, size_t bytes, bool is_random)
+{
+    ew_cu_ptr p;
+
+    must(b, ew_cuda_alloc(b->device, bytes + 256, "weights", &p, &b->err));
+    b->kept[b->n_kept++] = p;
+    for (size_t at = 0; is_random && at < bytes; at += BLOCK)
+        must(b, ew_cuda_queue_copy(&b->queue, p + at, b->random,
+                                   bytes - at < BLOCK ? bytes - at : BLOCK, &b->err));
+    if (!is_random)
+        must(b, ew_cuda_queue_fill(&b->queue, p, 0, bytes, &b->err));
+    return p;
+}
+
+/* Numbers that are small as bf16, and as scales of either kind. */
+static void make_random(struct bench *b)
+{
+    uint8_t *p = malloc(BLOCK);
+    uint64_t r = 88172645463325252u;
+
+    if (!p)
+        abort();
+    for (size_t i = 0; i < BLOCK; i += 2) {
+        r ^= r << 13;
+        r ^= r >> 7;
+        r ^= r << 17;
+        p[i] = (uint8_t)r;
+        p[i + 1] = b->o->int4 ? (uint8_t)(0x28 | (r >> 8 & 7)) : (uint8_t)((r >> 8 & 0x80) | 0x3b);
+    }
+    must(b, ew_cuda_alloc(b->device, BLOCK, "random", &b->random, &b->err));
+    must(b, ew_cuda_queue_upload(&b->queue, b->random, p, BLOCK, &b->err));
+    must(b, ew_cuda_queue_wait(&b->queue, &b->err));
+    free(p);
+}
+
+/* ---- the decoder ---- */
+
+static void add_linear(struct bench *b, const char *name, bool head, size_t n, size_t k, bool glu,
+                       uint64_t x, uint64_t y, uint64_t residual)
+{
+    const bool quant = b->o->int4;
+    const struct ew_quant_format q4 = { EW_DTYPE_I4, EW_DTYPE_F16, 128, 0 };
+    const struct ew_quant_format q8 = { EW_DTYPE_I8, EW_DTYPE_NONE, 0, 0 };
+    const struct ew_quant_format none = { 0 };
+    const struct ew_quant_format f = !quant ? none : head ? q8 : q4;
+    const struct ew_linear_kernel *layout = ew_cuda_linear_layout_find(!quant ? "linear_bf16__cuda"
+                                                                       : head ? "linear_q8__cuda"
+                                                                              : "linear_q4__cuda");
+    const uint64_t w = memory(b, layout->packed_bytes(&f, n, k, glu), true);
+
+    b->nodes[b->n_nodes++] =
+        (struct ew_cuda_decode_node){ .kind = EW_CUDA_DECODE_LINEAR,
+                                      .name = name,
+                                      .layout = layout,
+                                      .problem = { .x = x,
+                                                   .y = y,
+                                                   .w = w,
+                                                   .residual = residual,
+                                                   .x_stride = k,
+                                                   .m = 1,
+                                                   .n = n,
+                                                   .k = k,
+                                                   .format = f,
+                                                   .act = glu ? EW_ACT_SILU : EW_ACT_NONE,
+                                                   .glu = glu,
+                                                   .scale = 1 } };
+}
+static void add_norm(struct bench *b, uint64_t x, uint64_t y, uint64_t w, size_t k)
+{
+    b->nodes[b->n_nodes++] = (struct ew_cuda_decode_node){
+        .kind = EW_CUDA_DECODE_NORM,
+        .name = "norm",
+        .problem = { .x = x, .y = y, .norm_weight = w, .norm_eps = 1e-6f, .m = 1, .k = k }
+    };
+}
+static void *pointer(uint64_t a)
+{
+    return (void *)(uintptr_t)a; /* NOLINT(performance-no-int-to-ptr) */
+}
+static void make_nodes(struct bench *b)
+{
+    const struct shape *m = b->o->shape;
+    const size_t q = m->hq * HEADS_D, kv = m->hkv * HEADS_D;
+    const uint64_t norm = memory(b, m->hidden * 4, true), head_norm = memory(b, HEADS_D * 4, true);
+    const uint64_t rope = memory(b, (size_t)CAP * HEADS_D * 4, true);
+    const uint64_t n = memory(b, m->hidden * 4, false), qkv = memory(b, (q + 2 * kv) * 4, false);
+    const uint64_t att = memory(b, q * 4, false), up = memory(b, m->ffn * 4, false);
+    const uint64_t h = memory(b, m->hidden * 4, false), logits = memory(b, m->vocab * 4, false);
+    uint64_t x = memory(b, m->hidden * 4, true);
+
+    for (size_t i = 0; i < m->layers; i++) {
+        const uint64_t cache = memory(b, 2 * kv * CAP * 2, true);
+        const float *in = pointer(qkv);
+
+        add_norm(b, x, n, norm, m->hidden);
+        add_linear(b, "qkv", false, q + 2 * kv, m->hidden, false, n, qkv, 0);
+        b->nodes[b->n_nodes++] = (struct ew_cuda_decode_node){
+            .kind = EW_CUDA_DECODE_ATTENTION,
+            .name = "attention",
+            .attention = { .mode = EW_ATTN_DECODE,
+                           .b = 1,
+                           .s = 1,
+                           .hq = m->hq,
+                           .hkv = m->hkv,
+                           .d = HEADS_D,
+                           .q = in,
+                           .k = in + q,
+                           .v = in + q + kv,
+                           .kv = pointer(cache),
+                           .kv_dtype = b->o->int4 ? EW_DTYPE_F16 : EW_DTYPE_BF16,
+                           .cap = CAP,
+                           .rope = pointer(rope),
+                           .rope_rows = CAP,
+                           .rd = HEADS_D,
+                           .context_lengths = pointer(b->context),
+                           .q_norm = pointer(head_norm),
+                           .k_norm = pointer(head_norm),
+                           .qk_norm_eps = 1e-6f,
+                           .scale = 0.08838834764831845f,
+                           .out = pointer(att) }
+        };
+        add_linear(b, "o", false, m->hidden, q, false, att, h, x);
+        x = h;
+        add_norm(b, h, n, norm, m->hidden);
+        add_linear(b, "gate, up", false, 2 * m->ffn, m->hidden, true, n, up, 0);
+        add_linear(b, "down", false, m->hidden, m->ffn, false, up, h, h);
+    }
+    add_norm(b, h, n, norm, m->hidden);
+    add_linear(b, "head", true, m->vocab, m->hidden, false, n, logits, 0);
+}
+
+static void make_plan(struct bench *b)
+{
+    struct ew_cuda_decode_plan plan = { .table = b->phases };
+    struct ew_cuda_decode_place place = { .token = memory(b, 256, false) };
+    struct ew_step_args *args = (void *)b->launch.args;
+
+    must(b, ew_cuda_decode_plan(b->nodes, b->n_nodes, &b->device->chip, &place, &plan, &b->err));
+    b->table = memory(b, plan.table_bytes, false);
+    b->workspace = memory(b, plan.workspace_bytes, false);
+    place.table = b->table;
+    place.workspace = b->workspace;
+    must(b, ew_cuda_decode_plan(b->nodes, b->n_nodes, &b->device->chip, &place, &plan, &b->err));
+    must(b, ew_cuda_queue_upload(&b->queue, b->table, b->phases, plan.table_bytes, &b->err));
+    b->launch = plan.launch;
+    b->n_phases = plan.n_phases;
+    b->trace_bytes = plan.n_phases * b->launch.grid[0] * EW_STEP_WARPS * MARKS * 4;
+    if (b->o->trace)
+        args->trace = b->trace = memory(b, b->trace_bytes, false);
+}
+
+/* ---- measuring ---- */
+
+/* The planned kernel, with macros added. */
+static void make_kernel(struct bench *b, const char *with, ew_cu_module *module, ew_cu_function *f)
+{
+    static const char macro[] = "-DEW_STEP_COPIERS=";
+    struct ew_cuda_launch *l = &b->launch;
+    const struct ew_cuda_driver *cu = &b->device->cu;
+    char *planned = strstr(l->spec.defines, macro);
+    const char *copiers = strstr(with, macro);
+    size_t used = strlen(l->spec.defines), bytes;
+    void *cubin;
+
+    if (planned && copiers) { /* which is part of the plan */
+        const uint32_t was = (uint32_t)strtoul(planned + strlen(macro), NULL, 10);
+        const uint32_t is = (uint32_t)strtoul(copiers + strlen(macro), NULL, 10);
+
+        memset(planned, ' ', strlen(macro) + 1);
+        l->block[0] += (is - was) * 32;
+        l->shared_bytes += is > was ? (is - was) * 2 * (uint32_t)sizeof(struct ew_step_phase) : 0;
+    }
+    (void)snprintf(l->spec.defines + used, sizeof(l->spec.defines) - used, "%s %s",
+                   b->o->trace ? " -DEW_STEP_TRACE=1" : "", with);
+    must(b, ew_nvrtc_compile(b->compiler, &l->spec, b->device->chip.sm, &cubin, &bytes, NULL,
+                             &b->err));
+    ew_cuda_enter(b->device);
+    must(b, ew_cuda_queue_failed(&b->queue, cu->module_load(module, cubin), "load", &b->err));
+    must(b, ew_cuda_queue_failed(&b->queue, cu->module_function(f, *module, l->spec.entry),
+                                 "function", &b->err));
+    must(b, ew_cuda_queue_failed(
+                &b->queue, cu->function_set(*f, EW_CU_FUNC_SHARED_BYTES, (int)l->shared_bytes),
+                "shared memory", &b->err));
+    ew_cuda_leave(b->device);
+    ew_mem_free(cubin);
+}
+
+static double measure(struct bench *b, ew_cu_function f)
+{
+    const struct ew_cuda_driver *cu = &b->device->cu;
+    ew_cu_event from, to;
+    double best = 1e30;
+
+    ew_cuda_enter(b->device);
+    must(b, ew_cuda_queue_failed(&b->queue, cu->event_create(&from, 0), "event", &b->err));
+    must(b, ew_cuda_queue_failed(&b->queue, cu->event_create(&to, 0), "event", &b->err));
+    for (int i = 0; i < SERIES; i++) {
+        float ms = 0;
+
+        (void)cu->event_record(from, b->queue.stream);
+        for (int j = 0; j < LAUNCHES; j++)
+            must(b, ew_cuda_queue_launch(&b->queue, f, &b->launch, "step", &b->err));
+        (void)cu->event_record(to, b->queue.stream);
+        must(b, ew_cuda_queue_wait(&b->queue, &b->err));
+        (void)cu->event_elapsed(&ms, from, to);
+        if (i && (double)ms / LAUNCHES < best) /* the first warms up */
+            best = (double)ms / LAUNCHES;
+    }
+    (void)cu->event_destroy(from);
+    (void)cu->event_destroy(to);
+    ew_cuda_leave(b->device);
+    return best;
+}
+
+/* Clocks from mark i - 1 to mark i (0: from the last mark of the phase before) of warp 0 of the
+ * blocks in which the phase did something. */
+static void report_phase(const struct bench *b, const uint32_t *marks, const char *name,
+                         size_t first, size_t step, size_t end)
+{
+    const size_t blocks = b->launch.grid[0], warps = EW_STEP_WARPS;
+
+    printf("  %-10s", name);
+    for (size_t i = 1; i < MARKS; i++) {
+        double sum = 0, low = 1e30, high = 0;
+        size_t n = 0;
+
+        for (size_t c = 0; c < blocks; c++) {
+            double block = 0;
+            size_t seen = 0;
+
+            for (size_t p = first; p < end; p += step) {
+                const uint32_t *at = marks + (p * blocks + c) * warps * MARKS;
+
+                if (at[0] && at[i] && at[i - 1]) {
+                    block += (double)(int32_t)(at[i] - at[i - 1]);
+                    seen++;
+                }
+            }
+            if (!seen)
+                continue;
+            block /= (double)seen;
+            n++;
+            sum += block;
+            low = block < low ? block : low;
+            high = block > high ? block : high;
+        }
+        if (n)
+            printf("  %zu: %.0f/%.0f/%.0f", i, low, sum / (double)n, high);
+    }
+    printf("\n");
+}
+/* From the start of a phase to the start of the next, warp 0, mean of all blocks and layers. */
+static double phase_clocks(const struct bench *b, const uint32_t *marks, size_t first, size_t step,
+                           size_t end)
+{
+    const size_t blocks = b->launch.grid[0], row = EW_STEP_WARPS * MARKS;
+    double sum = 0;
+    size_t n = 0;
+
+    for (size_t p = first; p < end; p += step)
+        for (size_t c = 0; c < blocks; c++) {
+            const uint32_t *at = marks + (p * blocks + c) * row;
+
+            sum += (double)(int32_t)(at[blocks * row] - at[0]);
+            n++;
+        }
+    return n ? sum / (double)n : 0;
+}
+static void report(struct bench *b)
+{
+    const size_t layers = b->o->shape->layers;
+    uint32_t *marks = malloc(b->trace_bytes);
+    static const char *const names[] = { "qkv", "attention", "o", "gate, up", "down" };
+
+    if (!marks)
+        abort();
+    must(b, ew_cuda_queue_download(&b->queue, marks, b->trace, b->trace_bytes, &b->err));
+    must(b, ew_cuda_queue_wait(&b->queue, &b->err));
+    for (size_t i = 0; i < 5; i++) {
+        printf("  %-10s  %.0f clocks\n", names[i], phase_clocks(b, marks, 5 + i, 5, layers * 5));
+        report_phase(b, marks, names[i], 5 + i, 5, layers * 5);
+    }
+    report_phase(b, marks, "head", layers * 5, 1, layers * 5 + 1);
+    free(marks);
+}
+
+static void run_with(struct bench *b, const char *with)
+{
+    const struct ew_cuda_launch planned = b->launch;
+    const struct ew_step_args *args = (const void *)b->launch.args;
+    ew_cu_module module;
+    ew_cu_function f;
+    char *end;
+
+    make_kernel(b, with, &module, &f);
+    printf("%-5s %s %-24s ring %2u x %5u", b->o->shape->name, b->o->int4 ? "int4" : "bf16", with,
+           args->n_stages, args->stage_bytes);
+    for (const char *at = b->o->contexts; *at; at = *end ? end + 1 : end) {
+        const int32_t length = (int32_t)strtol(at, &end, 10);
+
+        if (end == at || length < 1 || length > CAP)
+            break;
+        must(b, ew_cuda_queue_upload(&b->queue, b->context, &length, 4, &b->err));
+        must(b, ew_cuda_queue_wait(&b->queue, &b->err));
+        printf("  %d: %.4f ms", length, measure(b, f));
+        if (b->o->trace) {
+            printf("\n");
+            report(b);
+        }
+    }
+    printf("\n");
+    (void)fflush(stdout);
+    ew_cuda_enter(b->device);
+    (void)b->device->cu.module_unload(module);
+    ew_cuda_leave(b->device);
+    b->launch = planned;
+}
+
+static void run(struct bench *b)
+{
+    must(b, ew_nvrtc_open(NULL, &b->compiler, &b->err));
+    must(b, ew_cuda_device_open(b->o->device, NULL, &b->device, &b->err));
+    must(b, ew_cuda_queue_open(b->device, &b->queue, &b->err));
+    make_random(b);
+    must(b, ew_cuda_alloc(b->device, 256, "context", &b->context, &b->err));
+    make_nodes(b);
+    make_plan(b);
+    for (size_t i = 0; i < b->o->n_with; i++)
+        run_with(b, b->o->with[i]);
+    for (size_t i = 0; i < b->n_kept; i++)
+        ew_cuda_free(b->device, b->kept[i]);
+    ew_cuda_free(b->device, b->random);
+    ew_cuda_free(b->device, b->context);
+    ew_cuda_queue_close(&b->queue);
+    ew_cuda_device_close(b->device);
+    ew_nvrtc_close(b->compiler);
+}
+
+int main(int argc, char **argv)
+{
+    static struct bench b;
+    struct options o = { .shape = &shapes[0], .contexts = "1,128,4096" };
+
+    b.o = &o;
+    for (int i = 1; i < argc; i++) {
+        const char *v = i + 1 < argc ? argv[i + 1] : "";
+
+        if (strcmp(argv[i], "--int4") == 0) {
+            o.int4 = true;
+            continue;
+        }
+        if (strcmp(argv[i], "--trace") == 0) {
+            o.trace = true;
+            continue;
+        }
+        if (strcmp(argv[i], "--shape") == 0) {
+            for (size_t j = 0; j < sizeof(shapes) / sizeof(*shapes); j++)
+                if (strcmp(shapes[j].name, v) == 0)
+                    o.shape = &shapes[j];
+        } else if (strcmp(argv[i], "--contexts") == 0) {
+            o.contexts = v;
+        } else if (strcmp(argv[i], "--with") == 0 && o.n_with < MAX_WITH) {
+            o.with[o.n_with++] = v;
+        } else if (strcmp(argv[i], "--device") == 0) {
+            o.device = (int)strtol(v, NULL, 10);
+        } else {
+            (void)fprintf(stderr, "usage: see the top of bench/step_profile.c\n");
+            return 2;
+        }
+        i++;
+    }
+    if (!o.n_with)
+        o.with[o.n_with++] = "";
+    run(&b);
+    return 0;
+}
