@@ -7,8 +7,8 @@
  * Prints a line of milliseconds a step, the least of some series of launches back to back; a line
  * for the planned kernel, or where there are --with for each of those macros added to it
  * (EW_STEP_COPIERS, EW_STEP_POLL_SLEEP; "" is the planned one). With
- * --trace also, for each kind of phase, the clocks between its marks (step_dev.cuh: step_mark),
- * least, mean and most of all blocks, means over the layers. */
+ * --trace also what each kind of phase takes in clocks (report_phase; its marks are step_mark's in
+ * step_dev.cuh); that kernel is slower than the one that is built. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -221,7 +221,7 @@ static void make_plan(struct bench *b)
     must(b, ew_cuda_queue_upload(&b->queue, b->table, b->phases, plan.table_bytes, &b->err));
     b->launch = plan.launch;
     b->n_phases = plan.n_phases;
-    b->trace_bytes = plan.n_phases * b->launch.grid[0] * EW_STEP_WARPS * MARKS * 4;
+    b->trace_bytes = (plan.n_phases + 1) * b->launch.grid[0] * EW_STEP_WARPS * MARKS * 4;
     if (b->o->trace)
         args->trace = b->trace = memory(b, b->trace_bytes, false);
 }
@@ -289,75 +289,146 @@ static double measure(struct bench *b, ew_cu_function f)
     return best;
 }
 
-/* Clocks from mark i - 1 to mark i (0: from the last mark of the phase before) of warp 0 of the
- * blocks in which the phase did something. */
-static void report_phase(const struct bench *b, const uint32_t *marks, const char *name,
-                         size_t first, size_t step, size_t end)
+/* One trace: clocks of all blocks on one scale. */
+struct trace {
+    const struct bench *b;
+    const uint32_t *marks;
+    size_t blocks;
+    double *offset; /* [blocks]: to be added to a block's clocks */
+    double *sorted; /* [blocks] */
+};
+/* 0: the block does nothing in the phase. */
+static const uint32_t *marks_of(const struct trace *t, size_t phase, size_t block, size_t warp)
 {
-    const size_t blocks = b->launch.grid[0], warps = EW_STEP_WARPS;
-
-    printf("  %-10s", name);
-    for (size_t i = 1; i < MARKS; i++) {
-        double sum = 0, low = 1e30, high = 0;
-        size_t n = 0;
-
-        for (size_t c = 0; c < blocks; c++) {
-            double block = 0;
-            size_t seen = 0;
-
-            for (size_t p = first; p < end; p += step) {
-                const uint32_t *at = marks + (p * blocks + c) * warps * MARKS;
-
-                if (at[0] && at[i] && at[i - 1]) {
-                    block += (double)(int32_t)(at[i] - at[i - 1]);
-                    seen++;
-                }
-            }
-            if (!seen)
-                continue;
-            block /= (double)seen;
-            n++;
-            sum += block;
-            low = block < low ? block : low;
-            high = block > high ? block : high;
-        }
-        if (n)
-            printf("  %zu: %.0f/%.0f/%.0f", i, low, sum / (double)n, high);
-    }
-    printf("\n");
+    return t->marks + ((phase * t->blocks + block) * EW_STEP_WARPS + warp) * MARKS;
 }
-/* From the start of a phase to the start of the next, warp 0, mean of all blocks and layers. */
-static double phase_clocks(const struct bench *b, const uint32_t *marks, size_t first, size_t step,
-                           size_t end)
+/* Clocks since the kernel's start; the last mark of the phase where i is MARKS. */
+static double time_of(const struct trace *t, size_t phase, size_t block, size_t warp, size_t i)
 {
-    const size_t blocks = b->launch.grid[0], row = EW_STEP_WARPS * MARKS;
-    double sum = 0;
+    const uint32_t *at = marks_of(t, phase, block, warp);
+    const uint32_t start = marks_of(t, t->b->n_phases, block, 0)[0];
+
+    if (i == MARKS)
+        while (i > 0 && !at[--i])
+            ;
+    return at[i] ? (double)(at[i] - start) + t->offset[block] : 0;
+}
+/* Each block wrote its clock and the global timer when it began and when it ended. */
+static void trace_align(struct trace *t)
+{
+    const uint32_t *one = marks_of(t, t->b->n_phases, 0, 0);
+    const double rate = (double)(one[2] - one[0]) / (double)(one[3] - one[1]);
+
+    for (size_t c = 0; c < t->blocks; c++)
+        t->offset[c] = (double)(int32_t)(marks_of(t, t->b->n_phases, c, 0)[1] - one[1]) * rate;
+    printf("  %.3f clocks a nanosecond\n", rate);
+}
+
+static int compare(const void *a, const void *b)
+{
+    const double x = *(const double *)a, y = *(const double *)b;
+
+    return x < y ? -1 : x > y;
+}
+struct spread {
+    double low, mid, high;
+    size_t slowest; /* block */
+};
+/* Of mark i among the blocks that have it: of warp 0, or the last of all warps. */
+static struct spread spread_of(const struct trace *t, size_t phase, size_t i, bool all_warps)
+{
+    struct spread r = { 0 };
     size_t n = 0;
 
-    for (size_t p = first; p < end; p += step)
-        for (size_t c = 0; c < blocks; c++) {
-            const uint32_t *at = marks + (p * blocks + c) * row;
+    for (size_t c = 0; c < t->blocks; c++) {
+        double v = time_of(t, phase, c, 0, i);
 
-            sum += (double)(int32_t)(at[blocks * row] - at[0]);
-            n++;
+        for (size_t w = 1; w < EW_STEP_WARPS && all_warps; w++) {
+            const double u = time_of(t, phase, c, w, i);
+
+            v = u > v ? u : v;
         }
-    return n ? sum / (double)n : 0;
+        if (v > 0 && v > r.high) {
+            r.high = v;
+            r.slowest = c;
+        }
+        if (v > 0)
+            t->sorted[n++] = v;
+    }
+    if (n) {
+        qsort(t->sorted, n, sizeof(double), compare);
+        r.low = t->sorted[0];
+        r.mid = t->sorted[n / 2];
+    }
+    return r;
+}
+
+/* Means over phases first, first + step ...: how long they take; how much later than the median
+ * block the slowest sends its outputs, and where it lost that; from the last output to when blocks
+ * have the input of the next phase (first, median, last); the median block's clocks by marks. */
+static void report_phase(const struct trace *t, const char *name, size_t first, size_t step,
+                         size_t end)
+{
+    double whole = 0, late = 0, trip[3] = { 0 }, lost[MARKS] = { 0 }, took[MARKS] = { 0 }, n = 0;
+    bool has[MARKS] = { false };
+
+    for (size_t p = first; p < end; p += step, n++) {
+        const struct spread sent = spread_of(t, p, MARKS, false);
+        const struct spread before = spread_of(t, p - 1, MARKS, false);
+        const struct spread got = spread_of(t, p + 1, 1, true);
+        double last = spread_of(t, p, 0, false).mid;
+
+        whole += sent.high - before.high;
+        late += sent.high - sent.mid;
+        trip[0] += got.low - sent.high;
+        trip[1] += got.mid - sent.high;
+        trip[2] += got.high - sent.high;
+        for (size_t i = 0; i < MARKS; i++) {
+            const struct spread m = spread_of(t, p, i, false);
+
+            if (m.high <= 0)
+                continue;
+            has[i] = true;
+            lost[i] += time_of(t, p, sent.slowest, 0, i) - m.mid;
+            took[i] += m.mid - last;
+            last = m.mid;
+        }
+    }
+    if (n <= 0)
+        return;
+    printf("  %-10s %6.0f; slowest late %5.0f (by marks", name, whole / n, late / n);
+    for (size_t i = 0; i < MARKS; i++)
+        if (has[i])
+            printf(" %zu:%.0f", i, lost[i] / n);
+    printf(")");
+    if (end < t->b->n_phases)
+        printf("; trip %.0f %.0f %.0f", trip[0] / n, trip[1] / n, trip[2] / n);
+    printf("; took");
+    for (size_t i = 1; i < MARKS; i++)
+        if (has[i])
+            printf(" %zu:%.0f", i, took[i] / n);
+    printf("\n");
 }
 static void report(struct bench *b)
 {
-    const size_t layers = b->o->shape->layers;
-    uint32_t *marks = malloc(b->trace_bytes);
     static const char *const names[] = { "qkv", "attention", "o", "gate, up", "down" };
+    const size_t end = b->o->shape->layers * 5;
+    struct trace t = { .b = b, .blocks = b->launch.grid[0] };
+    uint32_t *marks = malloc(b->trace_bytes);
 
-    if (!marks)
+    t.marks = marks;
+    t.offset = calloc(t.blocks, sizeof(double));
+    t.sorted = calloc(t.blocks, sizeof(double));
+    if (!marks || !t.offset || !t.sorted)
         abort();
     must(b, ew_cuda_queue_download(&b->queue, marks, b->trace, b->trace_bytes, &b->err));
     must(b, ew_cuda_queue_wait(&b->queue, &b->err));
-    for (size_t i = 0; i < 5; i++) {
-        printf("  %-10s  %.0f clocks\n", names[i], phase_clocks(b, marks, 5 + i, 5, layers * 5));
-        report_phase(b, marks, names[i], 5 + i, 5, layers * 5);
-    }
-    report_phase(b, marks, "head", layers * 5, 1, layers * 5 + 1);
+    trace_align(&t);
+    for (size_t i = 0; i < 5; i++)
+        report_phase(&t, names[i], 5 + i, 5, end);
+    report_phase(&t, "head", end, 1, end + 1);
+    free(t.sorted);
+    free(t.offset);
     free(marks);
 }
 
@@ -378,6 +449,8 @@ static void run_with(struct bench *b, const char *with)
         if (end == at || length < 1 || length > CAP)
             break;
         must(b, ew_cuda_queue_upload(&b->queue, b->context, &length, 4, &b->err));
+        if (b->o->trace)
+            must(b, ew_cuda_queue_fill(&b->queue, b->trace, 0, b->trace_bytes, &b->err));
         must(b, ew_cuda_queue_wait(&b->queue, &b->err));
         printf("  %d: %.4f ms", length, measure(b, f));
         if (b->o->trace) {

@@ -31,6 +31,8 @@ EW_DEV void prefetch_vector(const struct step *s, uint64_t at, uint32_t bytes)
 
 EW_DEV void step_copies(struct step *s)
 {
+    if (EW_STEP_BOUND & 2)
+        return;
     entry_ask(s, 0);
 #pragma unroll 1
     for (s->phase = 0; s->phase < s->a->n_phases; s->phase++) {
@@ -111,6 +113,7 @@ EW_DEV void step_computes(struct step *s)
     const uint32_t base = epoch * (s->a->n_phases + 1) + 1; /* never 0, which memory had first */
     uint64_t first;
 
+    step_time(s, 0);
     entry_ask(s, 0);
     first = s->a->workspace + (uint64_t)((const struct ew_step_phase *)s->a->table)->in * 8;
 #pragma unroll 1
@@ -142,6 +145,7 @@ EW_DEV void step_computes(struct step *s)
         if (head && s->a->token)
             step_token(s, best);
     }
+    step_time(s, 2);
     /* Every block has read the epoch: this one needed what they sent. */
     if (s->cta == 0 && threadIdx.x == 0)
         *(volatile uint32_t *)s->a->epoch = epoch + 1;

@@ -78,7 +78,7 @@ struct ew_step_args {
     uint64_t token;  /* i32: arg max of HEAD, or 0 */
     uint64_t context_lengths; /* i32 [1]: with this token */
     uint64_t fault;           /* u32: phase + 1 of a wait that gave up */
-    uint64_t trace; /* clocks, of a kernel compiled with EW_STEP_TRACE: u32 [n_phases][blocks]
+    uint64_t trace; /* clocks, of a kernel compiled with EW_STEP_TRACE: u32 [n_phases + 1][blocks]
                        [WARPS][MARKS] */
     uint32_t n_phases, n_stages, stage_bytes;
     uint32_t x_bytes;         /* of shared memory: the input of a linear phase */

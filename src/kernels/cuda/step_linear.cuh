@@ -246,16 +246,16 @@ EW_DEV void run_linear(struct step *s, const struct ew_step_phase *entry, struct
     const uint32_t per = ph->flags & EW_STEP_GLU ? ROWS / 2 : ROWS, warp = threadIdx.x / 32;
     const struct step_range r = step_range_of<KIND>(ph, s->cta, s->n_cta);
     uint64_t kept;
-    float inv = 1;
+    float inv = 1, sum = 0;
 
     if (!r.n_tiles) /* and waits for nobody */
         return;
     kept = step_kept(s, ph, r.out, r.end);
 
-    const float sum = KIND == EW_STEP_PLAIN16 ? plain_load(s, ph) : quant_load<KIND>(s, ph);
-
-    step_mark(s, 2);
-
+    if (KIND != EW_STEP_PLAIN16) {
+        sum = quant_load<KIND>(s, ph);
+        step_mark(s, 2);
+    }
 #pragma unroll 1
     for (uint32_t t0 = 0; t0 < r.n_tiles; t0 += TILES) {
         const uint32_t t1 = min(t0 + TILES, r.n_tiles), out = r.out + t0 * per;
@@ -264,11 +264,11 @@ EW_DEV void run_linear(struct step *s, const struct ew_step_phase *entry, struct
         if (KIND != EW_STEP_PLAIN16)
             quant_tiles<KIND>(s, ph, t0, t1, red);
         else if (ph->k == STEP_COLS)
-            plain_tiles_whole<true>(s, ph, t0, t1, red);
+            plain_tiles_whole<true>(s, ph, t0, t1, red, &sum);
         else if (ph->k <= ph->chunk)
-            plain_tiles_whole<false>(s, ph, t0, t1, red);
+            plain_tiles_whole<false>(s, ph, t0, t1, red, &sum);
         else
-            plain_tiles_parts(s, ph, t0, t1, red);
+            plain_tiles_parts(s, ph, t0, t1, red, &sum);
         step_mark(s, 4);
         if (t0 == 0) /* late: products have started */
             step_sum_store(s, ph, sum);

@@ -5,11 +5,12 @@
  * those packets, keeps them in shared memory that no other warp touches, and multiplies. Nothing
  * but the sums of a tile ever meets another warp, so a phase has one barrier, before its outputs.
  *
- * One mma takes 16 columns of 8 rows twice: rows 0..7 of its A operand are the weights of one half
- * of 64 columns, rows 8..15 those of the other, and of B the even columns have the input of the
- * first, the odd ones that of the second. What is wanted is where row and column agree. Rows lie in
- * shared memory without gaps, as they came; so that two rows that are read together lie in other
- * banks, odd ones take their halves the other way round. */
+ * One mma takes 32 columns of 8 rows, as 16 bytes of a lane hold them: words 0 and 2 are rows 0..7
+ * of its A operand, words 1 and 3 are rows 8..15, and of B the even columns have the input of the
+ * first, the odd ones that of the second. Rows lie in shared memory without gaps, as they came; so
+ * that two rows that are read together lie in other banks, odd ones take the halves of 64 columns
+ * the other way round: of B, columns 2 and 3 are for them, 0 and 1 for even rows. What is wanted is
+ * where row and column agree; the rest of the product is not used. */
 #ifndef EW_KERNELS_CUDA_STEP_LINEAR_PLAIN_CUH
 #define EW_KERNELS_CUDA_STEP_LINEAR_PLAIN_CUH
 
@@ -83,26 +84,27 @@ EW_DEV void plain_input(const struct step *s, const struct ew_step_phase *ph, ui
             a = half2_of<EW_STEP_W_F16>(u.x * w[j].x, u.y * w[j].y);
             b = half2_of<EW_STEP_W_F16>(v.x * w[j].z, v.y * w[j].w);
         }
-        if (at[j] != EW_ALL)
-            sts64(x + at[j] * 2, a, b);
+        if (at[j] != EW_ALL) { /* words of 16 bytes in the order 0, 2, 1, 3: see plain_x */
+            const uint32_t to = x + at[j] * 2 - lane % 2 * 4;
+
+            sts32(to, a);
+            sts32(to + 8, b);
+        }
     }
 }
-EW_DEV float plain_load(struct step *s, const struct ew_step_phase *ph)
+/* All of this warp's columns. */
+EW_DEV void plain_inputs(struct step *s, const struct ew_step_phase *ph, float *sum)
 {
-    float sum = 0;
-
-    if (ph->k <= ph->chunk) {
-        plain_input<1>(s, ph, 0, &sum);
-    } else {
 #pragma unroll 1
-        for (uint32_t col = 0; col < ph->k; col += 3 * ph->chunk)
-            plain_input<3>(s, ph, col, &sum);
-    }
+    for (uint32_t col = 0; col < ph->k; col += 3 * ph->chunk)
+        plain_input<3>(s, ph, col, sum);
     __syncwarp();
-    return sum;
+    step_mark(s, 2);
 }
 
-/* ---- products. FULL: all warps have STEP_OWN columns. Every register is written, whatever the
+/* Tiles [t0, t1) of which sums go to red; behind the wait for the input, where t0 is 0, *sum is
+ * this thread's part of the sum of its squares.
+ * ---- products. FULL: all warps have STEP_OWN columns. Every register is written, whatever the
  * range: one that is not lives through the whole kernel, and others spill ---- */
 struct plain_part {
     uint4 w[4];
@@ -111,14 +113,23 @@ template <bool FULL> EW_DEV uint4 plain_lds(uint32_t at, bool has)
 {
     return FULL || has ? lds128(at) : make_uint4(0, 0, 0, 0);
 }
+/* Words 0 and 2, or 1 and 3, of 8 columns. */
+struct plain_input_part {
+    uint2 x[4];
+};
 template <bool FULL>
-EW_DEV void plain_x(uint4 x[2], const struct step *s, uint32_t col, const struct plain_range *r)
+EW_DEV void plain_x(struct plain_input_part *p, const struct step *s, uint32_t col,
+                    const struct plain_range *r)
 {
+    const uint32_t lane = threadIdx.x % 32, other = lane & 8 ? (uint32_t)-64 : 64;
     const uint32_t at =
-        smem_of(s->x) + (col + r->from) * 2 + (threadIdx.x & 4) * 16 + threadIdx.x % 4 * 16;
+        smem_of(s->x) + (col + r->from) * 2 + (lane & 8) * 8 + lane % 4 * 16 + (lane & 4) * 2;
+    const uint2 none = make_uint2(0, 0);
 
-    x[0] = plain_lds<FULL>(at, r->n > 0);
-    x[1] = plain_lds<FULL>(at + 128, r->n > 64);
+    p->x[0] = FULL || r->n > 0 ? lds64(at) : none;
+    p->x[1] = FULL || r->n > 0 ? lds64(at + other) : none;
+    p->x[2] = FULL || r->n > 64 ? lds64(at + 128) : none;
+    p->x[3] = FULL || r->n > 64 ? lds64(at + 128 + other) : none;
 }
 template <bool FULL>
 EW_DEV void plain_w(struct plain_part *p, uint32_t at, const struct plain_range *r)
@@ -130,15 +141,12 @@ EW_DEV void plain_w(struct plain_part *p, uint32_t at, const struct plain_range 
     p->w[2] = plain_lds<FULL>(at + 128, r->n > 64);
     p->w[3] = plain_lds<FULL>(at + 128 + other, r->n > 64);
 }
-EW_DEV void plain_mma(float acc[2][4], const struct plain_part *p, const uint4 x[2])
+EW_DEV void plain_mma(float acc[2][4], const struct plain_part *p, const struct plain_input_part *x)
 {
 #pragma unroll
-    for (uint32_t i = 0; i < 2; i++) {
-        const uint4 a = p->w[2 * i], b = p->w[2 * i + 1];
-
-        mma16<EW_STEP_W_F16>(acc[0], a.x, b.x, a.y, b.y, x[i].x, x[i].y);
-        mma16<EW_STEP_W_F16>(acc[1], a.z, b.z, a.w, b.w, x[i].z, x[i].w);
-    }
+    for (uint32_t i = 0; i < 4; i++)
+        mma16<EW_STEP_W_F16>(acc[i % 2], p->w[i].x, p->w[i].y, p->w[i].z, p->w[i].w, x->x[i].x,
+                             x->x[i].y);
 }
 EW_DEV void plain_zero(float acc[2][4])
 {
@@ -149,10 +157,10 @@ EW_DEV void plain_zero(float acc[2][4])
 /* This warp's sums of a tile of 8 rows; red: of its first row. */
 EW_DEV void plain_store(const float acc[2][4], float *red)
 {
-    if (threadIdx.x % 4 == 0)
-        red[threadIdx.x % 32 / 4 * EW_STEP_WARPS] =
-            threadIdx.x & 4 ? (acc[0][1] + acc[1][1]) + (acc[0][2] + acc[1][2])
-                            : (acc[0][0] + acc[1][0]) + (acc[0][3] + acc[1][3]);
+    const uint32_t lane = threadIdx.x % 32;
+
+    if (lane % 4 == (lane / 4 & 1))
+        red[lane / 4 * EW_STEP_WARPS] = (acc[0][0] + acc[0][3]) + (acc[1][0] + acc[1][3]);
 }
 /* Where a lane's weights are in a part. */
 EW_DEV uint32_t plain_at(const struct ew_step_phase *ph, const struct plain_range *r)
@@ -163,26 +171,26 @@ EW_DEV uint32_t plain_at(const struct ew_step_phase *ph, const struct plain_rang
 }
 
 /* Tiles [t0, t1), each one part: the input stays in registers. Two parts at once, or every product
- * would wait for its own loads. */
+ * would wait for its own loads; the first two are in registers before the input is there. */
 template <bool FULL>
 EW_DEV void plain_tiles_whole(struct step *s, const struct ew_step_phase *ph, uint32_t t0,
-                              uint32_t t1, float *red)
+                              uint32_t t1, float *red, float *sum)
 {
     const struct plain_range r = plain_range_of(FULL ? STEP_COLS : ph->k);
     const uint32_t lane_at = plain_at(ph, &r);
-    uint4 x[2];
+    struct plain_input_part x = {};
+    bool waits = t0 == 0;
 
-    plain_x<FULL>(x, s, 0, &r);
+    if (!waits)
+        plain_x<FULL>(&x, s, 0, &r);
 #pragma unroll 1
     for (uint32_t tile = t0; tile < t1;) {
         const uint32_t n = min(ph->batch, t1 - tile);
         uint32_t at = ring_at(s) + lane_at;
 
         ring_wait_full(s);
-        if (tile == t0)
-            step_mark(s, 3);
 #pragma unroll 1
-        for (uint32_t i = 0; i < n; i += 2) {
+        for (uint32_t i = 0; i < n && !(EW_STEP_BOUND & 4); i += 2) {
             const bool two = i + 1 < n;
             struct plain_part p, q;
             float acc[2][4], acc2[2][4];
@@ -191,8 +199,15 @@ EW_DEV void plain_tiles_whole(struct step *s, const struct ew_step_phase *ph, ui
             plain_zero(acc2);
             plain_w<FULL>(&p, at, &r);
             plain_w<FULL>(&q, two ? at + ph->part_bytes : at, &r);
-            plain_mma(acc, &p, x);
-            plain_mma(acc2, &q, x);
+            if (waits) {
+                plain_input<1>(s, ph, 0, sum);
+                __syncwarp();
+                plain_x<FULL>(&x, s, 0, &r);
+                step_mark(s, 2);
+                waits = false;
+            }
+            plain_mma(acc, &p, &x);
+            plain_mma(acc2, &q, &x);
             plain_store(acc, red);
             if (two)
                 plain_store(acc2, red + 8 * EW_STEP_WARPS);
@@ -212,24 +227,28 @@ EW_DEV void plain_two_parts(const struct step *s, const struct ew_step_phase *ph
     const struct plain_range r = plain_range_of(FULL ? STEP_COLS : cols);
     const uint32_t lane_at = at + plain_at(ph, &r);
     struct plain_part p, q;
-    uint4 x[2], y[2];
+    struct plain_input_part x, y;
 
     plain_w<FULL>(&p, lane_at, &r);
-    plain_x<FULL>(x, s, col, &r);
+    plain_x<FULL>(&x, s, col, &r);
     if (FULL) {
         plain_w<FULL>(&q, lane_at + ph->part_bytes, &r);
-        plain_x<FULL>(y, s, col2, &r);
+        plain_x<FULL>(&y, s, col2, &r);
     }
-    plain_mma(acc, &p, x);
+    plain_mma(acc, &p, &x);
     if (FULL)
-        plain_mma(acc2, &q, y);
+        plain_mma(acc2, &q, &y);
 }
 EW_DEV void plain_tiles_parts(struct step *s, const struct ew_step_phase *ph, uint32_t t0,
-                              uint32_t t1, float *red)
+                              uint32_t t1, float *red, float *sum)
 {
     uint32_t left = (t1 - t0) * ((ph->k + ph->chunk - 1) / ph->chunk), col = 0;
     float acc[2][4], acc2[2][4];
 
+    if (t0 == 0) {
+        ring_wait_full(s);
+        plain_inputs(s, ph, sum);
+    }
     plain_zero(acc);
 #pragma unroll 1
     while (left) {
@@ -237,9 +256,8 @@ EW_DEV void plain_tiles_parts(struct step *s, const struct ew_step_phase *ph, ui
         uint32_t at = ring_at(s);
 
         ring_wait_full(s);
-        step_mark(s, 3);
 #pragma unroll 1
-        for (uint32_t i = 0; i < n;) {
+        for (uint32_t i = 0; i < n && !(EW_STEP_BOUND & 4);) {
             const uint32_t cols = min(ph->chunk, ph->k - col);
             const bool ends = col + cols == ph->k;
             const uint32_t col2 = ends ? 0 : col + cols;
