@@ -534,4 +534,13 @@ EW_DEV float warp_sum(float v)
     return v;
 }
 
+/* This warp's part of the sum of squares; step_inv_rms has the rest behind the next barrier. */
+EW_DEV void step_sum_store(struct step *s, const struct ew_step_phase *ph, float sum)
+{
+    if (!(ph->flags & EW_STEP_NORM))
+        return;
+    sum = warp_sum(sum);
+    if (threadIdx.x % 32 == 0)
+        s->sums[s->half * EW_STEP_WARPS + threadIdx.x / 32] = sum;
+}
 #endif

@@ -163,41 +163,55 @@ EW_DEV float step_row_sum(const float *row)
     }
     return sum;
 }
+EW_DEV float step_inv_rms(const struct step *s, const struct ew_step_phase *ph)
+{
+    float sum = 0;
+
+#pragma unroll
+    for (int i = 0; i < EW_STEP_WARPS; i += 4) {
+        const float4 v = *(const float4 *)(s->sums + s->half * EW_STEP_WARPS + i);
+
+        sum += v.x + v.y + (v.z + v.w);
+    }
+    return ph->flags & EW_STEP_NORM ? rsqrtf(sum * ph->inv_k + ph->eps) : 1;
+}
 /* Thread i < n makes output out + i of those whose sums are in red[half], n <= RED_ROWS; kept: its
- * packet of the residual, as it was read before. */
+ * packet of the residual, as it was read before. What is read of shared memory is asked for at
+ * once, needed or not: a branch costs more. */
 template <int ROWS>
 EW_DEV void step_epilogue(struct step *s, const struct ew_step_phase *ph, uint32_t out, uint32_t n,
-                          float inv, uint64_t kept, struct step_best *best)
+                          float *inv, bool is_first, uint64_t kept, struct step_best *best)
 {
     const bool glu = ph->flags & EW_STEP_GLU;
     const uint32_t log2 = ROWS == 8 ? 3 : 4, per = glu ? log2 - 1 : log2, i = threadIdx.x;
     const float *red = s->red + s->half * EW_STEP_RED_ROWS * EW_STEP_WARPS +
                        ((i >> per) * ROWS + (i & ((1u << per) - 1))) * EW_STEP_WARPS;
-    const uint32_t o = out + i;
-    float z = 0, next;
+    const uint32_t o = out + min(i, n - 1);
+    float z, up, rms, next;
 
     if (i / 32 * 32 >= n)
         return;
-    if (i < n) {
-        const float up = glu ? step_row_sum(red + ROWS / 2 * EW_STEP_WARPS) : 0;
-
-        z = step_z(ph, step_row_sum(red), inv, o);
-        if (ph->act)
-            z = step_act(z);
-        if (glu)
-            z *= step_z(ph, up, inv, ph->n / 2 + o);
-        if (ph->flags & EW_STEP_RESIDUAL)
-            z += packet_wait(s, s->a->workspace + (uint64_t)(ph->kept + o) * 8, kept,
-                             s->in_seq - ph->kept_back);
-        if (ph->flags & EW_STEP_HEAD) {
-            if (s->a->logits)
-                ((float *)s->a->logits)[o] = z;
-            if (z > best->v) {
-                best->v = z;
-                best->i = o;
-            }
+    z = step_row_sum(red);
+    up = step_row_sum(red + (glu ? ROWS / 2 * EW_STEP_WARPS : 0));
+    rms = step_inv_rms(s, ph);
+    *inv = is_first ? rms : *inv;
+    z = step_z(ph, z, *inv, o);
+    if (ph->act)
+        z = step_act(z);
+    if (glu)
+        z *= step_z(ph, up, *inv, ph->n / 2 + o);
+    if (ph->flags & EW_STEP_RESIDUAL && i < n)
+        z += packet_wait(s, s->a->workspace + (uint64_t)(ph->kept + o) * 8, kept,
+                         s->in_seq - ph->kept_back);
+    if (ph->flags & EW_STEP_HEAD && i < n) {
+        if (s->a->logits)
+            ((float *)s->a->logits)[o] = z;
+        if (z > best->v) {
+            best->v = z;
+            best->i = o;
         }
     }
+    z = i < n ? z : 0;
     next = __shfl_xor_sync(EW_ALL, z, 1);
     if (ph->flags & EW_STEP_PAIRS && i < n && i % 2 == 0)
         pair_store(s->a->workspace + (uint64_t)(ph->out + o / 2) * 8, z, next, s->seq);
@@ -213,30 +227,6 @@ EW_DEV uint64_t step_kept(const struct step *s, const struct ew_step_phase *ph, 
     if (!(ph->flags & EW_STEP_RESIDUAL) || threadIdx.x >= EW_STEP_RED_ROWS || o >= end)
         return 0;
     return packet_load(s->a->workspace + (uint64_t)(ph->kept + o) * 8);
-}
-EW_DEV float step_inv_rms(const struct step *s, const struct ew_step_phase *ph)
-{
-    float sum = 0;
-
-    if (!(ph->flags & EW_STEP_NORM))
-        return 1;
-#pragma unroll
-    for (int i = 0; i < EW_STEP_WARPS; i += 4) {
-        const float4 v = *(const float4 *)(s->sums + s->half * EW_STEP_WARPS + i);
-
-        sum += v.x + v.y + (v.z + v.w);
-    }
-    return rsqrtf(sum * ph->inv_k + ph->eps);
-}
-
-/* This warp's part of the sum of squares; step_inv_rms has the rest behind the next barrier. */
-EW_DEV void step_sum_store(struct step *s, const struct ew_step_phase *ph, float sum)
-{
-    if (!(ph->flags & EW_STEP_NORM))
-        return;
-    sum = warp_sum(sum);
-    if (threadIdx.x % 32 == 0)
-        s->sums[s->half * EW_STEP_WARPS + threadIdx.x / 32] = sum;
 }
 template <int KIND>
 EW_DEV void run_linear(struct step *s, const struct ew_step_phase *entry, struct step_best *best)
@@ -261,22 +251,22 @@ EW_DEV void run_linear(struct step *s, const struct ew_step_phase *entry, struct
         const uint32_t t1 = min(t0 + TILES, r.n_tiles), out = r.out + t0 * per;
         float *red = s->red + s->half * EW_STEP_RED_ROWS * EW_STEP_WARPS + warp;
 
-        if (KIND != EW_STEP_PLAIN16)
+        if (KIND != EW_STEP_PLAIN16) {
             quant_tiles<KIND>(s, ph, t0, t1, red);
-        else if (ph->k == STEP_COLS)
-            plain_tiles_whole<true>(s, ph, t0, t1, red, &sum);
-        else if (ph->k <= ph->chunk)
-            plain_tiles_whole<false>(s, ph, t0, t1, red, &sum);
-        else
-            plain_tiles_parts(s, ph, t0, t1, red, &sum);
+            if (t0 == 0) /* late: products have started */
+                step_sum_store(s, ph, sum);
+        } else if (ph->k == STEP_COLS) {
+            plain_tiles_whole<true>(s, ph, t0, t1, red);
+        } else if (ph->k <= ph->chunk) {
+            plain_tiles_whole<false>(s, ph, t0, t1, red);
+        } else {
+            plain_tiles_parts(s, ph, t0, t1, red);
+        }
         step_mark(s, 4);
-        if (t0 == 0) /* late: products have started */
-            step_sum_store(s, ph, sum);
         sync_warps();
         step_mark(s, 5);
-        if (t0 == 0)
-            inv = step_inv_rms(s, ph);
-        step_epilogue<ROWS>(s, ph, out, min((t1 - t0) * per, r.end - out), inv, kept, best);
+        step_epilogue<ROWS>(s, ph, out, min((t1 - t0) * per, r.end - out), &inv, t0 == 0, kept,
+                            best);
         step_mark(s, 6);
         kept = step_kept(s, ph, out + TILES * per, r.end);
         s->half ^= 1;

@@ -171,15 +171,17 @@ EW_DEV uint32_t plain_at(const struct ew_step_phase *ph, const struct plain_rang
 }
 
 /* Tiles [t0, t1), each one part: the input stays in registers. Two parts at once, or every product
- * would wait for its own loads; the first two are in registers before the input is there. */
+ * would wait for its own loads; the first two are in registers before the input is there. What the
+ * norm needs of the other warps is worked out while the first products are. */
 template <bool FULL>
 EW_DEV void plain_tiles_whole(struct step *s, const struct ew_step_phase *ph, uint32_t t0,
-                              uint32_t t1, float *red, float *sum)
+                              uint32_t t1, float *red)
 {
     const struct plain_range r = plain_range_of(FULL ? STEP_COLS : ph->k);
     const uint32_t lane_at = plain_at(ph, &r);
     struct plain_input_part x = {};
     bool waits = t0 == 0;
+    float sum = 0;
 
     if (!waits)
         plain_x<FULL>(&x, s, 0, &r);
@@ -200,14 +202,16 @@ EW_DEV void plain_tiles_whole(struct step *s, const struct ew_step_phase *ph, ui
             plain_w<FULL>(&p, at, &r);
             plain_w<FULL>(&q, two ? at + ph->part_bytes : at, &r);
             if (waits) {
-                plain_input<1>(s, ph, 0, sum);
+                plain_input<1>(s, ph, 0, &sum);
                 __syncwarp();
                 plain_x<FULL>(&x, s, 0, &r);
                 step_mark(s, 2);
-                waits = false;
             }
             plain_mma(acc, &p, &x);
             plain_mma(acc2, &q, &x);
+            if (waits)
+                step_sum_store(s, ph, sum);
+            waits = false;
             plain_store(acc, red);
             if (two)
                 plain_store(acc2, red + 8 * EW_STEP_WARPS);
@@ -240,14 +244,15 @@ EW_DEV void plain_two_parts(const struct step *s, const struct ew_step_phase *ph
         plain_mma(acc2, &q, &y);
 }
 EW_DEV void plain_tiles_parts(struct step *s, const struct ew_step_phase *ph, uint32_t t0,
-                              uint32_t t1, float *red, float *sum)
+                              uint32_t t1, float *red)
 {
     uint32_t left = (t1 - t0) * ((ph->k + ph->chunk - 1) / ph->chunk), col = 0;
-    float acc[2][4], acc2[2][4];
+    float acc[2][4], acc2[2][4], sum = 0;
+    bool waits = t0 == 0;
 
-    if (t0 == 0) {
+    if (waits) {
         ring_wait_full(s);
-        plain_inputs(s, ph, sum);
+        plain_inputs(s, ph, &sum);
     }
     plain_zero(acc);
 #pragma unroll 1
@@ -268,6 +273,9 @@ EW_DEV void plain_tiles_parts(struct step *s, const struct ew_step_phase *ph, ui
                 plain_two_parts<true>(s, ph, at, col, cols, col2, acc, acc2);
             else
                 plain_two_parts<false>(s, ph, at, col, cols, col2, acc, acc2);
+            if (waits)
+                step_sum_store(s, ph, sum);
+            waits = false;
             if (ends) {
                 plain_store(acc, red);
                 plain_zero(acc);
