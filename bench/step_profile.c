@@ -17,6 +17,7 @@
 #include "backend/cuda/nvrtc.h"
 #include "backend/cuda/queue.h"
 #include "base/mem.h"
+#include "base/pool.h"
 #include "kernels/cuda/step.h"
 #include "op/attrs.h"
 
@@ -228,17 +229,25 @@ static void make_plan(struct bench *b)
 
 /* ---- measuring ---- */
 
-/* The planned kernel, with macros added. */
-static void make_kernel(struct bench *b, const char *with, ew_cu_module *module, ew_cu_function *f)
+/* The planned kernel with macros added, and its code. */
+struct variant {
+    const char *with;
+    struct ew_cuda_launch launch;
+    void *cubin;
+    size_t bytes;
+    ew_error err;
+};
+static void make_variant(const struct bench *b, struct variant *v)
 {
     static const char macro[] = "-DEW_STEP_COPIERS=";
-    struct ew_cuda_launch *l = &b->launch;
-    const struct ew_cuda_driver *cu = &b->device->cu;
-    char *planned = strstr(l->spec.defines, macro);
-    const char *copiers = strstr(with, macro);
-    size_t used = strlen(l->spec.defines), bytes;
-    void *cubin;
+    struct ew_cuda_launch *l = &v->launch;
+    const char *copiers = strstr(v->with, macro);
+    char *planned;
+    size_t used;
 
+    *l = b->launch;
+    planned = strstr(l->spec.defines, macro);
+    used = strlen(l->spec.defines);
     if (planned && copiers) { /* which is part of the plan */
         const uint32_t was = (uint32_t)strtoul(planned + strlen(macro), NULL, 10);
         const uint32_t is = (uint32_t)strtoul(copiers + strlen(macro), NULL, 10);
@@ -248,21 +257,41 @@ static void make_kernel(struct bench *b, const char *with, ew_cu_module *module,
         l->shared_bytes += is > was ? (is - was) * 2 * (uint32_t)sizeof(struct ew_step_phase) : 0;
     }
     (void)snprintf(l->spec.defines + used, sizeof(l->spec.defines) - used, "%s %s",
-                   b->o->trace ? " -DEW_STEP_TRACE=1" : "", with);
-    must(b, ew_nvrtc_compile(b->compiler, &l->spec, b->device->chip.sm, &cubin, &bytes, NULL,
-                             &b->err));
+                   b->o->trace ? " -DEW_STEP_TRACE=1" : "", v->with);
+}
+struct compiling {
+    struct bench *b;
+    struct variant *variants;
+};
+static void compile_one(void *arg, unsigned i, unsigned n)
+{
+    const struct compiling *c = arg;
+    struct variant *v = &c->variants[i];
+
+    (void)n;
+    if (i < c->b->o->n_with)
+        (void)ew_nvrtc_compile(c->b->compiler, &v->launch.spec, c->b->device->chip.sm, &v->cubin,
+                               &v->bytes, NULL, &v->err);
+}
+static void load(struct bench *b, struct variant *v, ew_cu_module *module, ew_cu_function *f)
+{
+    const struct ew_cuda_driver *cu = &b->device->cu;
+
+    b->err = v->err;
+    if (!v->cubin)
+        die(b);
     ew_cuda_enter(b->device);
-    must(b, ew_cuda_queue_failed(&b->queue, cu->module_load(module, cubin), "load", &b->err));
-    must(b, ew_cuda_queue_failed(&b->queue, cu->module_function(f, *module, l->spec.entry),
+    must(b, ew_cuda_queue_failed(&b->queue, cu->module_load(module, v->cubin), "load", &b->err));
+    must(b, ew_cuda_queue_failed(&b->queue, cu->module_function(f, *module, v->launch.spec.entry),
                                  "function", &b->err));
-    must(b, ew_cuda_queue_failed(
-                &b->queue, cu->function_set(*f, EW_CU_FUNC_SHARED_BYTES, (int)l->shared_bytes),
-                "shared memory", &b->err));
+    must(b,
+         ew_cuda_queue_failed(
+             &b->queue, cu->function_set(*f, EW_CU_FUNC_SHARED_BYTES, (int)v->launch.shared_bytes),
+             "shared memory", &b->err));
     ew_cuda_leave(b->device);
-    ew_mem_free(cubin);
 }
 
-static double measure(struct bench *b, ew_cu_function f)
+static double measure(struct bench *b, const struct ew_cuda_launch *l, ew_cu_function f)
 {
     const struct ew_cuda_driver *cu = &b->device->cu;
     ew_cu_event from, to;
@@ -276,7 +305,7 @@ static double measure(struct bench *b, ew_cu_function f)
 
         (void)cu->event_record(from, b->queue.stream);
         for (int j = 0; j < LAUNCHES; j++)
-            must(b, ew_cuda_queue_launch(&b->queue, f, &b->launch, "step", &b->err));
+            must(b, ew_cuda_queue_launch(&b->queue, f, l, "step", &b->err));
         (void)cu->event_record(to, b->queue.stream);
         must(b, ew_cuda_queue_wait(&b->queue, &b->err));
         (void)cu->event_elapsed(&ms, from, to);
@@ -432,16 +461,15 @@ static void report(struct bench *b)
     free(marks);
 }
 
-static void run_with(struct bench *b, const char *with)
+static void run_variant(struct bench *b, struct variant *v)
 {
-    const struct ew_cuda_launch planned = b->launch;
     const struct ew_step_args *args = (const void *)b->launch.args;
     ew_cu_module module;
     ew_cu_function f;
     char *end;
 
-    make_kernel(b, with, &module, &f);
-    printf("%-5s %s %-24s ring %2u x %5u", b->o->shape->name, b->o->int4 ? "int4" : "bf16", with,
+    load(b, v, &module, &f);
+    printf("%-5s %s %-24s ring %2u x %5u", b->o->shape->name, b->o->int4 ? "int4" : "bf16", v->with,
            args->n_stages, args->stage_bytes);
     for (const char *at = b->o->contexts; *at; at = *end ? end + 1 : end) {
         const int32_t length = (int32_t)strtol(at, &end, 10);
@@ -452,7 +480,7 @@ static void run_with(struct bench *b, const char *with)
         if (b->o->trace)
             must(b, ew_cuda_queue_fill(&b->queue, b->trace, 0, b->trace_bytes, &b->err));
         must(b, ew_cuda_queue_wait(&b->queue, &b->err));
-        printf("  %d: %.4f ms", length, measure(b, f));
+        printf("  %d: %.4f ms", length, measure(b, &v->launch, f));
         if (b->o->trace) {
             printf("\n");
             report(b);
@@ -463,11 +491,15 @@ static void run_with(struct bench *b, const char *with)
     ew_cuda_enter(b->device);
     (void)b->device->cu.module_unload(module);
     ew_cuda_leave(b->device);
-    b->launch = planned;
+    ew_mem_free(v->cubin);
 }
 
 static void run(struct bench *b)
 {
+    struct variant variants[MAX_WITH] = { 0 };
+    struct compiling c = { b, variants };
+    struct ew_pool *pool;
+
     must(b, ew_nvrtc_open(NULL, &b->compiler, &b->err));
     must(b, ew_cuda_device_open(b->o->device, NULL, &b->device, &b->err));
     must(b, ew_cuda_queue_open(b->device, &b->queue, &b->err));
@@ -475,8 +507,15 @@ static void run(struct bench *b)
     must(b, ew_cuda_alloc(b->device, 256, "context", &b->context, &b->err));
     make_nodes(b);
     make_plan(b);
+    for (size_t i = 0; i < b->o->n_with; i++) {
+        variants[i].with = b->o->with[i];
+        make_variant(b, &variants[i]);
+    }
+    must(b, ew_pool_create(MAX_WITH, &pool, &b->err));
+    ew_pool_run(pool, compile_one, &c);
+    ew_pool_destroy(pool);
     for (size_t i = 0; i < b->o->n_with; i++)
-        run_with(b, b->o->with[i]);
+        run_variant(b, &variants[i]);
     for (size_t i = 0; i < b->n_kept; i++)
         ew_cuda_free(b->device, b->kept[i]);
     ew_cuda_free(b->device, b->random);

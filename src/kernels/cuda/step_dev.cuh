@@ -256,13 +256,26 @@ EW_DEV bool copy_begin(struct step *s, uint32_t bytes)
 #endif
     return true;
 }
+/* One lane of a warp that is together. The compiler knows that it is one; of `lane == 0` it does not,
+ * and makes a loop over lanes around each bulk copy. */
+EW_DEV bool elect_lane(void)
+{
+#if EW_STEP_BULK
+    uint32_t mine;
+
+    asm volatile("{ .reg .pred p; elect.sync _|p, 0xffffffff; selp.u32 %0, 1, 0, p; }"
+                 : "=r"(mine));
+    return mine;
+#else
+    return threadIdx.x % 32 == 0;
+#endif
+}
 /* n <= 8 runs of `bytes` (a multiple of 16). */
 EW_DEV void copy_runs(const struct step *s, uint32_t to, uint32_t to_stride, uint64_t from,
                       uint32_t from_stride, uint32_t n, uint32_t bytes)
 {
-    const uint32_t lane = threadIdx.x % 32;
 #if EW_STEP_BULK
-    if (lane == 0) {
+    if (elect_lane()) {
 #    pragma unroll
         for (uint32_t i = 0; i < 8; i++) {
             if (i < n)
@@ -275,7 +288,7 @@ EW_DEV void copy_runs(const struct step *s, uint32_t to, uint32_t to_stride, uin
     }
 #else
     for (uint32_t i = 0; i < n; i++) {
-        for (uint32_t j = lane * 16; j < bytes; j += 512)
+        for (uint32_t j = threadIdx.x % 32 * 16; j < bytes; j += 512)
             asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to + j), "l"(from + j));
         to += to_stride;
         from += from_stride;
@@ -284,14 +297,13 @@ EW_DEV void copy_runs(const struct step *s, uint32_t to, uint32_t to_stride, uin
 }
 EW_DEV void copy_run(const struct step *s, uint32_t to, uint64_t from, uint32_t bytes)
 {
-    const uint32_t lane = threadIdx.x % 32;
 #if EW_STEP_BULK
-    if (lane == 0)
+    if (elect_lane())
         asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes"
                      ".L2::cache_hint [%0], [%1], %2, [%3], %4;" ::"r"(to),
                      "l"(from), "r"(bytes), "r"(s->full + 8 * s->stage), "l"(s->policy));
 #else
-    for (uint32_t j = lane * 16; j < bytes; j += 512)
+    for (uint32_t j = threadIdx.x % 32 * 16; j < bytes; j += 512)
         asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to + j), "l"(from + j));
 #endif
 }

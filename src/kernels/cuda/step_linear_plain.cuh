@@ -170,56 +170,98 @@ EW_DEV uint32_t plain_at(const struct ew_step_phase *ph, const struct plain_rang
     return lane / 4 * (ph->chunk * 2) + r->from * 2 + (lane & 4) * 16 + lane % 4 * 16;
 }
 
+/* Two parts, or one, in registers. */
+struct plain_pair {
+    struct plain_part p, q;
+    bool two;
+};
+struct plain_walk {
+    uint32_t left; /* tiles that were not asked for */
+    uint32_t here; /* of them in the stage that is there */
+    uint32_t at;
+};
+/* The next of a walk that has some. The stage is free again as soon as its last part was read. */
+template <bool FULL>
+EW_DEV void plain_take(struct plain_pair *pair, struct plain_walk *w, struct step *s,
+                       const struct ew_step_phase *ph, const struct plain_range *r)
+{
+    if (!w->here) {
+        ring_wait_full(s);
+        w->here = min(ph->batch, w->left);
+        w->at = ring_at(s) + plain_at(ph, r);
+    }
+    pair->two = w->here > 1;
+    if (!(EW_STEP_BOUND & 4)) {
+        plain_w<FULL>(&pair->p, w->at, r);
+        plain_w<FULL>(&pair->q, pair->two ? w->at + ph->part_bytes : w->at, r);
+    }
+    w->at += 2 * ph->part_bytes;
+    w->here -= pair->two ? 2 : 1;
+    w->left -= pair->two ? 2 : 1;
+    if (!w->here)
+        ring_release(s);
+}
+EW_DEV void plain_give(float acc[2][4], float acc2[2][4], const struct plain_pair *pair,
+                       const struct plain_input_part *x)
+{
+    plain_zero(acc);
+    plain_zero(acc2);
+    if (!(EW_STEP_BOUND & 4)) {
+        plain_mma(acc, &pair->p, x);
+        plain_mma(acc2, &pair->q, x);
+    }
+}
+EW_DEV float *plain_keep(const float acc[2][4], const float acc2[2][4], bool two, float *red)
+{
+    plain_store(acc, red);
+    if (two)
+        plain_store(acc2, red + 8 * EW_STEP_WARPS);
+    return red + 16 * EW_STEP_WARPS;
+}
 /* Tiles [t0, t1), each one part: the input stays in registers. Two parts at once, or every product
- * would wait for its own loads; the first two are in registers before the input is there. What the
- * norm needs of the other warps is worked out while the first products are. */
+ * would wait for its own loads, and two more on their way; so the first four are in registers
+ * before the input is there. What the norm needs of the other warps is worked out while the first
+ * products are. */
 template <bool FULL>
 EW_DEV void plain_tiles_whole(struct step *s, const struct ew_step_phase *ph, uint32_t t0,
                               uint32_t t1, float *red)
 {
     const struct plain_range r = plain_range_of(FULL ? STEP_COLS : ph->k);
-    const uint32_t lane_at = plain_at(ph, &r);
-    struct plain_input_part x = {};
-    bool waits = t0 == 0;
-    float sum = 0;
+    struct plain_walk walk = { t1 - t0, 0, 0 };
+    struct plain_pair a, b = {}; /* written in any case, or it would live through the kernel */
+    struct plain_input_part x;
+    bool has_a, has_b;
+    float acc[2][4], acc2[2][4], sum = 0;
 
-    if (!waits)
-        plain_x<FULL>(&x, s, 0, &r);
+    plain_take<FULL>(&a, &walk, s, ph, &r);
+    has_b = walk.left > 0;
+    if (has_b)
+        plain_take<FULL>(&b, &walk, s, ph, &r);
+    if (t0 == 0) {
+        plain_input<1>(s, ph, 0, &sum);
+        __syncwarp();
+    }
+    plain_x<FULL>(&x, s, 0, &r);
+    step_mark(s, 2);
+    plain_give(acc, acc2, &a, &x);
+    if (t0 == 0)
+        step_sum_store(s, ph, sum);
 #pragma unroll 1
-    for (uint32_t tile = t0; tile < t1;) {
-        const uint32_t n = min(ph->batch, t1 - tile);
-        uint32_t at = ring_at(s) + lane_at;
-
-        ring_wait_full(s);
-#pragma unroll 1
-        for (uint32_t i = 0; i < n && !(EW_STEP_BOUND & 4); i += 2) {
-            const bool two = i + 1 < n;
-            struct plain_part p, q;
-            float acc[2][4], acc2[2][4];
-
-            plain_zero(acc);
-            plain_zero(acc2);
-            plain_w<FULL>(&p, at, &r);
-            plain_w<FULL>(&q, two ? at + ph->part_bytes : at, &r);
-            if (waits) {
-                plain_input<1>(s, ph, 0, &sum);
-                __syncwarp();
-                plain_x<FULL>(&x, s, 0, &r);
-                step_mark(s, 2);
-            }
-            plain_mma(acc, &p, &x);
-            plain_mma(acc2, &q, &x);
-            if (waits)
-                step_sum_store(s, ph, sum);
-            waits = false;
-            plain_store(acc, red);
-            if (two)
-                plain_store(acc2, red + 8 * EW_STEP_WARPS);
-            red += (two ? 16 : 8) * EW_STEP_WARPS;
-            at += 2 * ph->part_bytes;
-        }
-        tile += n;
-        ring_release(s);
+    for (;;) {
+        red = plain_keep(acc, acc2, a.two, red);
+        if (!has_b)
+            break;
+        has_a = walk.left > 0;
+        if (has_a)
+            plain_take<FULL>(&a, &walk, s, ph, &r);
+        plain_give(acc, acc2, &b, &x);
+        red = plain_keep(acc, acc2, b.two, red);
+        if (!has_a)
+            break;
+        has_b = walk.left > 0;
+        if (has_b)
+            plain_take<FULL>(&b, &walk, s, ph, &r);
+        plain_give(acc, acc2, &a, &x);
     }
 }
 /* The same where a tile has several parts; their input is read again for each tile. */
