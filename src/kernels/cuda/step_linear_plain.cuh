@@ -265,26 +265,6 @@ EW_DEV void plain_tiles_whole(struct step *s, const struct ew_step_phase *ph, ui
     }
 }
 /* The same where a tile has several parts; their input is read again for each tile. */
-template <bool FULL>
-EW_DEV void plain_two_parts(const struct step *s, const struct ew_step_phase *ph, uint32_t at,
-                            uint32_t col, uint32_t cols, uint32_t col2, float acc[2][4],
-                            float acc2[2][4])
-{
-    const struct plain_range r = plain_range_of(FULL ? STEP_COLS : cols);
-    const uint32_t lane_at = at + plain_at(ph, &r);
-    struct plain_part p, q;
-    struct plain_input_part x, y;
-
-    plain_w<FULL>(&p, lane_at, &r);
-    plain_x<FULL>(&x, s, col, &r);
-    if (FULL) {
-        plain_w<FULL>(&q, lane_at + ph->part_bytes, &r);
-        plain_x<FULL>(&y, s, col2, &r);
-    }
-    plain_mma(acc, &p, &x);
-    if (FULL)
-        plain_mma(acc2, &q, &y);
-}
 EW_DEV void plain_tiles_parts(struct step *s, const struct ew_step_phase *ph, uint32_t t0,
                               uint32_t t1, float *red)
 {
@@ -292,10 +272,6 @@ EW_DEV void plain_tiles_parts(struct step *s, const struct ew_step_phase *ph, ui
     float acc[2][4], acc2[2][4], sum = 0;
     bool waits = t0 == 0;
 
-    if (waits) {
-        ring_wait_full(s);
-        plain_inputs(s, ph, &sum);
-    }
     plain_zero(acc);
 #pragma unroll 1
     while (left) {
@@ -304,17 +280,24 @@ EW_DEV void plain_tiles_parts(struct step *s, const struct ew_step_phase *ph, ui
 
         ring_wait_full(s);
 #pragma unroll 1
-        for (uint32_t i = 0; i < n && !(EW_STEP_BOUND & 4);) {
-            const uint32_t cols = min(ph->chunk, ph->k - col);
-            const bool ends = col + cols == ph->k;
-            const uint32_t col2 = ends ? 0 : col + cols;
-            const bool two = i + 1 < n && cols == STEP_COLS && ph->k - col2 >= STEP_COLS;
+        for (uint32_t i = 0; i < n && !(EW_STEP_BOUND & 4); i += 2) {
+            const bool two = i + 1 < n, ends = col + ph->chunk >= ph->k;
+            const uint32_t col2 = ends ? 0 : col + ph->chunk;
+            const bool ends2 = two && col2 + ph->chunk >= ph->k;
+            const struct plain_range r = plain_range_of(min(ph->chunk, ph->k - col));
+            const struct plain_range r2 = plain_range_of(two ? min(ph->chunk, ph->k - col2) : 0);
+            struct plain_pair w;
+            struct plain_input_part x, y;
 
+            plain_w<false>(&w.p, at + plain_at(ph, &r), &r);
+            plain_w<false>(&w.q, at + ph->part_bytes + plain_at(ph, &r2), &r2);
+            if (waits)
+                plain_inputs(s, ph, &sum);
+            plain_x<false>(&x, s, col, &r);
+            plain_x<false>(&y, s, col2, &r2);
             plain_zero(acc2);
-            if (two)
-                plain_two_parts<true>(s, ph, at, col, cols, col2, acc, acc2);
-            else
-                plain_two_parts<false>(s, ph, at, col, cols, col2, acc, acc2);
+            plain_mma(acc, &w.p, &x);
+            plain_mma(acc2, &w.q, &y);
             if (waits)
                 step_sum_store(s, ph, sum);
             waits = false;
@@ -323,20 +306,16 @@ EW_DEV void plain_tiles_parts(struct step *s, const struct ew_step_phase *ph, ui
                 plain_zero(acc);
                 red += 8 * EW_STEP_WARPS;
             }
-            col = col2;
-            if (two) {
 #pragma unroll
-                for (int j = 0; j < 8; j++)
-                    acc[j / 4][j % 4] += acc2[j / 4][j % 4];
-                col = col2 + STEP_COLS == ph->k ? 0 : col2 + STEP_COLS;
-                if (!col) {
-                    plain_store(acc, red);
-                    plain_zero(acc);
-                    red += 8 * EW_STEP_WARPS;
-                }
+            for (int j = 0; j < 8; j++)
+                acc[j / 4][j % 4] += acc2[j / 4][j % 4];
+            if (ends2) {
+                plain_store(acc, red);
+                plain_zero(acc);
+                red += 8 * EW_STEP_WARPS;
             }
-            at += (two ? 2 : 1) * ph->part_bytes;
-            i += two ? 2 : 1;
+            at += 2 * ph->part_bytes;
+            col = !two ? col2 : ends2 ? 0 : col2 + ph->chunk;
         }
         left -= n;
         ring_release(s);
