@@ -178,34 +178,56 @@ EW_DEV void attn_vector(const struct step *s, const struct ew_step_phase *ph, st
     }
 }
 
+/* Scores are in units of ln 2, so that weights are powers of two. */
 EW_DEV float attn_score(const struct ew_step_phase *ph, float v)
 {
-    v *= ph->scale;
+    constexpr float UNIT = 1.4426950408889634f;
+
     if (EW_STEP_SOFTCAP && ph->softcap != 0)
-        v = ph->softcap * tanhf(v / ph->softcap);
-    return v;
+        return ph->softcap * UNIT * tanhf(v * ph->scale / ph->softcap);
+    return v * (ph->scale * UNIT);
 }
-/* Scores of 8 positions, rows of a stage from `at` on: *v0 and *v1 of positions 2t and 2t + 1 and
- * head g (lane = 4g + t). Rows are not padded, so odd ones take their halves of 128 bytes the other
- * way round. */
-EW_DEV void attn_scores(const struct ew_step_phase *ph, uint32_t at, const uint4 *q, float *v0,
+EW_DEV float attn_weight(float v)
+{
+    float r;
+
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(v));
+    return r;
+}
+/* Keys of 16 positions, rows of a stage from `at` on; lane 4g + t has parts of rows g and 8 + g.
+ * Rows are not padded, so odd ones take their halves of 128 bytes the other way round. */
+#define STEP_KEY (EW_STEP_D / 32)
+struct attn_keys {
+    uint4 k[2][STEP_KEY];
+};
+EW_DEV void attn_take(struct attn_keys *p, uint32_t at)
+{
+    const uint32_t lane = threadIdx.x % 32, g = lane / 4, odd = g & 1;
+
+    at += g * (EW_STEP_D * 2) + lane % 4 * 16;
+#pragma unroll
+    for (uint32_t r = 0; r < 2; r++)
+#pragma unroll
+        for (uint32_t i = 0; i < STEP_KEY; i += 2) {
+            const uint32_t row = at + r * 8 * (EW_STEP_D * 2);
+            const uint4 u = lds128(row + (i + odd) * 64), v = lds128(row + (i + 1 - odd) * 64);
+
+            p->k[r][i] = odd ? v : u;
+            p->k[r][i + 1] = odd ? u : v;
+        }
+}
+/* Scores of rows 8r ..: *v0 and *v1 of positions 2t and 2t + 1 and head g. */
+EW_DEV void attn_scores(const struct ew_step_phase *ph, const uint4 *k, const uint4 *q, float *v0,
                         float *v1)
 {
-    constexpr int STEPS = EW_STEP_D / 32;
-    const uint32_t lane = threadIdx.x % 32, g = lane / 4, t = lane % 4, odd = g & 1;
-    const uint32_t row = at + g * (EW_STEP_D * 2) + t * 16;
     float c[2][4] = { { 0, 0, 0, 0 }, { 0, 0, 0, 0 } };
 
 #pragma unroll
-    for (int i = 0; i < STEPS; i += 2) {
-        const uint4 u = lds128(row + (i + odd) * 64), v = lds128(row + (i + 1 - odd) * 64);
-        const uint4 b0 = odd ? v : u, b1 = odd ? u : v, h0 = q[i], h1 = q[i + 1];
-        const uint4 l0 = q[STEPS + i], l1 = q[STEPS + i + 1];
+    for (int i = 0; i < STEP_KEY; i++) {
+        const uint4 b = k[i], h = q[i], l = q[STEP_KEY + i];
 
-        mma16<EW_STEP_KV_F16>(c[0], h0.x, l0.x, h0.y, l0.y, b0.x, b0.y);
-        mma16<EW_STEP_KV_F16>(c[1], h0.z, l0.z, h0.w, l0.w, b0.z, b0.w);
-        mma16<EW_STEP_KV_F16>(c[0], h1.x, l1.x, h1.y, l1.y, b1.x, b1.y);
-        mma16<EW_STEP_KV_F16>(c[1], h1.z, l1.z, h1.w, l1.w, b1.z, b1.w);
+        mma16<EW_STEP_KV_F16>(c[0], h.x, l.x, h.y, l.y, b.x, b.y);
+        mma16<EW_STEP_KV_F16>(c[1], h.z, l.z, h.w, l.w, b.z, b.w);
     }
     *v0 = attn_score(ph, (c[0][0] + c[1][0]) + (c[0][2] + c[1][2]));
     *v1 = attn_score(ph, (c[0][1] + c[1][1]) + (c[0][3] + c[1][3]));
@@ -217,16 +239,16 @@ struct attn_sums {
     float m, l; /* of head lane / 4: largest score; this lane's part of the sum of weights */
 };
 
-/* n <= KV_TILE positions, keys at `at`: their weights go to p. */
-EW_DEV void attn_weights(const struct ew_step_phase *ph, struct step_attn *sm, uint32_t at,
-                         uint32_t n, const uint4 *q, struct attn_sums *a)
+/* n <= KV_TILE positions: their weights go to p. */
+EW_DEV void attn_weights(const struct ew_step_phase *ph, struct step_attn *sm,
+                         const struct attn_keys *k, uint32_t n, const uint4 *q, struct attn_sums *a)
 {
     const uint32_t lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
     float(*p)[EW_STEP_G] = sm->p[threadIdx.x / 32];
     float v[4], m = a->m, alpha;
 
-    attn_scores(ph, at, q, &v[0], &v[1]);
-    attn_scores(ph, at + 8 * EW_STEP_D * 2, q, &v[2], &v[3]);
+    attn_scores(ph, k->k[0], q, &v[0], &v[1]);
+    attn_scores(ph, k->k[1], q, &v[2], &v[3]);
 #pragma unroll
     for (uint32_t i = 0; i < 4; i++) {
         v[i] = i / 2 * 8 + 2 * t + i % 2 < n ? v[i] : -STEP_INF;
@@ -234,12 +256,12 @@ EW_DEV void attn_weights(const struct ew_step_phase *ph, struct step_attn *sm, u
     }
     m = fmaxf(m, __shfl_xor_sync(EW_ALL, m, 1));
     m = fmaxf(m, __shfl_xor_sync(EW_ALL, m, 2));
-    alpha = __expf(a->m - m); /* m is a number: the first position is there */
+    alpha = attn_weight(a->m - m); /* m is a number: the first position is there */
     a->l *= alpha;
     a->m = m;
 #pragma unroll
     for (uint32_t i = 0; i < 4; i++) {
-        v[i] = __expf(v[i] - m);
+        v[i] = attn_weight(v[i] - m);
         a->l += v[i];
         if (g < EW_STEP_G)
             p[i / 2 * 8 + 2 * t + i % 2][g] = v[i];
@@ -343,7 +365,7 @@ EW_DEV void attn_merge(const struct step *s, const struct ew_step_phase *ph,
             m = fmaxf(m, __shfl_xor_sync(EW_ALL, m, d));
 #pragma unroll
         for (uint32_t i = 0; i < EW_STEP_KV_SPLITS / 32; i++) {
-            const float f = pair < end ? __expf(packet_value(ml[i].a) - m) : 0;
+            const float f = pair < end ? attn_weight(packet_value(ml[i].a) - m) : 0;
 
             l += packet_value(ml[i].b) * f;
             x += packet_value(v[i].a) * f;
@@ -361,35 +383,48 @@ EW_DEV void attn_merge(const struct step *s, const struct ew_step_phase *ph,
     }
 }
 
-/* All old positions of this split, by each warp its own. */
+/* The queries, the key and the value; then all old positions of this split, by each warp its own.
+ * Keys of the first ones are in registers, and values there, before the queries are. */
 EW_DEV void attn_blocks(struct step *s, const struct ew_step_phase *ph, struct step_attn *sm,
                         const struct step_kv *kv, struct attn_sums *a)
 {
-    constexpr int STEPS = EW_STEP_D / 32;
-    const uint32_t lane = threadIdx.x % 32, tile = threadIdx.x / 32 * EW_STEP_KV_TILE;
+    const uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32, tile = warp * EW_STEP_KV_TILE;
     const uint32_t h = lane / 4 < s->g ? lane / 4 : 0;
-    uint4 q[2 * STEPS];
+    uint4 q[2 * STEP_KEY] = {};
 
-#pragma unroll
-    for (int i = 0; i < STEPS; i++) {
-        q[i] = *(const uint4 *)(sm->q[0][h] + i * 64 + lane % 4 * 16);
-        q[STEPS + i] = *(const uint4 *)(sm->q[1][h] + i * 64 + lane % 4 * 16);
-    }
 #pragma unroll 1
-    for (uint32_t b = kv->begin; b < kv->end; b += s->a->kv_batch) {
-        const uint32_t old = step_kv_olds(s, kv, b);
+    for (uint32_t b = kv->begin;; b += s->a->kv_batch) {
+        const uint32_t old = b < kv->end ? step_kv_olds(s, kv, b) : 0;
         const uint32_t n = tile < old ? min(old - tile, (uint32_t)EW_STEP_KV_TILE) : 0;
+        struct attn_keys k = {};
 
+        if (old) {
+            ring_wait_full(s);
+            if (n)
+                attn_take(&k, ring_at(s) + tile * (EW_STEP_D * 2));
+            ring_release(s);
+            ring_wait_full(s);
+            step_mark(s, 3);
+        }
+        if (b == kv->begin) {
+#pragma unroll 1
+            for (uint32_t w = warp; w < s->g + 2; w += EW_STEP_WARPS)
+                attn_vector(s, ph, sm, kv, w, s->g);
+            step_mark(s, 1);
+            sync_warps();
+            step_mark(s, 2);
+#pragma unroll
+            for (int i = 0; i < STEP_KEY; i++) {
+                q[i] = *(const uint4 *)(sm->q[0][h] + i * 64 + lane % 4 * 16);
+                q[STEP_KEY + i] = *(const uint4 *)(sm->q[1][h] + i * 64 + lane % 4 * 16);
+            }
+        }
         if (!old)
             break;
-        ring_wait_full(s);
-        step_mark(s, 3);
-        if (n)
-            attn_weights(ph, sm, ring_at(s) + tile * (EW_STEP_D * 2), n, q, a);
-        ring_release(s);
-        ring_wait_full(s);
-        if (n)
+        if (n) {
+            attn_weights(ph, sm, &k, n, q, a);
             attn_values(sm, ring_at(s) + tile * (EW_STEP_D * 2), n, a);
+        }
         ring_release(s);
     }
 }
@@ -446,7 +481,7 @@ EW_DEV void attn_output(const struct step *s, const struct ew_step_phase *ph,
         for (int w = 0; w < EW_STEP_WARPS; w++)
             m = fmaxf(m, sm->ml[w][h].x);
         if (has_new) {
-            l = __expf(sm->fresh[h] - m);
+            l = attn_weight(sm->fresh[h] - m);
             x = l * sm->vec[EW_STEP_G + 1][d];
             y = l * sm->vec[EW_STEP_G + 1][d + 1];
         }
@@ -454,7 +489,7 @@ EW_DEV void attn_output(const struct step *s, const struct ew_step_phase *ph,
         for (int w = 0; w < EW_STEP_WARPS; w++) {
             const float2 v = *(const float2 *)&sm->part[w][h][d], ml = sm->ml[w][h];
 
-            f = __expf(ml.x - m); /* 0: a warp without positions */
+            f = attn_weight(ml.x - m); /* 0: a warp without positions */
             l += ml.y * f;
             x += v.x * f;
             y += v.y * f;
@@ -474,7 +509,6 @@ EW_DEV void run_attention(struct step *s, const struct ew_step_phase *entry)
     const struct ew_step_phase copy = *entry, *ph = &copy;
     struct step_attn *sm = (struct step_attn *)s->attention;
     const struct step_kv &kv = s->kv;
-    const uint32_t g = s->g;
     struct attn_sums a;
 
     if (kv.window != ph->window)
@@ -486,12 +520,6 @@ EW_DEV void run_attention(struct step *s, const struct ew_step_phase *entry)
 #pragma unroll
     for (int h = 0; h < EW_STEP_G; h++)
         a.o[h][0] = a.o[h][1] = a.o[h][2] = a.o[h][3] = 0;
-#pragma unroll 1
-    for (uint32_t w = threadIdx.x / 32; w < g + 2; w += EW_STEP_WARPS)
-        attn_vector(s, ph, sm, &kv, w, g);
-    step_mark(s, 1);
-    sync_warps();
-    step_mark(s, 2);
     attn_blocks(s, ph, sm, &kv, &a);
     step_mark(s, 4);
     attn_leave(s, ph, sm, &kv, &a);
