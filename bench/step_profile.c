@@ -254,7 +254,9 @@ static void make_variant(const struct bench *b, struct variant *v)
 
         memset(planned, ' ', strlen(macro) + 1);
         l->block[0] += (is - was) * 32;
-        l->shared_bytes += is > was ? (is - was) * 2 * (uint32_t)sizeof(struct ew_step_phase) : 0;
+        l->shared_bytes +=
+            is > was ? (is - was) * (uint32_t)(2 * sizeof(struct ew_step_phase) + EW_STEP_KV_BYTES)
+                     : 0;
     }
     (void)snprintf(l->spec.defines + used, sizeof(l->spec.defines) - used, "%s %s",
                    b->o->trace ? " -DEW_STEP_TRACE=1" : "", v->with);

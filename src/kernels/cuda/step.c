@@ -463,7 +463,7 @@ static ew_status choose_shared(struct planner *p, uint32_t *shared)
         p->args.attention_bytes = (uint32_t)ew_align_up(attention_bytes(p->attention), 128);
     fixed = p->args.x_bytes + p->args.attention_bytes + 2 * EW_STEP_RED_ROWS * EW_STEP_WARPS * 4 +
             2 * EW_STEP_WARPS * 4 + EW_STEP_MAX_STAGES * 16 +
-            (EW_STEP_WARPS + p->copiers) * 2 * sizeof(struct ew_step_phase);
+            (EW_STEP_WARPS + p->copiers) * (2 * sizeof(struct ew_step_phase) + EW_STEP_KV_BYTES);
     /* two parts or two blocks of the cache a stage: waiting costs as much as multiplying one */
     for (uint32_t most = 2; most >= 1; most--) {
         const size_t stage = stage_of(p, most);

@@ -171,6 +171,8 @@ extern "C" __global__ void __launch_bounds__(EW_STEP_THREADS, 1)
     at += 2 * EW_STEP_WARPS * 4;
     s.entries = at + threadIdx.x / 32 * 2 * sizeof(struct ew_step_phase);
     at += EW_STEP_THREADS / 32 * 2 * sizeof(struct ew_step_phase);
+    s.kv = (struct step_kv *)at + threadIdx.x / 32;
+    at += EW_STEP_THREADS / 32 * EW_STEP_KV_BYTES;
     s.full = smem_of(at);
     s.empty = s.full + EW_STEP_MAX_STAGES * 8;
     s.stage = s.parity = s.half = 0;

@@ -26,7 +26,8 @@ typedef unsigned long long uint64_t;
 #define EW_STEP_KV_SPLIT   4  /* blocks before their work is shared by more blocks of threads */
 #define EW_STEP_KV_SPLITS  64 /* blocks of threads for one kv head, at most */
 #define EW_STEP_MAX_STAGES 48
-#define EW_STEP_MARKS      8 /* of a phase and warp: struct ew_step_args, trace */
+#define EW_STEP_KV_BYTES   48 /* step_dev.cuh's struct step_kv */
+#define EW_STEP_MARKS      8  /* of a phase and warp: struct ew_step_args, trace */
 
 enum ew_step_kind { EW_STEP_PLAIN16 = 0, EW_STEP_Q4, EW_STEP_Q8, EW_STEP_ATTENTION };
 

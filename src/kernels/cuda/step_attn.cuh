@@ -33,7 +33,10 @@ EW_DEV void step_kv_set(struct step *s, uint32_t window)
     v.splits = min(s->splits, (v.blocks + EW_STEP_KV_SPLIT - 1) / EW_STEP_KV_SPLIT);
     v.begin = v.blocks * v.split / v.splits;
     v.end = v.blocks * (v.split + 1) / v.splits;
-    s->kv = v;
+    __syncwarp();
+    if (threadIdx.x % 32 == 0)
+        *s->kv = v;
+    __syncwarp();
 }
 /* Positions, of the blocks of a stage from b on, that the cache has from before. */
 EW_DEV uint32_t step_kv_olds(const struct step *s, const struct step_kv *v, uint32_t b)
@@ -51,10 +54,11 @@ EW_DEV uint64_t step_kv_at(const struct ew_step_phase *ph, uint32_t hkv, uint32_
 
 EW_DEV void copy_attention(struct step *s, const struct ew_step_phase *ph)
 {
-    const struct step_kv &v = s->kv;
-
-    if (v.window != ph->window)
+    if (s->kv->window != ph->window)
         step_kv_set(s, ph->window);
+
+    const struct step_kv v = *s->kv;
+
     if (v.split >= v.splits)
         return;
 #pragma unroll 1
@@ -495,7 +499,8 @@ EW_DEV void attn_output(const struct step *s, const struct ew_step_phase *ph,
             y += v.y * f;
         }
         if (alone) {
-            pair_store(to + (uint64_t)i * 8, x / l, y / l, s->seq);
+            f = __fdividef(1.0f, l);
+            pair_store(to + (uint64_t)i * 8, x * f, y * f, s->seq);
         } else {
             packets_store(to + (uint64_t)i * 16, x, y, s->seq);
             if (d == 0)
@@ -508,11 +513,13 @@ EW_DEV void run_attention(struct step *s, const struct ew_step_phase *entry)
 {
     const struct ew_step_phase copy = *entry, *ph = &copy;
     struct step_attn *sm = (struct step_attn *)s->attention;
-    const struct step_kv &kv = s->kv;
     struct attn_sums a;
 
-    if (kv.window != ph->window)
+    if (s->kv->window != ph->window)
         step_kv_set(s, ph->window);
+
+    const struct step_kv kv = *s->kv;
+
     if (kv.split >= kv.splits)
         return;
     a.m = -STEP_INF;

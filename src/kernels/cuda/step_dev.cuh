@@ -69,7 +69,9 @@ struct step_kv {
     uint32_t first, pos;          /* oldest position seen; the new one */
     uint32_t begin, end, blocks;  /* blocks of this split; all */
     uint32_t window;              /* what it was made for */
+    uint32_t pad[3];
 };
+static_assert(sizeof(struct step_kv) == EW_STEP_KV_BYTES, "step.cuh says so");
 
 struct step {
     const struct ew_step_args *a;
@@ -89,7 +91,7 @@ struct step {
     uint32_t cta, n_cta;
     uint32_t half;      /* of red and sums; turns after each use */
     uint32_t g, splits; /* query heads of a kv head; the most splits of the positions */
-    struct step_kv kv;
+    struct step_kv *kv; /* this warp's, in shared memory: registers are scarce */
 };
 
 EW_DEV uint32_t smem_of(const void *p)
@@ -256,8 +258,8 @@ EW_DEV bool copy_begin(struct step *s, uint32_t bytes)
 #endif
     return true;
 }
-/* One lane of a warp that is together. The compiler knows that it is one; of `lane == 0` it does not,
- * and makes a loop over lanes around each bulk copy. */
+/* One lane of a warp that is together. The compiler knows that it is one; of `lane == 0` it does
+ * not, and makes a loop over lanes around each bulk copy. */
 EW_DEV bool elect_lane(void)
 {
 #if EW_STEP_BULK
