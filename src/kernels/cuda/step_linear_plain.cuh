@@ -34,9 +34,13 @@ EW_DEV struct plain_range plain_range_of(uint32_t cols)
 }
 
 /* ---- the input ---- */
+EW_DEV bool plain_there(const struct two_packets *p, uint32_t seq)
+{
+    return packet_is(p->a, seq) && packet_is(p->b, seq);
+}
 /* Waits for this warp's columns of ASK chunks from `col` on, asked for together: an answer takes
  * 600 clocks. Their squares' sum is added to *sum where the input has a norm. */
-template <int ASK>
+template <int ASK, bool NORM>
 EW_DEV void plain_input(const struct step *s, const struct ew_step_phase *ph, uint32_t col,
                         float *sum)
 {
@@ -45,7 +49,7 @@ EW_DEV void plain_input(const struct step *s, const struct ew_step_phase *ph, ui
     struct two_packets p[ASK];
     float4 w[ASK];
     uint32_t at[ASK], n = 0;
-    bool all = false;
+    bool all;
 
 #pragma unroll
     for (int j = 0; j < ASK; j++) {
@@ -55,29 +59,34 @@ EW_DEV void plain_input(const struct step *s, const struct ew_step_phase *ph, ui
         at[j] = lane * 4 < r.n ? c + r.from + lane * 4 : EW_ALL;
         p[j].a = p[j].b = (uint64_t)s->in_seq << 32;
         w[j] = make_float4(1, 1, 1, 1);
-        if (ph->flags & EW_STEP_NORM && at[j] != EW_ALL)
+        if (NORM && at[j] != EW_ALL)
             w[j] = *(const float4 *)(ph->norm + (uint64_t)at[j] * 4);
     }
-    while (!all) {
+#pragma unroll
+    for (int j = 0; j < ASK; j++)
+        if (at[j] != EW_ALL)
+            p[j] = packets_load(in + (uint64_t)at[j] * 4);
+    for (;;) {
         all = true;
 #pragma unroll
         for (int j = 0; j < ASK; j++)
-            if (at[j] != EW_ALL)
-                p[j] = packets_load(in + (uint64_t)at[j] * 4);
-#pragma unroll
-        for (int j = 0; j < ASK; j++)
-            all = all && packet_is(p[j].a, s->in_seq) && packet_is(p[j].b, s->in_seq);
-        if (!all)
-            poll_pause(n);
+            all = all && plain_there(&p[j], s->in_seq);
+        if (all)
+            break;
+        poll_pause(n);
         if (++n > EW_STEP_POLL_LIMIT)
             step_gave_up(s);
+#pragma unroll
+        for (int j = 0; j < ASK; j++) /* what is there is not asked for again */
+            if (!plain_there(&p[j], s->in_seq))
+                p[j] = packets_load(in + (uint64_t)at[j] * 4);
     }
     step_mark(s, 1);
 #pragma unroll
     for (int j = 0; j < ASK; j++) {
         uint32_t a = (uint32_t)p[j].a, b = (uint32_t)p[j].b;
 
-        if (ph->flags & EW_STEP_NORM) {
+        if (NORM) {
             const float2 u = pair_value(p[j].a), v = pair_value(p[j].b);
 
             *sum += u.x * u.x + u.y * u.y + (v.x * v.x + v.y * v.y);
@@ -92,12 +101,19 @@ EW_DEV void plain_input(const struct step *s, const struct ew_step_phase *ph, ui
         }
     }
 }
-/* All of this warp's columns. */
+/* All of this warp's columns; chunks are as in plain_input. */
+template <int ASK>
 EW_DEV void plain_inputs(struct step *s, const struct ew_step_phase *ph, float *sum)
 {
+    if (ph->flags & EW_STEP_NORM) {
 #pragma unroll 1
-    for (uint32_t col = 0; col < ph->k; col += 3 * ph->chunk)
-        plain_input<3>(s, ph, col, sum);
+        for (uint32_t col = 0; col < ph->k; col += ASK * ph->chunk)
+            plain_input<ASK, true>(s, ph, col, sum);
+    } else { /* often longer, and half the registers */
+#pragma unroll 1
+        for (uint32_t col = 0; col < ph->k; col += (ASK > 1 ? 5 : 1) * ph->chunk)
+            plain_input<ASK == 1 ? 1 : 5, false>(s, ph, col, sum);
+    }
     __syncwarp();
     step_mark(s, 2);
 }
@@ -237,12 +253,9 @@ EW_DEV void plain_tiles_whole(struct step *s, const struct ew_step_phase *ph, ui
     has_b = walk.left > 0;
     if (has_b)
         plain_take<FULL>(&b, &walk, s, ph, &r);
-    if (t0 == 0) {
-        plain_input<1>(s, ph, 0, &sum);
-        __syncwarp();
-    }
+    if (t0 == 0)
+        plain_inputs<1>(s, ph, &sum);
     plain_x<FULL>(&x, s, 0, &r);
-    step_mark(s, 2);
     plain_give(acc, acc2, &a, &x);
     if (t0 == 0)
         step_sum_store(s, ph, sum);
@@ -292,7 +305,7 @@ EW_DEV void plain_tiles_parts(struct step *s, const struct ew_step_phase *ph, ui
             plain_w<false>(&w.p, at + plain_at(ph, &r), &r);
             plain_w<false>(&w.q, at + ph->part_bytes + plain_at(ph, &r2), &r2);
             if (waits)
-                plain_inputs(s, ph, &sum);
+                plain_inputs<3>(s, ph, &sum);
             plain_x<false>(&x, s, col, &r);
             plain_x<false>(&y, s, col2, &r2);
             plain_zero(acc2);
