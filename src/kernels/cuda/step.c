@@ -39,7 +39,7 @@ struct planner {
     uint64_t current;                       /* what the last phase made, or the first reads */
     uint64_t x;                             /* of the first phase */
     const struct ew_attn_args *attention;   /* the first */
-    uint32_t kinds, act;
+    uint32_t kinds, plains, act;
     uint32_t unit; /* columns that share a scale, 128 at most; the least of all phases */
     int w_f16, scale_f16, kv_f16; /* -1: none yet */
     bool has_bias, has_softcap;
@@ -168,6 +168,9 @@ static ew_status linear_kind(struct planner *p, const struct ew_cuda_decode_node
         return refuse(p, node, "columns that are no multiple of 64");
     ph->kind = EW_STEP_PLAIN16;
     ph->stride = (uint32_t)l->k * 2;
+    p->plains |= l->k == MAX_CHUNK  ? EW_STEP_WHOLE
+                 : l->k < MAX_CHUNK ? EW_STEP_SHORT
+                                    : EW_STEP_PARTS;
     p->x_bytes = larger(p->x_bytes, l->k * 2);
     return EW_STATUS_OK;
 }
@@ -487,19 +490,19 @@ static void fill_launch(struct planner *p, uint32_t shared, struct ew_cuda_launc
     const size_t g = a ? a->hq / a->hkv : 1;
     const uint32_t grid[3] = { p->blocks, 1, 1 };
 
-    ew_cuda_launch_fill(l, "step", "ew_step", grid, (EW_STEP_WARPS + p->copiers) * 32, &p->args,
-                        sizeof(p->args),
-                        "-DEW_STEP_KINDS=%u -DEW_STEP_G=%u -DEW_STEP_D=%u -DEW_STEP_W_F16=%d "
-                        "-DEW_STEP_SCALE_F16=%d -DEW_STEP_KV_F16=%d -DEW_STEP_ACT=%u "
-                        "-DEW_STEP_BIAS=%d -DEW_STEP_SOFTCAP=%d -DEW_STEP_COPIERS=%u "
-                        "-DEW_STEP_UNIT=%u",
-                        p->kinds,
-                        g <= 1   ? 1u
-                        : g <= 2 ? 2u
-                        : g <= 4 ? 4u
-                                 : 8u,
-                        a ? (unsigned)a->d : 128u, p->w_f16 > 0, p->scale_f16 > 0, p->kv_f16 > 0,
-                        p->act, p->has_bias, p->has_softcap, p->copiers, p->unit);
+    ew_cuda_launch_fill(
+        l, "step", "ew_step", grid, (EW_STEP_WARPS + p->copiers) * 32, &p->args, sizeof(p->args),
+        "-DEW_STEP_KINDS=%u -DEW_STEP_PLAINS=%u -DEW_STEP_G=%u -DEW_STEP_D=%u -DEW_STEP_W_F16=%d "
+        "-DEW_STEP_SCALE_F16=%d -DEW_STEP_KV_F16=%d -DEW_STEP_ACT=%u "
+        "-DEW_STEP_BIAS=%d -DEW_STEP_SOFTCAP=%d -DEW_STEP_COPIERS=%u "
+        "-DEW_STEP_UNIT=%u",
+        p->kinds, p->plains,
+        g <= 1   ? 1u
+        : g <= 2 ? 2u
+        : g <= 4 ? 4u
+                 : 8u,
+        a ? (unsigned)a->d : 128u, p->w_f16 > 0, p->scale_f16 > 0, p->kv_f16 > 0, p->act,
+        p->has_bias, p->has_softcap, p->copiers, p->unit);
     l->shared_bytes = shared;
     l->cooperative = true;
     l->early_start = false;

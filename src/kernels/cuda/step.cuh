@@ -40,6 +40,13 @@ enum ew_step_flags {
     EW_STEP_NORM = 32     /* RMS norm of the input, weight `norm` */
 };
 
+/* Ways of phases with plain weights, by their columns. */
+enum ew_step_plain {
+    EW_STEP_WHOLE = 1, /* as many as a part has at most */
+    EW_STEP_SHORT = 2, /* fewer */
+    EW_STEP_PARTS = 4  /* more */
+};
+
 /* 144 bytes. */
 struct ew_step_phase {
     uint64_t w;    /* linear: weights; attention: cache of this layer [2][hkv][cap][d] */

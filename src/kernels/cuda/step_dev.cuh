@@ -37,6 +37,9 @@
 #ifndef EW_STEP_KINDS
 #    define EW_STEP_KINDS 15 /* 1 << enum ew_step_kind of the phases there are */
 #endif
+#ifndef EW_STEP_PLAINS
+#    define EW_STEP_PLAINS 7 /* enum ew_step_plain of the phases there are */
+#endif
 #ifndef EW_STEP_W_F16
 #    define EW_STEP_W_F16 0 /* plain weights: f16, else bf16 */
 #endif

@@ -255,11 +255,11 @@ EW_DEV void run_linear(struct step *s, const struct ew_step_phase *entry, struct
             quant_tiles<KIND>(s, ph, t0, t1, red);
             if (t0 == 0) /* late: products have started */
                 step_sum_store(s, ph, sum);
-        } else if (ph->k == STEP_COLS) {
+        } else if (EW_STEP_PLAINS & EW_STEP_WHOLE && ph->k == STEP_COLS) {
             plain_tiles_whole<true>(s, ph, t0, t1, red);
-        } else if (ph->k <= ph->chunk) {
+        } else if (EW_STEP_PLAINS & EW_STEP_SHORT && ph->k <= ph->chunk) {
             plain_tiles_whole<false>(s, ph, t0, t1, red);
-        } else {
+        } else if (EW_STEP_PLAINS & EW_STEP_PARTS) {
             plain_tiles_parts(s, ph, t0, t1, red);
         }
         step_mark(s, 4);
