@@ -344,6 +344,12 @@ static double time_of(const struct trace *t, size_t phase, size_t block, size_t 
             ;
     return at[i] ? (double)(at[i] - start) + t->offset[block] : 0;
 }
+static int compare(const void *a, const void *b)
+{
+    const double x = *(const double *)a, y = *(const double *)b;
+
+    return x < y ? -1 : x > y;
+}
 /* Each block wrote its clock and the global timer when it began and when it ended. */
 static void trace_align(struct trace *t)
 {
@@ -352,15 +358,15 @@ static void trace_align(struct trace *t)
 
     for (size_t c = 0; c < t->blocks; c++)
         t->offset[c] = (double)(int32_t)(marks_of(t, t->b->n_phases, c, 0)[1] - one[1]) * rate;
-    printf("  %.3f clocks a nanosecond\n", rate);
+    for (size_t c = 0; c < t->blocks; c++)
+        t->sorted[c] = time_of(t, t->b->n_phases, c, 0, 2);
+    qsort(t->sorted, t->blocks, sizeof(double), compare);
+    printf("  %.3f clocks a nanosecond; blocks end after", rate);
+    for (size_t i = 0; i <= 8; i++)
+        printf(" %.0f", t->sorted[(t->blocks - 1) * i / 8]);
+    printf(" clocks\n");
 }
 
-static int compare(const void *a, const void *b)
-{
-    const double x = *(const double *)a, y = *(const double *)b;
-
-    return x < y ? -1 : x > y;
-}
 struct spread {
     double low, mid, high;
     size_t slowest; /* block */

@@ -558,7 +558,6 @@ ew_status ew_cuda_decode_plan(const struct ew_cuda_decode_node *nodes, size_t n,
         p.args.context_lengths = p.attention ? ew_cuda_address(p.attention->context_lengths) : 0;
         p.args.n_phases = (uint32_t)p.n;
         p.args.n_x = p.table[0].k;
-        p.args.lanes = UINT32_MAX;
         p.args.hq = p.attention ? (uint32_t)p.attention->hq : 1;
         p.args.hkv = p.attention ? (uint32_t)p.attention->hkv : 1;
         fill_launch(&p, shared, &out->launch);

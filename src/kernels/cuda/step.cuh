@@ -94,7 +94,6 @@ struct ew_step_args {
     uint32_t best;            /* packets of HEAD: 2 a block */
     uint32_t hq, hkv;         /* of every attention phase */
     uint32_t n_x, x_singles;  /* packets: where x goes as f32 */
-    uint32_t lanes;           /* all ones */
     uint32_t kv_batch;        /* blocks of the cache a stage has: 1 or 2 */
 };
 
