@@ -417,6 +417,8 @@ static size_t place_packets(struct planner *p)
     for (size_t i = 0; i + 1 < p->n; i++)
         slot = larger(slot, p->links[i].n_out);
     singles = ew_align_up(ew_cuda_div_up(slot, 2), 16);
+    p->args.copy = (uint32_t)singles;
+    singles *= EW_STEP_COPIES;
     slot = singles + ew_align_up(slot, 16);
     partial = a ? ew_align_up(a->hkv * p->splits * (a->hq / a->hkv) * (a->d + 2), 16) : 0;
     p->args.x_singles = (uint32_t)((SLOTS - 1) * slot + singles);

@@ -111,17 +111,17 @@ EW_DEV void step_computes(struct step *s)
 {
     const uint32_t epoch = *(volatile uint32_t *)s->a->epoch;
     const uint32_t base = epoch * (s->a->n_phases + 1) + 1; /* never 0, which memory had first */
-    uint64_t first;
+    uint32_t first;
 
     step_time(s, 0);
     entry_ask(s, 0);
-    first = s->a->workspace + (uint64_t)((const struct ew_step_phase *)s->a->table)->in * 8;
+    first = ((const struct ew_step_phase *)s->a->table)->in;
 #pragma unroll 1
     for (uint32_t i = s->cta * EW_STEP_WARPS * 32 + threadIdx.x; i < s->a->n_x / 2;
          i += s->n_cta * EW_STEP_WARPS * 32) {
         const float2 v = ((const float2 *)s->a->x)[i];
 
-        pair_store(first + (uint64_t)i * 8, v.x, v.y, base);
+        pair_send(s, first + i, v.x, v.y, base, 0, 1);
         packets_store(s->a->workspace + (uint64_t)(s->a->x_singles + 2 * i) * 8, v.x, v.y, base);
     }
 

@@ -20,6 +20,9 @@ typedef unsigned long long uint64_t;
 #endif
 
 #define EW_STEP_WARPS      8  /* that compute */
+#ifndef EW_STEP_COPIES
+#    define EW_STEP_COPIES 4 /* of a vector of pairs: all blocks ask for the same lines of L2 */
+#endif
 #define EW_STEP_RED_ROWS   64 /* outputs reduced at once */
 #define EW_STEP_KV_BLOCK   64 /* positions of a block of the cache */
 #define EW_STEP_KV_TILE    16 /* of them a warp takes at once */
@@ -95,6 +98,7 @@ struct ew_step_args {
     uint32_t hq, hkv;         /* of every attention phase */
     uint32_t n_x, x_singles;  /* packets: where x goes as f32 */
     uint32_t kv_batch;        /* blocks of the cache a stage has: 1 or 2 */
+    uint32_t copy;            /* packets from one copy of a vector of pairs to the next */
 };
 
 #endif

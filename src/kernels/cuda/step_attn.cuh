@@ -382,8 +382,7 @@ EW_DEV void attn_merge(const struct step *s, const struct ew_step_phase *ph,
             y += __shfl_xor_sync(EW_ALL, y, d);
         }
         if (lane % span == 0 && pair < end)
-            pair_store(s->a->workspace + (uint64_t)(ph->out + kv->head * pairs + pair) * 8, x / l,
-                       y / l, s->seq);
+            pair_send(s, ph->out + kv->head * pairs + pair, x / l, y / l, s->seq, 0, 1);
     }
 }
 
@@ -472,9 +471,7 @@ EW_DEV void attn_output(const struct step *s, const struct ew_step_phase *ph,
     const uint32_t g = s->g, size = g * (EW_STEP_D + 2);
     const uint64_t to =
         s->a->workspace +
-        (alone ? (uint64_t)ph->out + kv->head * g * EW_STEP_D / 2
-               : (uint64_t)ph->partial + (uint64_t)(kv->head * s->splits + kv->split) * size) *
-            8;
+        ((uint64_t)ph->partial + (uint64_t)(kv->head * s->splits + kv->split) * size) * 8;
 
 #pragma unroll 1
     for (uint32_t i = threadIdx.x; i < g * EW_STEP_D / 2; i += EW_STEP_WARPS * 32) {
@@ -500,7 +497,7 @@ EW_DEV void attn_output(const struct step *s, const struct ew_step_phase *ph,
         }
         if (alone) {
             f = __fdividef(1.0f, l);
-            pair_store(to + (uint64_t)i * 8, x * f, y * f, s->seq);
+            pair_send(s, ph->out + kv->head * g * EW_STEP_D / 2 + i, x * f, y * f, s->seq, 0, 1);
         } else {
             packets_store(to + (uint64_t)i * 16, x, y, s->seq);
             if (d == 0)

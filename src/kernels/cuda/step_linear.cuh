@@ -212,8 +212,8 @@ EW_DEV void step_epilogue(struct step *s, const struct ew_step_phase *ph, uint32
     }
     z = i < n ? z : 0;
     next = __shfl_xor_sync(EW_ALL, z, 1);
-    if (ph->flags & EW_STEP_PAIRS && i < n && i % 2 == 0)
-        pair_store(s->a->workspace + (uint64_t)(ph->out + o / 2) * 8, z, next, s->seq);
+    if (ph->flags & EW_STEP_PAIRS && (i & ~1u) < n) /* odd lanes send odd copies */
+        pair_send(s, ph->out + o / 2, i % 2 ? next : z, i % 2 ? z : next, s->seq, i % 2, 2);
     if (ph->flags & EW_STEP_SINGLES && i < n)
         packet_store(s->a->workspace + (uint64_t)(ph->singles + o) * 8, z, s->seq);
 }

@@ -45,7 +45,7 @@ EW_DEV void plain_input(const struct step *s, const struct ew_step_phase *ph, ui
                         float *sum)
 {
     const uint32_t lane = threadIdx.x % 32, x = smem_of(s->x);
-    const uint64_t in = s->a->workspace + (uint64_t)ph->in * 8;
+    const uint64_t in = pairs_at(s, ph->in);
     struct two_packets p[ASK];
     float4 w[ASK];
     uint32_t at[ASK], n = 0;

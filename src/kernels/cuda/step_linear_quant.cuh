@@ -171,7 +171,7 @@ EW_DEV void store_meta(struct quant_meta *meta, float xs, int sum[N], uint32_t n
  * clocks, and share xs. */
 template <int KIND, int ASK> EW_DEV float quant_take(struct step *s, const struct ew_step_phase *ph)
 {
-    const uint64_t from = s->a->workspace + (uint64_t)ph->in * 8;
+    const uint64_t from = pairs_at(s, ph->in);
     const uint32_t plane = quant_plane(ph), lane = threadIdx.x % 32;
     const uint32_t first = lane / 4 * 16 + lane % 4 * 2; /* of the lane's columns, then + 8 */
     float sum = 0;
