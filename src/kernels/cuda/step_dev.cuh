@@ -14,8 +14,8 @@
 #    define EW_STEP_COPIERS 2 /* warps that copy, as step.c says */
 #endif
 #define EW_STEP_THREADS ((EW_STEP_WARPS + EW_STEP_COPIERS) * 32)
-#ifndef EW_STEP_PACE
-#    define EW_STEP_PACE 0
+#ifndef EW_STEP_FLIGHT
+#    define EW_STEP_FLIGHT 1 /* stages of a copying warp that may be under way; 0: all */
 #endif
 #ifndef EW_STEP_TRACE
 #    define EW_STEP_TRACE 0
@@ -89,9 +89,9 @@ struct step {
     uint32_t seq;    /* of what this phase writes */
     uint32_t in_seq; /* of what it reads */
     uint32_t phase, context;
-    uint32_t turn;   /* of the copying warps: stages until this one's next */
-    uint64_t policy; /* of copies */
-    uint32_t issued;
+    uint32_t turn;      /* of the copying warps: stages until this one's next */
+    uint64_t policy;    /* of copies */
+    uint32_t flight[2]; /* and its last stages: which, and their parity << 8 */
     uint32_t cta, n_cta;
     uint32_t half;      /* of red and sums; turns after each use */
     uint32_t g, splits; /* query heads of a kv head; the most splits of the positions */
@@ -229,29 +229,6 @@ EW_DEV void ring_release(struct step *s)
     ring_next(s);
 }
 
-/* ---- copies: the copying warps take the stages in turns ---- */
-/* True when the next stage is this warp's; then it is empty. False: passed over. */
-EW_DEV bool copy_begin(struct step *s, uint32_t bytes)
-{
-    const bool mine = s->turn == 0;
-
-    s->turn = s->turn ? s->turn - 1 : EW_STEP_COPIERS - 1;
-    if (!mine) {
-        ring_next(s);
-        return false;
-    }
-    bar_wait(s, s->empty + 8 * s->stage, s->parity ^ 1);
-#if EW_STEP_BULK
-    if (threadIdx.x % 32 == 0)
-        asm volatile(
-            "mbarrier.arrive.expect_tx.shared.b64 _, [%0], %1;" ::"r"(s->full + 8 * s->stage),
-            "r"(bytes)
-            : "memory");
-#else
-    (void)bytes;
-#endif
-    return true;
-}
 /* One lane of a warp that is together. The compiler knows that it is one; of `lane == 0` it does
  * not, and makes a loop over lanes around each bulk copy. */
 EW_DEV bool elect_lane(void)
@@ -266,26 +243,58 @@ EW_DEV bool elect_lane(void)
     return threadIdx.x % 32 == 0;
 #endif
 }
+/* ---- copies: the copying warps take the stages in turns ---- */
+/* Copies that are asked for all at once keep L2 from answering for packets: a warp waits for its
+ * stage before last. It releases that too, so that nobody fills it anew before it was seen full. */
+EW_DEV void copy_wait(struct step *s)
+{
+#if EW_STEP_FLIGHT
+    const uint32_t old = s->flight[EW_STEP_FLIGHT - 1], at = 8 * (old & 255);
+
+    if (old != EW_ALL) {
+        bar_wait(s, s->full + at, old >> 8);
+        if (elect_lane())
+            bar_arrive(s->empty + at);
+    }
+    s->flight[1] = s->flight[0];
+    s->flight[0] = s->stage | s->parity << 8;
+#endif
+}
+/* True when the next stage is this warp's; then it is empty. False: passed over. */
+EW_DEV bool copy_begin(struct step *s, uint32_t bytes)
+{
+    const bool mine = s->turn == 0;
+
+    s->turn = s->turn ? s->turn - 1 : EW_STEP_COPIERS - 1;
+    if (!mine) {
+        ring_next(s);
+        return false;
+    }
+    copy_wait(s);
+    bar_wait(s, s->empty + 8 * s->stage, s->parity ^ 1);
+#if EW_STEP_BULK
+    if (threadIdx.x % 32 == 0)
+        asm volatile(
+            "mbarrier.arrive.expect_tx.shared.b64 _, [%0], %1;" ::"r"(s->full + 8 * s->stage),
+            "r"(bytes)
+            : "memory");
+#else
+    (void)bytes;
+#endif
+    return true;
+}
 /* n <= 8 runs of `bytes` (a multiple of 16). */
-EW_DEV void copy_runs(struct step *s, uint32_t to, uint32_t to_stride, uint64_t from,
+EW_DEV void copy_runs(const struct step *s, uint32_t to, uint32_t to_stride, uint64_t from,
                       uint32_t from_stride, uint32_t n, uint32_t bytes)
 {
 #if EW_STEP_BULK
     if (elect_lane()) {
 #    pragma unroll
         for (uint32_t i = 0; i < 8; i++) {
-            if (i < n) {
-                if (EW_STEP_PACE) {
-                    uint32_t now;
-                    do
-                        asm volatile("mov.u32 %0, %%clock;" : "=r"(now));
-                    while (now - s->issued < EW_STEP_PACE);
-                    s->issued = now;
-                }
+            if (i < n)
                 asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes"
                              ".L2::cache_hint [%0], [%1], %2, [%3], %4;" ::"r"(to),
                              "l"(from), "r"(bytes), "r"(s->full + 8 * s->stage), "l"(s->policy));
-            }
             to += to_stride;
             from += from_stride;
         }
