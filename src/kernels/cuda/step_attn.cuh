@@ -99,7 +99,7 @@ EW_DEV void attn_vector(const struct step *s, const struct ew_step_phase *ph, st
     const float *rope = (const float *)ph->rope + (uint64_t)kv->pos * ph->rd;
     float *vec = sm->vec[w < g ? w : EW_STEP_G + (w - g)];
     struct two_packets p[PER / 2];
-    float v[PER], nw[PER], co[PER], si[PER], inv = 1;
+    float v[PER], nw[PER], co[PER], si[PER], inv, sum = 0;
 
 #pragma unroll
     for (int j = 0; j < PER; j++) {
@@ -132,29 +132,41 @@ EW_DEV void attn_vector(const struct step *s, const struct ew_step_phase *ph, st
             step_gave_up(s);
     }
     __syncwarp();
-    if (weight) {
-        float sum = 0;
-
-#pragma unroll
-        for (int j = 0; j < PER; j++)
-            sum += v[j] * v[j];
-        inv = rsqrtf(warp_sum(sum) / EW_STEP_D + ph->eps);
-    }
+    /* rotated first, scaled by the norm last: its sum takes as long as the partners */
 #pragma unroll
     for (int j = 0; j < PER; j++) {
-        v[j] = v[j] * inv * nw[j];
-        vec[lane * PER + j] = v[j];
+        sum += v[j] * v[j];
+        v[j] *= nw[j];
     }
-    __syncwarp();
     if (w <= g && ph->rope) {
-#pragma unroll
-        for (int j = 0; j < PER; j++) {
-            const uint32_t i = lane * PER + j;
+        float other[PER];
 
-            if (i < ph->rd)
-                v[j] = v[j] * co[j] + vec[i < half ? i + half : i - half] * si[j];
+        if (ph->rd == EW_STEP_D) {
+#pragma unroll
+            for (int j = 0; j < PER; j++)
+                other[j] = __shfl_xor_sync(EW_ALL, v[j], 16);
+        } else {
+#pragma unroll
+            for (int j = 0; j < PER; j++)
+                vec[lane * PER + j] = v[j];
+            __syncwarp();
+#pragma unroll
+            for (int j = 0; j < PER; j++) {
+                const uint32_t i = lane * PER + j;
+
+                other[j] = i < ph->rd ? vec[i < half ? i + half : i - half] : 0;
+            }
+            __syncwarp();
         }
-        __syncwarp();
+#pragma unroll
+        for (int j = 0; j < PER; j++)
+            v[j] = v[j] * co[j] + other[j] * si[j];
+    }
+    if (weight) {
+        inv = rsqrtf(warp_sum(sum) / EW_STEP_D + ph->eps);
+#pragma unroll
+        for (int j = 0; j < PER; j++)
+            v[j] *= inv;
     }
     if (w < g) {
 #pragma unroll
@@ -473,35 +485,44 @@ EW_DEV void attn_output(const struct step *s, const struct ew_step_phase *ph,
         s->a->workspace +
         ((uint64_t)ph->partial + (uint64_t)(kv->head * s->splits + kv->split) * size) * 8;
 
+    /* two lanes a pair of outputs: each adds up half of the warps */
 #pragma unroll 1
-    for (uint32_t i = threadIdx.x; i < g * EW_STEP_D / 2; i += EW_STEP_WARPS * 32) {
-        const uint32_t h = i / (EW_STEP_D / 2), d = i % (EW_STEP_D / 2) * 2;
-        float m = has_new ? sm->fresh[h] : -STEP_INF, l = 0, f, x = 0, y = 0;
+    for (uint32_t i = threadIdx.x / 2; i < g * EW_STEP_D / 2; i += EW_STEP_WARPS * 16) {
+        const uint32_t h = i / (EW_STEP_D / 2), d = i % (EW_STEP_D / 2) * 2, odd = threadIdx.x & 1;
+        const uint32_t w0 = odd * (EW_STEP_WARPS / 2);
+        const float fresh = has_new ? sm->fresh[h] : -STEP_INF;
+        float2 ml[EW_STEP_WARPS / 2], v[EW_STEP_WARPS / 2];
+        float m = fresh, l = 0, f, x = 0, y = 0;
 
 #pragma unroll
-        for (int w = 0; w < EW_STEP_WARPS; w++)
-            m = fmaxf(m, sm->ml[w][h].x);
-        if (has_new) {
-            l = attn_weight(sm->fresh[h] - m);
+        for (int w = 0; w < EW_STEP_WARPS / 2; w++) {
+            ml[w] = sm->ml[w0 + w][h];
+            v[w] = *(const float2 *)&sm->part[w0 + w][h][d];
+            m = fmaxf(m, ml[w].x);
+        }
+        m = fmaxf(m, __shfl_xor_sync(EW_ALL, m, 1));
+        if (has_new && odd) {
+            l = attn_weight(fresh - m);
             x = l * sm->vec[EW_STEP_G + 1][d];
             y = l * sm->vec[EW_STEP_G + 1][d + 1];
         }
 #pragma unroll
-        for (int w = 0; w < EW_STEP_WARPS; w++) {
-            const float2 v = *(const float2 *)&sm->part[w][h][d], ml = sm->ml[w][h];
-
-            f = attn_weight(ml.x - m); /* 0: a warp without positions */
-            l += ml.y * f;
-            x += v.x * f;
-            y += v.y * f;
+        for (int w = 0; w < EW_STEP_WARPS / 2; w++) {
+            f = attn_weight(ml[w].x - m); /* 0: a warp without positions */
+            l += ml[w].y * f;
+            x += v[w].x * f;
+            y += v[w].y * f;
         }
-        if (alone) {
+        l += __shfl_xor_sync(EW_ALL, l, 1);
+        x += __shfl_xor_sync(EW_ALL, x, 1);
+        y += __shfl_xor_sync(EW_ALL, y, 1);
+        if (alone) { /* and half of the copies */
             f = __fdividef(1.0f, l);
-            pair_send(s, ph->out + kv->head * g * EW_STEP_D / 2 + i, x * f, y * f, s->seq, 0, 1);
-        } else {
+            pair_send(s, ph->out + kv->head * g * EW_STEP_D / 2 + i, x * f, y * f, s->seq, odd, 2);
+        } else if (!odd) {
             packets_store(to + (uint64_t)i * 16, x, y, s->seq);
-            if (d == 0)
-                packets_store(to + (uint64_t)(g * EW_STEP_D + 2 * h) * 8, m, l, s->seq);
+        } else if (d == 0) {
+            packets_store(to + (uint64_t)(g * EW_STEP_D + 2 * h) * 8, m, l, s->seq);
         }
     }
 }
