@@ -237,27 +237,43 @@ struct variant {
     size_t bytes;
     ew_error err;
 };
+/* Takes -DNAME=number out of the planned macros, where it is; its number, else 0. */
+static uint32_t take_macro(char *defines, const char *macro)
+{
+    char *at = strstr(defines, macro), *end;
+    uint32_t n;
+
+    if (!at)
+        return 0;
+    n = (uint32_t)strtoul(at + strlen(macro), &end, 10);
+    memset(at, ' ', (size_t)(end - at));
+    return n;
+}
 static void make_variant(const struct bench *b, struct variant *v)
 {
-    static const char macro[] = "-DEW_STEP_COPIERS=";
+    static const char copiers[] = "-DEW_STEP_COPIERS=";
     struct ew_cuda_launch *l = &v->launch;
-    const char *copiers = strstr(v->with, macro);
-    char *planned;
+    const char *at = strstr(v->with, copiers);
     size_t used;
 
     *l = b->launch;
-    planned = strstr(l->spec.defines, macro);
-    used = strlen(l->spec.defines);
-    if (planned && copiers) { /* which is part of the plan */
-        const uint32_t was = (uint32_t)strtoul(planned + strlen(macro), NULL, 10);
-        const uint32_t is = (uint32_t)strtoul(copiers + strlen(macro), NULL, 10);
+    if (at) { /* which is part of the plan */
+        const uint32_t was = take_macro(l->spec.defines, copiers);
+        const uint32_t is = (uint32_t)strtoul(at + strlen(copiers), NULL, 10);
 
-        memset(planned, ' ', strlen(macro) + 1);
         l->block[0] += (is - was) * 32;
         l->shared_bytes +=
             is > was ? (is - was) * (uint32_t)(2 * sizeof(struct ew_step_phase) + EW_STEP_KV_BYTES)
                      : 0;
     }
+    for (at = v->with; (at = strstr(at, "-D")); at++) {
+        const size_t n = strcspn(at, "= ") + 1;
+        char macro[64];
+
+        (void)snprintf(macro, sizeof(macro), "%.*s", (int)n, at);
+        (void)take_macro(l->spec.defines, macro);
+    }
+    used = strlen(l->spec.defines);
     (void)snprintf(l->spec.defines + used, sizeof(l->spec.defines) - used, "%s %s",
                    b->o->trace ? " -DEW_STEP_TRACE=1" : "", v->with);
 }

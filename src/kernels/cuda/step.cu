@@ -176,6 +176,7 @@ extern "C" __global__ void __launch_bounds__(EW_STEP_THREADS, 1)
     s.full = smem_of(at);
     s.empty = s.full + EW_STEP_MAX_STAGES * 8;
     s.stage = s.parity = s.half = 0;
+    s.issued = 0;
     s.flight[0] = s.flight[1] = EW_ALL;
     s.cta = blockIdx.x;
     s.n_cta = gridDim.x;

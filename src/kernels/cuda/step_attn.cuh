@@ -399,7 +399,7 @@ EW_DEV void attn_merge(const struct step *s, const struct ew_step_phase *ph,
 }
 
 /* The queries, the key and the value; then all old positions of this split, by each warp its own.
- * Keys of the first ones are in registers, and values there, before the queries are. */
+ * Keys of the first ones are in registers before the queries are there. */
 EW_DEV void attn_blocks(struct step *s, const struct ew_step_phase *ph, struct step_attn *sm,
                         const struct step_kv *kv, struct attn_sums *a)
 {
@@ -418,8 +418,6 @@ EW_DEV void attn_blocks(struct step *s, const struct ew_step_phase *ph, struct s
             if (n)
                 attn_take(&k, ring_at(s) + tile * (EW_STEP_D * 2));
             ring_release(s);
-            ring_wait_full(s);
-            step_mark(s, 3);
         }
         if (b == kv->begin) {
 #pragma unroll 1
@@ -436,10 +434,12 @@ EW_DEV void attn_blocks(struct step *s, const struct ew_step_phase *ph, struct s
         }
         if (!old)
             break;
-        if (n) {
+        if (n)
             attn_weights(ph, sm, &k, n, q, a);
+        ring_wait_full(s);
+        step_mark(s, 3);
+        if (n)
             attn_values(sm, ring_at(s) + tile * (EW_STEP_D * 2), n, a);
-        }
         ring_release(s);
     }
 }

@@ -17,6 +17,9 @@
 #ifndef EW_STEP_FLIGHT
 #    define EW_STEP_FLIGHT 1 /* stages of a copying warp that may be under way; 0: all */
 #endif
+#ifndef EW_STEP_PACE
+#    define EW_STEP_PACE 0 /* clocks from one copy of 2 KB to the next of a warp, at least */
+#endif
 #ifndef EW_STEP_TRACE
 #    define EW_STEP_TRACE 0
 #endif
@@ -91,6 +94,7 @@ struct step {
     uint32_t phase, context;
     uint32_t turn;      /* of the copying warps: stages until this one's next */
     uint64_t policy;    /* of copies */
+    uint32_t issued;    /* when it asked for its last copy */
     uint32_t flight[2]; /* and its last stages: which, and their parity << 8 */
     uint32_t cta, n_cta;
     uint32_t half;      /* of red and sums; turns after each use */
@@ -283,18 +287,37 @@ EW_DEV bool copy_begin(struct step *s, uint32_t bytes)
 #endif
     return true;
 }
+/* By the lane that copies. Where phases are short, copies that come at their own speed keep L2 from
+ * answering for packets. */
+EW_DEV void copy_pace(struct step *s, uint32_t bytes)
+{
+#if EW_STEP_PACE
+    const uint32_t pause = bytes * EW_STEP_PACE / 2048;
+    uint32_t now;
+
+    do
+        asm volatile("mov.u32 %0, %%clock;" : "=r"(now));
+    while (now - s->issued < pause);
+    s->issued = now;
+#else
+    (void)s;
+    (void)bytes;
+#endif
+}
 /* n <= 8 runs of `bytes` (a multiple of 16). */
-EW_DEV void copy_runs(const struct step *s, uint32_t to, uint32_t to_stride, uint64_t from,
+EW_DEV void copy_runs(struct step *s, uint32_t to, uint32_t to_stride, uint64_t from,
                       uint32_t from_stride, uint32_t n, uint32_t bytes)
 {
 #if EW_STEP_BULK
     if (elect_lane()) {
 #    pragma unroll
         for (uint32_t i = 0; i < 8; i++) {
-            if (i < n)
+            if (i < n) {
+                copy_pace(s, bytes);
                 asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes"
                              ".L2::cache_hint [%0], [%1], %2, [%3], %4;" ::"r"(to),
                              "l"(from), "r"(bytes), "r"(s->full + 8 * s->stage), "l"(s->policy));
+            }
             to += to_stride;
             from += from_stride;
         }
