@@ -1,7 +1,8 @@
 /* kernels/cuda/step_attn.cuh - the attention phase of step.cu: QK norm, RoPE, append, attention
  * over the cache, and where the positions were split between blocks their merge. Device only.
  *
- * Block c serves kv head c % hkv and split c / hkv of the positions. The new position's key and
+ * Block c serves kv head c % hkv and split c / hkv of the positions; where they are too few to be
+ * split, query head c alone. The new position's key and
  * value come from packets; the rest of the cache comes through the ring, keys of up to 128
  * positions, then their values. Of each a warp has 16 positions of its own, with a softmax of its
  * own: warps meet twice, when the queries are ready and when their results are added up. */
@@ -31,6 +32,14 @@ EW_DEV void step_kv_set(struct step *s, uint32_t window)
     v.first = window && s->context > window ? s->context - window : 0;
     v.blocks = (s->context - v.first + EW_STEP_KV_BLOCK - 1) / EW_STEP_KV_BLOCK;
     v.splits = min(s->splits, (v.blocks + EW_STEP_KV_SPLIT - 1) / EW_STEP_KV_SPLIT);
+    v.q = v.head * s->g;
+    v.g = s->g;
+    if (v.splits == 1 && s->n_cta >= s->a->hq) { /* one query head a block */
+        v.q = s->cta;
+        v.g = 1;
+        v.head = v.q / s->g;
+        v.split = v.q >= s->a->hq;
+    }
     v.begin = v.blocks * v.split / v.splits;
     v.end = v.blocks * (v.split + 1) / v.splits;
     __syncwarp();
@@ -93,7 +102,7 @@ EW_DEV void attn_vector(const struct step *s, const struct ew_step_phase *ph, st
 {
     constexpr int PER = EW_STEP_D / 32;
     const uint32_t lane = threadIdx.x % 32, half = ph->rd / 2;
-    const uint32_t row = w < g ? kv->head * g + w : s->a->hq + kv->head + (w > g ? s->a->hkv : 0);
+    const uint32_t row = w < g ? kv->q + w : s->a->hq + kv->head + (w > g ? s->a->hkv : 0);
     const uint64_t at = s->a->workspace + (uint64_t)(ph->in + row * EW_STEP_D + lane * PER) * 8;
     const uint64_t weight = w < g ? ph->norm : w == g ? ph->bias : 0;
     const float *rope = (const float *)ph->rope + (uint64_t)kv->pos * ph->rd;
@@ -187,7 +196,7 @@ EW_DEV void attn_vector(const struct step *s, const struct ew_step_phase *ph, st
         const uint32_t i = lane * PER + j, h = half2_of<EW_STEP_KV_F16>(v[j], v[j + 1]);
         const float2 kept = half2_get<EW_STEP_KV_F16>(h);
 
-        if (kv->split + 1 == kv->splits && kv->pos < ph->cap)
+        if (kv->split + 1 == kv->splits && kv->q % s->g == 0 && kv->pos < ph->cap)
             *(uint32_t *)(step_kv_at(ph, s->a->hkv, w - g, kv->head, kv->pos) + i * 2) = h;
         vec[i] = kept.x;
         vec[i + 1] = kept.y;
@@ -249,15 +258,17 @@ EW_DEV void attn_scores(const struct ew_step_phase *ph, const uint4 *k, const ui
     *v1 = attn_score(ph, (c[0][1] + c[1][1]) + (c[0][3] + c[1][3]));
 }
 
-/* What a warp has of its positions so far. */
-struct attn_sums {
-    float o[EW_STEP_G][4]; /* values times weights: lane's columns */
-    float m, l; /* of head lane / 4: largest score; this lane's part of the sum of weights */
+/* What a warp has of its positions so far, for up to G heads. */
+template <int G> struct attn_sums {
+    float o[G][4]; /* values times weights: lane's columns */
+    float m, l;    /* of head lane / 4: largest score; this lane's part of the sum of weights */
 };
 
 /* n <= KV_TILE positions: their weights go to p. */
+template <int G>
 EW_DEV void attn_weights(const struct ew_step_phase *ph, struct step_attn *sm,
-                         const struct attn_keys *k, uint32_t n, const uint4 *q, struct attn_sums *a)
+                         const struct attn_keys *k, uint32_t n, const uint4 *q,
+                         struct attn_sums<G> *a)
 {
     const uint32_t lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
     float(*p)[EW_STEP_G] = sm->p[threadIdx.x / 32];
@@ -279,11 +290,11 @@ EW_DEV void attn_weights(const struct ew_step_phase *ph, struct step_attn *sm,
     for (uint32_t i = 0; i < 4; i++) {
         v[i] = attn_weight(v[i] - m);
         a->l += v[i];
-        if (g < EW_STEP_G)
+        if (g < G)
             p[i / 2 * 8 + 2 * t + i % 2][g] = v[i];
     }
 #pragma unroll
-    for (int h = 0; h < EW_STEP_G; h++) {
+    for (int h = 0; h < G; h++) {
         const float f = __shfl_sync(EW_ALL, alpha, h * 4);
 
 #pragma unroll
@@ -293,13 +304,13 @@ EW_DEV void attn_weights(const struct ew_step_phase *ph, struct step_attn *sm,
     __syncwarp();
 }
 
-EW_DEV void attn_value(const float *p, uint32_t at, struct attn_sums *a)
+template <int G> EW_DEV void attn_value(const float *p, uint32_t at, struct attn_sums<G> *a)
 {
     const uint2 u = lds64(at);
     const float2 v = half2_get<EW_STEP_KV_F16>(u.x), w = half2_get<EW_STEP_KV_F16>(u.y);
 
 #pragma unroll
-    for (int h = 0; h < EW_STEP_G; h++) {
+    for (int h = 0; h < G; h++) {
         a->o[h][0] += p[h] * v.x;
         a->o[h][1] += p[h] * v.y;
         a->o[h][2] += p[h] * w.x;
@@ -307,7 +318,8 @@ EW_DEV void attn_value(const float *p, uint32_t at, struct attn_sums *a)
     }
 }
 /* The same n positions, values at `at`. */
-EW_DEV void attn_values(const struct step_attn *sm, uint32_t at, uint32_t n, struct attn_sums *a)
+template <int G>
+EW_DEV void attn_values(const struct step_attn *sm, uint32_t at, uint32_t n, struct attn_sums<G> *a)
 {
     constexpr uint32_t ROWS = 32 / STEP_D4; /* positions at once */
     const uint32_t lane = threadIdx.x % 32, row = lane / STEP_D4;
@@ -398,64 +410,78 @@ EW_DEV void attn_merge(const struct step *s, const struct ew_step_phase *ph,
     }
 }
 
-/* The queries, the key and the value; then all old positions of this split, by each warp its own.
- * Keys of the first ones are in registers before the queries are there. */
-EW_DEV void attn_blocks(struct step *s, const struct ew_step_phase *ph, struct step_attn *sm,
-                        const struct step_kv *kv, struct attn_sums *a)
+/* Of the old positions in a stage from block b on, those of this warp: how many, and their keys. */
+struct attn_tile {
+    uint32_t old, n; /* old: of all warps */
+    struct attn_keys k;
+};
+EW_DEV void attn_ask(struct attn_tile *t, struct step *s, const struct step_kv *kv, uint32_t b)
 {
-    const uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32, tile = warp * EW_STEP_KV_TILE;
-    const uint32_t h = lane / 4 < s->g ? lane / 4 : 0;
-    uint4 q[2 * STEP_KEY] = {};
+    const uint32_t tile = threadIdx.x / 32 * EW_STEP_KV_TILE;
+
+    t->old = b < kv->end ? step_kv_olds(s, kv, b) : 0;
+    t->n = tile < t->old ? min(t->old - tile, (uint32_t)EW_STEP_KV_TILE) : 0;
+    t->k = {}; /* written in any case */
+    if (!t->old)
+        return;
+    ring_wait_full(s);
+    if (t->n)
+        attn_take(&t->k, ring_at(s) + tile * (EW_STEP_D * 2));
+    ring_release(s);
+}
+/* The queries, the key and the value. */
+EW_DEV void attn_begin(const struct step *s, const struct ew_step_phase *ph, struct step_attn *sm,
+                       const struct step_kv *kv, uint4 *q)
+{
+    const uint32_t lane = threadIdx.x % 32, h = lane / 4 < kv->g ? lane / 4 : 0;
 
 #pragma unroll 1
-    for (uint32_t b = kv->begin;; b += s->a->kv_batch) {
-        const uint32_t old = b < kv->end ? step_kv_olds(s, kv, b) : 0;
-        const uint32_t n = tile < old ? min(old - tile, (uint32_t)EW_STEP_KV_TILE) : 0;
-        struct attn_keys k = {};
-
-        if (old) {
-            ring_wait_full(s);
-            if (n)
-                attn_take(&k, ring_at(s) + tile * (EW_STEP_D * 2));
-            ring_release(s);
-        }
-        if (b == kv->begin) {
-#pragma unroll 1
-            for (uint32_t w = warp; w < s->g + 2; w += EW_STEP_WARPS)
-                attn_vector(s, ph, sm, kv, w, s->g);
-            step_mark(s, 1);
-            sync_warps();
-            step_mark(s, 2);
+    for (uint32_t w = threadIdx.x / 32; w < kv->g + 2; w += EW_STEP_WARPS)
+        attn_vector(s, ph, sm, kv, w, kv->g);
+    step_mark(s, 1);
+    sync_warps();
+    step_mark(s, 2);
 #pragma unroll
-            for (int i = 0; i < STEP_KEY; i++) {
-                q[i] = *(const uint4 *)(sm->q[0][h] + i * 64 + lane % 4 * 16);
-                q[STEP_KEY + i] = *(const uint4 *)(sm->q[1][h] + i * 64 + lane % 4 * 16);
-            }
-        }
-        if (!old)
-            break;
-        if (n)
-            attn_weights(ph, sm, &k, n, q, a);
+    for (int i = 0; i < STEP_KEY; i++) {
+        q[i] = *(const uint4 *)(sm->q[0][h] + i * 64 + lane % 4 * 16);
+        q[STEP_KEY + i] = *(const uint4 *)(sm->q[1][h] + i * 64 + lane % 4 * 16);
+    }
+}
+/* All old positions of this split, by each warp its own; *t has the first. */
+template <int G>
+EW_DEV void attn_blocks(struct step *s, const struct ew_step_phase *ph, struct step_attn *sm,
+                        const struct step_kv *kv, struct attn_tile *t, const uint4 *q,
+                        struct attn_sums<G> *a)
+{
+    const uint32_t tile = threadIdx.x / 32 * EW_STEP_KV_TILE;
+
+#pragma unroll 1
+    for (uint32_t b = kv->begin; t->old;) {
+        if (t->n)
+            attn_weights(ph, sm, &t->k, t->n, q, a);
         ring_wait_full(s);
         step_mark(s, 3);
-        if (n)
-            attn_values(sm, ring_at(s) + tile * (EW_STEP_D * 2), n, a);
+        if (t->n)
+            attn_values(sm, ring_at(s) + tile * (EW_STEP_D * 2), t->n, a);
         ring_release(s);
+        b += s->a->kv_batch;
+        attn_ask(t, s, kv, b);
     }
 }
 
 /* Leaves a warp's results for attn_output; the last warps have the new position's scores too. */
+template <int G>
 EW_DEV void attn_leave(const struct step *s, const struct ew_step_phase *ph, struct step_attn *sm,
-                       const struct step_kv *kv, struct attn_sums *a)
+                       const struct step_kv *kv, struct attn_sums<G> *a)
 {
     const uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32, h = EW_STEP_WARPS - 1 - warp;
 
     a->l += __shfl_xor_sync(EW_ALL, a->l, 1);
     a->l += __shfl_xor_sync(EW_ALL, a->l, 2);
-    if (lane % 4 == 0 && lane / 4 < EW_STEP_G)
+    if (lane % 4 == 0 && lane / 4 < G)
         sm->ml[warp][lane / 4] = make_float2(a->m, a->l);
 #pragma unroll
-    for (int i = 0; i < EW_STEP_G; i++) {
+    for (int i = 0; i < G; i++) {
         if (STEP_D4 < 32)
             for (int j = 0; j < 4; j++)
                 a->o[i][j] += __shfl_xor_sync(EW_ALL, a->o[i][j], 16);
@@ -463,7 +489,7 @@ EW_DEV void attn_leave(const struct step *s, const struct ew_step_phase *ph, str
             *(float4 *)&sm->part[warp][i][lane * 4] =
                 make_float4(a->o[i][0], a->o[i][1], a->o[i][2], a->o[i][3]);
     }
-    if (kv->end == kv->blocks && h < s->g) {
+    if (kv->end == kv->blocks && h < kv->g) {
         float dot = 0;
 
 #pragma unroll
@@ -480,7 +506,7 @@ EW_DEV void attn_output(const struct step *s, const struct ew_step_phase *ph,
                         const struct step_attn *sm, const struct step_kv *kv)
 {
     const bool has_new = kv->end == kv->blocks, alone = kv->splits == 1;
-    const uint32_t g = s->g, size = g * (EW_STEP_D + 2);
+    const uint32_t g = kv->g, size = g * (EW_STEP_D + 2);
     const uint64_t to =
         s->a->workspace +
         ((uint64_t)ph->partial + (uint64_t)(kv->head * s->splits + kv->split) * size) * 8;
@@ -518,7 +544,7 @@ EW_DEV void attn_output(const struct step *s, const struct ew_step_phase *ph,
         y += __shfl_xor_sync(EW_ALL, y, 1);
         if (alone) { /* and half of the copies */
             f = __fdividef(1.0f, l);
-            pair_send(s, ph->out + kv->head * g * EW_STEP_D / 2 + i, x * f, y * f, s->seq, odd, 2);
+            pair_send(s, ph->out + kv->q * EW_STEP_D / 2 + i, x * f, y * f, s->seq, odd, 2);
         } else if (!odd) {
             packets_store(to + (uint64_t)i * 16, x, y, s->seq);
         } else if (d == 0) {
@@ -527,11 +553,27 @@ EW_DEV void attn_output(const struct step *s, const struct ew_step_phase *ph,
     }
 }
 
+template <int G>
+EW_DEV void attn_run(struct step *s, const struct ew_step_phase *ph, struct step_attn *sm,
+                     const struct step_kv *kv, struct attn_tile *t, const uint4 *q)
+{
+    struct attn_sums<G> a;
+
+    a.m = -STEP_INF;
+    a.l = 0;
+#pragma unroll
+    for (int h = 0; h < G; h++)
+        a.o[h][0] = a.o[h][1] = a.o[h][2] = a.o[h][3] = 0;
+    attn_blocks<G>(s, ph, sm, kv, t, q, &a);
+    step_mark(s, 4);
+    attn_leave<G>(s, ph, sm, kv, &a);
+}
 EW_DEV void run_attention(struct step *s, const struct ew_step_phase *entry)
 {
     const struct ew_step_phase copy = *entry, *ph = &copy;
     struct step_attn *sm = (struct step_attn *)s->attention;
-    struct attn_sums a;
+    struct attn_tile first;
+    uint4 q[2 * STEP_KEY];
 
     if (s->kv->window != ph->window)
         step_kv_set(s, ph->window);
@@ -540,14 +582,12 @@ EW_DEV void run_attention(struct step *s, const struct ew_step_phase *entry)
 
     if (kv.split >= kv.splits)
         return;
-    a.m = -STEP_INF;
-    a.l = 0;
-#pragma unroll
-    for (int h = 0; h < EW_STEP_G; h++)
-        a.o[h][0] = a.o[h][1] = a.o[h][2] = a.o[h][3] = 0;
-    attn_blocks(s, ph, sm, &kv, &a);
-    step_mark(s, 4);
-    attn_leave(s, ph, sm, &kv, &a);
+    attn_ask(&first, s, &kv, kv.begin); /* keys are in registers before the queries are there */
+    attn_begin(s, ph, sm, &kv, q);
+    if (EW_STEP_G == 1 || kv.g == 1)
+        attn_run<1>(s, ph, sm, &kv, &first, q);
+    else if (EW_STEP_G > 1)
+        attn_run<EW_STEP_G>(s, ph, sm, &kv, &first, q);
     sync_warps();
     step_mark(s, 5);
     attn_output(s, ph, sm, &kv);

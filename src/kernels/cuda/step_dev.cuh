@@ -75,7 +75,8 @@ struct step_kv {
     uint32_t first, pos;          /* oldest position seen; the new one */
     uint32_t begin, end, blocks;  /* blocks of this split; all */
     uint32_t window;              /* what it was made for */
-    uint32_t pad[3];
+    uint32_t q, g;                /* first of its query heads; how many */
+    uint32_t pad;
 };
 static_assert(sizeof(struct step_kv) == EW_STEP_KV_BYTES, "step.cuh says so");
 
