@@ -249,8 +249,9 @@ EW_DEV bool elect_lane(void)
 #endif
 }
 /* ---- copies: the copying warps take the stages in turns ---- */
-/* Copies that are asked for all at once keep L2 from answering for packets: a warp waits for its
- * stage before last. It releases that too, so that nobody fills it anew before it was seen full. */
+/* Copies that are asked for all at once keep L2 from answering for packets: a warp waits for the
+ * FLIGHT-th of its stages before. It releases that one too, so that nobody fills it anew before it
+ * was seen full. The ring has at least FLIGHT times COPIERS stages. */
 EW_DEV void copy_wait(struct step *s)
 {
 #if EW_STEP_FLIGHT
