@@ -6,7 +6,7 @@
  *
  * Prints a line of milliseconds a step, the least of some series of launches back to back; a line
  * for the planned kernel, or where there are --with for each of those macros added to it
- * (EW_STEP_COPIERS, EW_STEP_POLL_SLEEP; "" is the planned one). With
+ * (EW_STEP_COPIERS, EW_STEP_BOUND; "" is the planned one). With
  * --trace also what each kind of phase takes in clocks (report_phase; its marks are step_mark's in
  * step_dev.cuh); that kernel is slower than the one that is built. */
 #include <stdio.h>

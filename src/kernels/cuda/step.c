@@ -19,7 +19,6 @@ _Static_assert(sizeof(struct ew_step_args) <= EW_CUDA_ARGS_CAP, "arguments of a 
 #define MAX_K          16384 /* columns */
 #define MAX_CHUNK      1024u /* columns of a stage: step_dev.cuh's STEP_COLS */
 #define COPIERS        2     /* warps: more of them ask too much of L2, one issues too slowly */
-#define PACE           100   /* clocks */
 #define PAD            64u   /* bytes between planes of an input: other banks */
 
 /* What a phase is to the graph. */
@@ -46,7 +45,7 @@ struct planner {
     bool has_bias, has_softcap;
     size_t x_bytes;
     uint32_t blocks, splits;
-    uint32_t copiers, flight, pace; /* warps that copy; step_dev.cuh: FLIGHT, PACE */
+    uint32_t copiers, flight; /* warps that copy; step_dev.cuh's FLIGHT */
     struct ew_step_args args;
     ew_error *err;
 };
@@ -487,10 +486,9 @@ static ew_status choose_shared(struct planner *p, uint32_t *shared)
                    fixed, p->chip->shared_per_block);
 }
 
-/* How fast the ring is filled. Copies delay packets on their way through L2: where blocks have
- * about as much of a phase as the ring holds, they come slowly; larger models wait for memory
- * alone. */
-static void choose_pace(struct planner *p)
+/* Whether copying warps hold back. Copies delay packets on their way through L2; where blocks have
+ * much more of a phase than the ring holds, memory alone is waited for. */
+static void choose_flight(struct planner *p)
 {
     const size_t ring = (size_t)p->args.n_stages * p->args.stage_bytes;
     size_t bytes = 0, n = 0;
@@ -500,8 +498,7 @@ static void choose_pace(struct planner *p)
             bytes += (size_t)p->table[i].n * p->table[i].stride;
             n++;
         }
-    p->pace = n && bytes / n / p->blocks <= ring ? PACE : 0;
-    p->flight = n ? 0 : 1;
+    p->flight = !n || bytes / n / p->blocks <= ring;
 }
 
 static void fill_launch(struct planner *p, uint32_t shared, struct ew_cuda_launch *l)
@@ -515,14 +512,14 @@ static void fill_launch(struct planner *p, uint32_t shared, struct ew_cuda_launc
         "-DEW_STEP_KINDS=%u -DEW_STEP_PLAINS=%u -DEW_STEP_G=%u -DEW_STEP_D=%u -DEW_STEP_W_F16=%d "
         "-DEW_STEP_SCALE_F16=%d -DEW_STEP_KV_F16=%d -DEW_STEP_ACT=%u "
         "-DEW_STEP_BIAS=%d -DEW_STEP_SOFTCAP=%d -DEW_STEP_COPIERS=%u "
-        "-DEW_STEP_UNIT=%u -DEW_STEP_FLIGHT=%u -DEW_STEP_PACE=%u",
+        "-DEW_STEP_UNIT=%u -DEW_STEP_FLIGHT=%u",
         p->kinds, p->plains,
         g <= 1   ? 1u
         : g <= 2 ? 2u
         : g <= 4 ? 4u
                  : 8u,
         a ? (unsigned)a->d : 128u, p->w_f16 > 0, p->scale_f16 > 0, p->kv_f16 > 0, p->act,
-        p->has_bias, p->has_softcap, p->copiers, p->unit, p->flight, p->pace);
+        p->has_bias, p->has_softcap, p->copiers, p->unit, p->flight);
     l->shared_bytes = shared;
     l->cooperative = true;
     l->early_start = false;
@@ -580,7 +577,7 @@ ew_status ew_cuda_decode_plan(const struct ew_cuda_decode_node *nodes, size_t n,
         p.args.n_x = p.table[0].k;
         p.args.hq = p.attention ? (uint32_t)p.attention->hq : 1;
         p.args.hkv = p.attention ? (uint32_t)p.attention->hkv : 1;
-        choose_pace(&p);
+        choose_flight(&p);
         fill_launch(&p, shared, &out->launch);
         out->n_phases = p.n;
         out->table_bytes = p.n * sizeof(*p.table);

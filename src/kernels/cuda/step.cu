@@ -176,8 +176,7 @@ extern "C" __global__ void __launch_bounds__(EW_STEP_THREADS, 1)
     s.full = smem_of(at);
     s.empty = s.full + EW_STEP_MAX_STAGES * 8;
     s.stage = s.parity = s.half = 0;
-    s.issued = 0;
-    s.flight[0] = s.flight[1] = EW_ALL;
+    s.flight = EW_ALL;
     s.cta = blockIdx.x;
     s.n_cta = gridDim.x;
     s.context = (uint32_t)max(*(const int32_t *)a.context_lengths, 1);
@@ -189,7 +188,7 @@ extern "C" __global__ void __launch_bounds__(EW_STEP_THREADS, 1)
 #pragma unroll 1
         for (uint32_t i = 0; i < a.n_stages; i++) {
             bar_init(s.full + 8 * i, EW_STEP_BULK ? 1 : 32);
-            bar_init(s.empty + 8 * i, EW_STEP_WARPS * 32 + (EW_STEP_FLIGHT ? 1 : 0));
+            bar_init(s.empty + 8 * i, EW_STEP_WARPS * 32 + EW_STEP_FLIGHT);
         }
         bar_init_done();
     }

@@ -15,10 +15,7 @@
 #endif
 #define EW_STEP_THREADS ((EW_STEP_WARPS + EW_STEP_COPIERS) * 32)
 #ifndef EW_STEP_FLIGHT
-#    define EW_STEP_FLIGHT 1 /* stages of a copying warp that may be under way; 0: all */
-#endif
-#ifndef EW_STEP_PACE
-#    define EW_STEP_PACE 0 /* clocks from one copy of 2 KB to the next of a warp, at least */
+#    define EW_STEP_FLIGHT 1 /* a copying warp has one stage under way; 0: all there are */
 #endif
 #ifndef EW_STEP_TRACE
 #    define EW_STEP_TRACE 0
@@ -93,10 +90,9 @@ struct step {
     uint32_t seq;    /* of what this phase writes */
     uint32_t in_seq; /* of what it reads */
     uint32_t phase, context;
-    uint32_t turn;      /* of the copying warps: stages until this one's next */
-    uint64_t policy;    /* of copies */
-    uint32_t issued;    /* when it asked for its last copy */
-    uint32_t flight[2]; /* and its last stages: which, and their parity << 8 */
+    uint32_t turn;   /* of the copying warps: stages until this one's next */
+    uint64_t policy; /* of copies */
+    uint32_t flight; /* and its last stage: which, and its parity << 8 */
     uint32_t cta, n_cta;
     uint32_t half;      /* of red and sums; turns after each use */
     uint32_t g, splits; /* query heads of a kv head; the most splits of the positions */
@@ -249,21 +245,21 @@ EW_DEV bool elect_lane(void)
 #endif
 }
 /* ---- copies: the copying warps take the stages in turns ---- */
-/* Copies that are asked for all at once keep L2 from answering for packets: a warp waits for the
- * FLIGHT-th of its stages before. It releases that one too, so that nobody fills it anew before it
- * was seen full. The ring has at least FLIGHT times COPIERS stages. */
+/* Copies that are asked for all at once keep L2 from answering for packets: a warp waits for its
+ * stage before. It releases that one too, so that nobody fills it anew before it was seen full. */
 EW_DEV void copy_wait(struct step *s)
 {
 #if EW_STEP_FLIGHT
-    const uint32_t old = s->flight[EW_STEP_FLIGHT - 1], at = 8 * (old & 255);
+    const uint32_t at = 8 * (s->flight & 255);
 
-    if (old != EW_ALL) {
-        bar_wait(s, s->full + at, old >> 8);
+    if (s->flight != EW_ALL) {
+        bar_wait(s, s->full + at, s->flight >> 8);
         if (elect_lane())
             bar_arrive(s->empty + at);
     }
-    s->flight[1] = s->flight[0];
-    s->flight[0] = s->stage | s->parity << 8;
+    s->flight = s->stage | s->parity << 8;
+#else
+    (void)s;
 #endif
 }
 /* True when the next stage is this warp's; then it is empty. False: passed over. */
@@ -289,37 +285,18 @@ EW_DEV bool copy_begin(struct step *s, uint32_t bytes)
 #endif
     return true;
 }
-/* By the lane that copies. Where phases are short, copies that come at their own speed keep L2 from
- * answering for packets. */
-EW_DEV void copy_pace(struct step *s, uint32_t bytes)
-{
-#if EW_STEP_PACE
-    const uint32_t pause = bytes * EW_STEP_PACE / 2048;
-    uint32_t now;
-
-    do
-        asm volatile("mov.u32 %0, %%clock;" : "=r"(now));
-    while (now - s->issued < pause);
-    s->issued = now;
-#else
-    (void)s;
-    (void)bytes;
-#endif
-}
 /* n <= 8 runs of `bytes` (a multiple of 16). */
-EW_DEV void copy_runs(struct step *s, uint32_t to, uint32_t to_stride, uint64_t from,
+EW_DEV void copy_runs(const struct step *s, uint32_t to, uint32_t to_stride, uint64_t from,
                       uint32_t from_stride, uint32_t n, uint32_t bytes)
 {
 #if EW_STEP_BULK
     if (elect_lane()) {
 #    pragma unroll
         for (uint32_t i = 0; i < 8; i++) {
-            if (i < n) {
-                copy_pace(s, bytes);
+            if (i < n)
                 asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes"
                              ".L2::cache_hint [%0], [%1], %2, [%3], %4;" ::"r"(to),
                              "l"(from), "r"(bytes), "r"(s->full + 8 * s->stage), "l"(s->policy));
-            }
             to += to_stride;
             from += from_stride;
         }

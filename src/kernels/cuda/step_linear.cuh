@@ -42,8 +42,9 @@ EW_DEV struct step_range step_range_of(const struct ew_step_phase *ph, uint32_t 
 
 /* ---- copying ---- */
 /* Row by row, also where rows lie side by side: one copy of 16 KB took 8 % longer a step. */
-EW_DEV void copy_tile(struct step *s, const struct ew_step_phase *ph, const struct step_range *r,
-                      uint32_t tile, uint32_t to, uint32_t col, uint32_t cols)
+EW_DEV void copy_tile(const struct step *s, const struct ew_step_phase *ph,
+                      const struct step_range *r, uint32_t tile, uint32_t to, uint32_t col,
+                      uint32_t cols)
 {
     const uint32_t to_stride = ph->chunk * 2;
     const bool glu = ph->flags & EW_STEP_GLU;
