@@ -26,6 +26,9 @@ struct ew_device_ops {
     ew_status (*download)(struct ew_stream *s, void *to, const void *from, size_t bytes,
                           ew_error *err);
     ew_status (*wait)(struct ew_stream *s, ew_error *err);
+    /* Mark i of two: set behind all that was asked for so far, waited for later. */
+    ew_status (*mark)(struct ew_stream *s, unsigned i, ew_error *err);
+    ew_status (*wait_mark)(struct ew_stream *s, unsigned i, ew_error *err);
     /* Issues steps [begin, end) one by one. step_ns [end - begin + 1]: times of begins and of the
      * end (then it waits), or NULL. */
     ew_status (*issue)(struct ew_stream *s, const struct ew_step_list *list, size_t begin,

@@ -509,7 +509,12 @@ ew_status ew_context_exec(struct ew_context *c, const struct ew_step_list *list,
     return EW_STATUS_OK;
 }
 
-ew_status ew_context_run(ew_context *c)
+ew_status ew_context_settle(ew_context *c)
+{
+    return c->dev ? ew_context_device_settle(c) : EW_STATUS_OK;
+}
+
+static ew_status run(ew_context *c, bool ahead)
 {
     const uint64_t barriers = ew_pool_n_barriers(c->pool);
     struct ew_launch *l = c->last;
@@ -517,10 +522,12 @@ ew_status ew_context_run(ew_context *c)
 
     c->err.status = EW_STATUS_OK;
     c->err.text[0] = 0;
-    if (c->clean && l && !(c->flags & EW_CONTEXT_NO_GRAPH))
+    if (c->clean && l && !(c->flags & EW_CONTEXT_NO_GRAPH)) {
         c->stats.n_replays++;
-    else
+    } else {
+        EW_TRY(ew_context_settle(c)); /* it uses what may be made anew here */
         EW_TRY(get_launch(c, &l));
+    }
     c->last = l;
     l->last_use = ++c->tick;
     if (l->is_dynamic) {
@@ -528,7 +535,7 @@ ew_status ew_context_run(ew_context *c)
         if (!st)
             st = ew_context_run_dynamic(c, l);
     } else if (c->dev) {
-        st = ew_context_device_run(c, l);
+        st = ew_context_device_run(c, l, ahead);
     } else {
         st = ew_context_exec(c, &l->list, 0, l->list.n);
     }
@@ -536,6 +543,16 @@ ew_status ew_context_run(ew_context *c)
     c->clean = !st;
     c->stats.n_runs += !st;
     return st;
+}
+
+ew_status ew_context_run(ew_context *c)
+{
+    return run(c, false);
+}
+
+ew_status ew_context_run_ahead(ew_context *c)
+{
+    return run(c, true);
 }
 
 static ew_status output_type(struct ew_context *c, uint32_t o, struct ew_type *out)

@@ -1,5 +1,5 @@
 /* engine/device.c - a context on a device: where its inputs and outputs are there, and one run. */
-#include "engine/engine_impl.h"
+#include "engine/device_impl.h"
 
 #include <assert.h>
 
@@ -11,36 +11,6 @@
 /* Buffers are made for a profile's largest shape at once where that is no more: one that grows
  * moves, and what was captured with it is captured again. */
 #define ROOM_BYTES ((size_t)64 << 20)
-
-struct buffer {
-    void *data;
-    size_t cap;
-};
-
-struct place {     /* of an input with a host address, or of one that is looked up */
-    void *address; /* on the device, now */
-    size_t bytes, n_ids;
-    size_t small_at; /* in the small block: of a small one, and of ids */
-    bool small;
-    struct buffer own; /* of a large one, and of rows that are looked up */
-};
-
-struct ew_on_device {
-    struct ew_device *device;
-    struct ew_stream *stream;
-    void *block, *scratch, *counters;
-    size_t counters_bytes;
-    /* What one copy brings to the device, and pinned memory that it comes from: draws of outputs at
-     * fixed places, then small inputs. */
-    struct buffer small, small_host;
-    size_t draws_bytes, small_used;
-    struct place *in;
-    struct buffer *held, *host_out; /* outputs: on the device, and read back */
-    struct buffer *tokens;          /* picked from outputs, on the device */
-    struct draws {
-        size_t at, rows; /* in the small block; rows 0: none may be drawn */
-    } * draws;
-};
 
 struct ew_stream *ew_context_stream(const struct ew_context *c)
 {
@@ -57,9 +27,8 @@ static const ew_memory *memory_of(const struct ew_on_device *d)
     return &d->device->memory;
 }
 
-/* Grown, contents lost. False: no memory, err says of what. */
-static bool grow(struct ew_on_device *d, struct buffer *b, size_t bytes, const char *what,
-                 bool on_host, ew_error *err)
+bool ew_buffer_grow(struct ew_on_device *d, struct buffer *b, size_t bytes, const char *what,
+                    bool on_host, ew_error *err)
 {
     const ew_memory *m = memory_of(d);
     void *more = NULL;
@@ -197,8 +166,8 @@ static ew_status open_small(struct ew_context *c, ew_error *err)
             bytes += ew_align_up(most < SMALL_BYTES ? most : SMALL_BYTES, ALIGN);
         bytes += ids_room(p, i, most);
     }
-    return grow(d, &d->small, bytes, "inputs", false, err) &&
-                   grow(d, &d->small_host, bytes, "inputs", true, err)
+    return ew_buffer_grow(d, &d->small, bytes, "inputs", false, err) &&
+                   ew_buffer_grow(d, &d->small_host, bytes, "inputs", true, err)
                ? EW_STATUS_OK
                : EW_STATUS_NO_MEMORY;
 }
@@ -251,6 +220,7 @@ void ew_context_device_close(struct ew_context *c)
     }
     drop(d, &d->small, false);
     drop(d, &d->small_host, true);
+    drop(d, &d->lead_tokens, true);
     m->release(m->ctx, d->block, at_least_one(c->block_bytes));
     m->release(m->ctx, d->scratch, at_least_one(c->shared_bytes));
     m->release(m->ctx, d->counters, at_least_one(d->counters_bytes));
@@ -307,8 +277,8 @@ ew_status ew_context_device_place(struct ew_context *c)
             d->small_used += ew_align_up(at->bytes, ALIGN);
             continue;
         }
-        if (!grow(d, &at->own, room_for(at->bytes, largest_input(p, i)),
-                  p->tensors[p->inputs[i]].name, false, &c->err))
+        if (!ew_buffer_grow(d, &at->own, room_for(at->bytes, largest_input(p, i)),
+                            p->tensors[p->inputs[i]].name, false, &c->err))
             return EW_STATUS_NO_MEMORY;
         at->address = at->own.data;
     }
@@ -319,8 +289,8 @@ void *ew_context_device_held(struct ew_context *c, uint32_t o, size_t bytes)
 {
     struct ew_on_device *d = c->dev;
 
-    if (!grow(d, &d->held[o], room_for(bytes, largest_output(c->engine, o)),
-              c->engine->plan.outputs[o].name, false, &c->err))
+    if (!ew_buffer_grow(d, &d->held[o], room_for(bytes, largest_output(c->engine, o)),
+                        c->engine->plan.outputs[o].name, false, &c->err))
         return NULL;
     return d->held[o].data;
 }
@@ -343,11 +313,11 @@ ew_status ew_context_device_scratch(struct ew_context *c, const struct ew_step_l
     /* Lists made before hold the old addresses. */
     EW_TRY(d->device->ops->wait(d->stream, &c->err));
     ew_context_forget(c, NULL);
-    if (!grow(d, &scratch, list->shared_bytes, "scratch", false, &c->err))
+    if (!ew_buffer_grow(d, &scratch, list->shared_bytes, "scratch", false, &c->err))
         return EW_STATUS_NO_MEMORY;
     d->scratch = scratch.data;
     c->shared_bytes = scratch.cap > c->shared_bytes ? scratch.cap : c->shared_bytes;
-    if (!grow(d, &counters, list->counter_bytes, "counters", false, &c->err))
+    if (!ew_buffer_grow(d, &counters, list->counter_bytes, "counters", false, &c->err))
         return EW_STATUS_NO_MEMORY;
     d->counters = counters.data;
     d->counters_bytes = counters.cap > d->counters_bytes ? counters.cap : d->counters_bytes;
@@ -394,7 +364,7 @@ static size_t copy_draws(const struct ew_context *c, const struct ew_launch *l)
     return first;
 }
 
-static ew_status copy_in(struct ew_context *c, const struct ew_launch *l)
+ew_status ew_context_device_copy_in(struct ew_context *c, const struct ew_launch *l)
 {
     const struct ew_plan *p = &c->engine->plan;
     const struct ew_on_device *d = c->dev;
@@ -472,7 +442,13 @@ ew_status ew_context_device_after(struct ew_context *c, struct ew_launch *l)
         struct ew_emit e = { .plan = p, .slot = p->n_nodes + o };
         size_t rows;
 
+        bool leads = false;
+
         if (!c->out[o].tokens || !row_count(l, p->outputs[o].tensor, &rows))
+            continue;
+        if (rows == 1 && !c->out[o].draws)
+            EW_TRY(ew_launch_lead_on(c, l, o, &leads));
+        if (leads)
             continue;
         if (t->dtype != EW_DTYPE_F32)
             return ew_fail(&c->err, EW_STATUS_UNSUPPORTED, "tokens of output '%s': it is %s",
@@ -483,7 +459,7 @@ ew_status ew_context_device_after(struct ew_context *c, struct ew_launch *l)
             /* lists made before hold the old address */
             EW_TRY(d->device->ops->wait(d->stream, &c->err));
             ew_context_forget(c, NULL);
-            if (!grow(d, &d->tokens[o], room * sizeof(int32_t), "tokens", false, &c->err))
+            if (!ew_buffer_grow(d, &d->tokens[o], room * sizeof(int32_t), "tokens", false, &c->err))
                 return EW_STATUS_NO_MEMORY;
         }
         ew_context_device_emit(c, &e);
@@ -502,7 +478,7 @@ static uint32_t alias_input(const struct ew_plan *p, uint32_t o)
     return i;
 }
 
-static ew_status copy_out(struct ew_context *c, const struct ew_launch *l)
+ew_status ew_context_device_copy_out(struct ew_context *c, const struct ew_launch *l)
 {
     const struct ew_plan *p = &c->engine->plan;
     const struct ew_on_device *d = c->dev;
@@ -513,7 +489,8 @@ static ew_status copy_out(struct ew_context *c, const struct ew_launch *l)
         void *const to = updates ? c->in[i].address : c->out[o].address;
         size_t bytes, rows;
 
-        if (c->out[o].tokens && row_count(l, p->outputs[o].tensor, &rows))
+        if (c->out[o].tokens && !(l->lead.on && l->lead.out == o) &&
+            row_count(l, p->outputs[o].tensor, &rows))
             EW_TRY(d->device->ops->download(d->stream, c->out[o].tokens, d->tokens[o].data,
                                             rows * sizeof(int32_t), &c->err));
         if (!to || (!updates && (c->out[o].on_device || i < p->n_inputs)) ||
@@ -523,6 +500,19 @@ static ew_status copy_out(struct ew_context *c, const struct ew_launch *l)
                                         &c->err));
     }
     return EW_STATUS_OK;
+}
+
+bool ew_context_device_keeps_outputs(const struct ew_context *c)
+{
+    const struct ew_plan *p = &c->engine->plan;
+
+    for (uint32_t o = 0; o < p->n_outputs; o++) {
+        const uint32_t i = alias_input(p, o);
+
+        if (i < p->n_inputs ? !c->in[i].on_device : c->out[o].address && !c->out[o].on_device)
+            return false;
+    }
+    return true;
 }
 
 static ew_status issue_timed(struct ew_context *c, struct ew_launch *l)
@@ -536,24 +526,31 @@ static ew_status issue_timed(struct ew_context *c, struct ew_launch *l)
     return EW_STATUS_OK;
 }
 
-ew_status ew_context_device_run(struct ew_context *c, struct ew_launch *l)
+ew_status ew_context_device_issue(struct ew_context *c, struct ew_launch *l)
 {
     const struct ew_on_device *d = c->dev;
     const struct ew_device_ops *ops = d->device->ops;
 
+    if ((c->flags & EW_CONTEXT_PROFILE) || ew_trace_is_on())
+        return issue_timed(c, l);
+    if (c->flags & EW_CONTEXT_NO_GRAPH)
+        return ops->issue(d->stream, &l->list, 0, l->list.n, NULL, &c->err);
+    if (!l->recording)
+        EW_TRY(ops->record(d->stream, &l->list, &l->recording, &c->err));
+    return ops->replay(d->stream, l->recording, &c->err);
+}
+
+ew_status ew_context_device_run(struct ew_context *c, struct ew_launch *l, bool ahead)
+{
+    const struct ew_on_device *d = c->dev;
+
     EW_TRY(ew_launch_check_lengths(c, l));
-    EW_TRY(copy_in(c, l));
-    if ((c->flags & EW_CONTEXT_PROFILE) || ew_trace_is_on()) {
-        EW_TRY(issue_timed(c, l));
-    } else if (c->flags & EW_CONTEXT_NO_GRAPH) {
-        EW_TRY(ops->issue(d->stream, &l->list, 0, l->list.n, NULL, &c->err));
-    } else {
-        if (!l->recording)
-            EW_TRY(ops->record(d->stream, &l->list, &l->recording, &c->err));
-        EW_TRY(ops->replay(d->stream, l->recording, &c->err));
-    }
-    EW_TRY(copy_out(c, l));
-    return ops->wait(d->stream, &c->err);
+    if (l->lead.on)
+        return ew_launch_run_leading(c, l, ahead);
+    EW_TRY(ew_context_device_copy_in(c, l));
+    EW_TRY(ew_context_device_issue(c, l));
+    EW_TRY(ew_context_device_copy_out(c, l));
+    return d->device->ops->wait(d->stream, &c->err);
 }
 
 ew_status ew_context_device_read(struct ew_context *c, uint32_t o, const void **data)
@@ -566,9 +563,12 @@ ew_status ew_context_device_read(struct ew_context *c, uint32_t o, const void **
     *data = i < p->n_inputs ? c->in[i].address : c->out[o].address;
     if (*data)
         return EW_STATUS_OK;
+    if (d->begun)
+        return ew_fail(&c->err, EW_STATUS_INVALID_ARG, "output '%s': the next run is under way",
+                       p->outputs[o].name);
     if (!ew_type_bytes(&c->last->shapes.type[p->outputs[o].tensor], &bytes))
         return ew_fail(&c->err, EW_STATUS_LIMIT, "output '%s' is too large", p->outputs[o].name);
-    if (!grow(d, &d->host_out[o], bytes, p->outputs[o].name, true, &c->err))
+    if (!ew_buffer_grow(d, &d->host_out[o], bytes, p->outputs[o].name, true, &c->err))
         return EW_STATUS_NO_MEMORY;
     EW_TRY(
         d->device->ops->download(d->stream, d->host_out[o].data, d->held[o].data, bytes, &c->err));

@@ -71,6 +71,15 @@ static const void *host_of(const struct ew_context *c, uint32_t i)
     return i == EW_PLAN_NONE || c->in[i].on_device ? NULL : c->in[i].address;
 }
 
+static ew_status refuse(struct ew_context *c, const struct ew_length_check *k,
+                        const struct ew_attn_args *a, size_t row, int64_t need)
+{
+    return ew_fail(&c->err, EW_STATUS_INVALID_ARG,
+                   "node '%s': row %zu needs %lld positions; %zu in this step, cache holds "
+                   "%zu, RoPE table %zu",
+                   k->node, row, (long long)need, a->s, a->cap, a->rope_rows);
+}
+
 ew_status ew_launch_check_lengths(struct ew_context *c, const struct ew_launch *l)
 {
     for (size_t i = 0; i < l->n_checks; i++) {
@@ -85,10 +94,36 @@ ew_status ew_launch_check_lengths(struct ew_context *c, const struct ew_launch *
         if (!a.context_lengths || (k->start != EW_PLAN_NONE && !a.start_index) ||
             (k->pos != EW_PLAN_NONE && !a.pos_id) || ew_attn_lengths_ok(&a, &row, &need))
             continue;
-        return ew_fail(&c->err, EW_STATUS_INVALID_ARG,
-                       "node '%s': row %zu needs %lld positions; %zu in this step, cache holds "
-                       "%zu, RoPE table %zu",
-                       k->node, row, (long long)need, a.s, a.cap, a.rope_rows);
+        return refuse(c, k, &a, row, need);
     }
     return EW_STATUS_OK;
+}
+
+bool ew_launch_lengths(const struct ew_launch *l, uint32_t *lengths, uint32_t *start)
+{
+    if (l->n_checks != 1)
+        return false;
+    *lengths = l->checks->lengths;
+    *start = l->checks->start;
+    return *lengths != EW_PLAN_NONE;
+}
+
+ew_status ew_launch_check_next(struct ew_context *c, const struct ew_launch *l)
+{
+    const struct ew_length_check *k = l->checks;
+    const int32_t *length = host_of(c, k->lengths), *start = host_of(c, k->start);
+    struct ew_attn_args a = k->a;
+    int32_t next[2];
+    int64_t need;
+    size_t row;
+
+    if (!length || a.b != 1 || (k->start != EW_PLAN_NONE && !start) || *length == INT32_MAX ||
+        (start && *start == INT32_MAX))
+        return ew_fail(&c->err, EW_STATUS_INVALID_ARG, "node '%s': lengths that are not known",
+                       k->node);
+    next[0] = *length + 1;
+    next[1] = start ? *start + 1 : 0;
+    a.context_lengths = &next[0];
+    a.start_index = start ? &next[1] : NULL;
+    return ew_attn_lengths_ok(&a, &row, &need) ? EW_STATUS_OK : refuse(c, k, &a, row, need);
 }

@@ -63,6 +63,11 @@ struct ew_launch {
     struct ew_length_check *checks; /* a device's: of attention, in every run */
     size_t n_checks;
     struct ew_recording *recording; /* a device's; NULL until the first replay */
+    struct ew_lead {                /* device_ahead.c; off: a run does not lead on to the next */
+        bool on;
+        uint32_t ids, out; /* input and output numbers */
+        uint64_t n_runs;   /* begun */
+    } lead;
 };
 
 struct ew_held { /* an output that the context holds */
@@ -156,8 +161,14 @@ void ew_context_device_emit(const struct ew_context *c, struct ew_emit *e);
 ew_status ew_launch_note_lengths(struct ew_context *c, struct ew_launch *l,
                                  const struct ew_emit *e);
 ew_status ew_launch_check_lengths(struct ew_context *c, const struct ew_launch *l);
-/* Copies in, runs, copies out, waits. */
-ew_status ew_context_device_run(struct ew_context *c, struct ew_launch *l);
+/* The numbers of its inputs that one check reads, EW_PLAN_NONE: none. False: not one check. */
+bool ew_launch_lengths(const struct ew_launch *l, uint32_t *lengths, uint32_t *start);
+/* The same check of a run whose lengths are one more. */
+ew_status ew_launch_check_next(struct ew_context *c, const struct ew_launch *l);
+/* Copies in, runs, copies out, waits; ahead: begins the next run, where it can. */
+ew_status ew_context_device_run(struct ew_context *c, struct ew_launch *l, bool ahead);
+/* Waits for a run that was begun ahead; its results are nobody's. */
+ew_status ew_context_device_settle(struct ew_context *c);
 /* Whether the device may draw tokens from output o: f32, and not too many rows. */
 bool ew_context_device_draws(const struct ew_context *c, uint32_t o);
 /* Output o of the last run in the host's memory. */

@@ -248,12 +248,19 @@ ew_status ew_lane_run(struct ew_lane *lane, const struct ew_lane_step *step, ew_
     }
     if (to.draws)
         memcpy(lane->draws, step->draws, step->n_rows * sizeof(*lane->draws));
-    st = ew_context_run(lane->ctx);
+    st = step->ahead ? ew_context_run_ahead(lane->ctx) : ew_context_run(lane->ctx);
     if (st)
         return context_failed(lane, st, "engine", err);
     for (uint32_t i = 0; i < step->n_rows; i++)
         EW_TRY(ew_kv_commit(lane->kv, step->row0 + i, step->n[i], err));
     return EW_STATUS_OK;
+}
+
+ew_status ew_lane_settle(struct ew_lane *lane, ew_error *err)
+{
+    const ew_status st = ew_context_settle(lane->ctx);
+
+    return st ? context_failed(lane, st, "engine", err) : EW_STATUS_OK;
 }
 
 ew_status ew_lane_read_logits(struct ew_lane *lane, uint32_t i, const float **out, ew_error *err)

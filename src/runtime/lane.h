@@ -66,6 +66,7 @@ struct ew_lane_step {
     const uint32_t *n;         /* [n_rows] how many, each >= 1 */
     uint32_t n_select;         /* 1..max_select */
     bool no_logits;       /* nobody will ask for ew_lane_logits: they may stay where they are */
+    bool ahead;           /* of one row, likely to be followed by one with the token it picks */
     const ew_draw *draws; /* [n_rows], where draws_there and n_select is 1: how tokens are picked */
 };
 
@@ -77,6 +78,8 @@ void ew_lane_destroy(struct ew_lane *lane);
 /* Rows of one step must share a regime. Tokens are committed to the cache when it succeeds; nothing
  * is when it fails. */
 ew_status ew_lane_run(struct ew_lane *lane, const struct ew_lane_step *step, ew_error *err);
+/* Waits for what a step with `ahead` began; before rows of the cache change otherwise. */
+ew_status ew_lane_settle(struct ew_lane *lane, ew_error *err);
 /* Logits [vocab] of the last step: row i of the step, j-th of its n_select. */
 static inline const float *ew_lane_logits(const struct ew_lane *lane, uint32_t i, uint32_t j)
 {

@@ -174,6 +174,15 @@ static void pick_token(struct ew_runtime *rt, uint32_t i, uint32_t r)
         sample_row(rt, r, logits);
 }
 
+/* Whether row r, alone, takes one more step than this one unless its token ends it. */
+static bool goes_on(const struct ew_runtime *rt, uint32_t r)
+{
+    const struct ew_row *row = rt->rows[r];
+
+    return row->params.greedy && is_picked_there(rt, r) && row->n_ids + 2 <= row->max_ids &&
+           !ew_rope_must_restart(rt->lane->rope, rt->lane->regimes[r], row->n_ids + 1);
+}
+
 /* One step over rows [r0, r0+n); rows whose cache has caught up get a token. */
 static void run_group(struct ew_runtime *rt, uint32_t r0, uint32_t n, enum ew_stage_idx stage)
 {
@@ -186,6 +195,7 @@ static void run_group(struct ew_runtime *rt, uint32_t r0, uint32_t n, enum ew_st
     ew_status st;
 
     choose_results(rt, r0, n, &step);
+    step.ahead = stage == EW_STAGE_GENERATION && rt->n_active == 1 && goes_on(rt, r0);
     st = ew_lane_run(rt->lane, &step, &err);
     ns = ew_clock_ns() - t0;
     ew_stage_add(&rt->stages[stage], ns);
@@ -282,6 +292,7 @@ static void compact_rows(struct ew_runtime *rt)
 
         rt->step_map[r] = row->done ? -1 : (int32_t)kept;
         if (row->done) {
+            (void)ew_lane_settle(rt->lane, NULL); /* what failed fails the next step too */
             ew_row_finish(rt, row, EW_FINISH_ERROR);
             continue;
         }
@@ -296,6 +307,7 @@ static void compact_rows(struct ew_runtime *rt)
 
 static void finish_all(struct ew_runtime *rt, enum ew_finish finish)
 {
+    (void)ew_lane_settle(rt->lane, NULL);
     for (uint32_t r = 0; r < rt->n_active; r++) {
         rt->lane->kv->lengths[r] = 0;
         ew_row_finish(rt, rt->rows[r], finish);

@@ -247,6 +247,15 @@ ew_status ew_context_run(ew_context *c)
     }
     return EW_STATUS_OK;
 }
+ew_status ew_context_run_ahead(ew_context *c) /* as on a CPU */
+{
+    return ew_context_run(c);
+}
+ew_status ew_context_settle(ew_context *c)
+{
+    (void)c;
+    return EW_STATUS_OK;
+}
 ew_status ew_context_set_tokens(ew_context *c, const char *name, const int32_t *ids, float scale)
 {
     (void)c;

@@ -10,6 +10,9 @@
 #include "fakenvtx.h"
 #include "kernels/cuda/sample_args.cuh"
 #include "kernels/cuda/sample_cuda.h"
+#include "kernels/cuda/step.h"
+#include "engine/engine_impl.h"
+#include "runtime/rt.h"
 #include "sample/sampler.h"
 
 #define TINY EW_SOURCE_DIR "/models/tiny"
@@ -19,7 +22,7 @@
 
 static struct {
     struct ew_sampler sampler;
-    uint64_t n_draws, n_argmax;
+    uint64_t n_draws, n_argmax, n_steps;
     uint64_t leave_every; /* every so many draws are left to the host; 0: none */
 } played;
 
@@ -57,6 +60,25 @@ static int32_t play_draw(const float *x, uint32_t n, const struct ew_cuda_draw_p
     return token;
 }
 
+/* A token that tells what the step read: its id and its length. */
+static int32_t step_token(int32_t id, int32_t length)
+{
+    return (id * 31 + length) % 997;
+}
+
+/* One step in one kernel that leads on to the next. */
+static void play_step(const struct ew_step_args *a)
+{
+    uint32_t *epoch = at(a->epoch);
+    int32_t *id = at(a->next_id), *length = at(a->context_lengths);
+
+    played.n_steps++;
+    assert_non_null(id);
+    *id = step_token(*id, *length);
+    ((int32_t *)at(a->token))[(*epoch)++ % 2] = *id;
+    ++*length;
+}
+
 static void on_launch(void *ctx, const char *entry, const unsigned grid[3], const void *args)
 {
     (void)ctx;
@@ -80,6 +102,8 @@ static void on_launch(void *ctx, const char *entry, const unsigned grid[3], cons
             fill_scores(x, a->n);
             ((int32_t *)at(a->token))[r] = ew_argmax(x, a->n);
         }
+    } else if (strcmp(entry, "ew_step") == 0) {
+        play_step(args);
     }
 }
 
@@ -245,6 +269,86 @@ static void test_mixed_rows(void **state)
     before = fakecuda_count("cuMemcpyDtoHAsync_v2");
     run(rt, r, mixed);
     assert_int_equal(fakecuda_count("cuMemcpyDtoHAsync_v2") - before, 2 * N_OUT);
+    close_played(rt);
+}
+
+/* ---- steps begun ahead ---- */
+
+/* One greedy request; its tokens, and what the driver was asked for meanwhile. */
+struct counts {
+    uint64_t uploads, downloads, launches, steps;
+};
+static struct counts counts_now(void)
+{
+    return (struct counts){ fakecuda_count("cuMemcpyHtoDAsync_v2"),
+                            fakecuda_count("cuMemcpyDtoHAsync_v2"), fakecuda_count("cuGraphLaunch"),
+                            played.n_steps };
+}
+static struct counts run_greedy(ew_runtime *rt, const int32_t *prompt, uint32_t n, uint32_t n_out,
+                                int32_t *out)
+{
+    ew_request r = EW_REQUEST_INIT;
+    ew_response got = { 0 };
+    ew_error err = { 0 };
+    const struct counts before = counts_now();
+    struct counts now;
+
+    r.prompt_ids = prompt;
+    r.n_prompt_ids = n;
+    r.max_tokens = n_out + (rt->config.n_eos ? 3 : 0);
+    r.sampling.greedy = true;
+    MUST(ew_runtime_handle_request(rt, &r, 1, &got, &err));
+    if (got.status)
+        fail_msg("%s", got.error);
+    assert_int_equal(got.n_ids, n_out);
+    memcpy(out, got.ids, n_out * sizeof(*out));
+    ew_response_release(&got);
+    now = counts_now();
+    return (struct counts){ now.uploads - before.uploads, now.downloads - before.downloads,
+                            now.launches - before.launches, now.steps - before.steps };
+}
+
+static void assert_follows(const int32_t *out, uint32_t n, int32_t length)
+{
+    for (uint32_t i = 1; i < n; i++)
+        assert_int_equal(out[i], step_token(out[i - 1], length + (int32_t)i));
+}
+
+/* A greedy row alone: each step is begun before the token of the one before is handed out, reads
+ * what that one left, and nothing goes up or down but by the first. */
+static void test_ahead(void **state)
+{
+    static const int32_t prompt[3] = { 5, 6, 7 };
+    ew_runtime *rt = open_played();
+    int32_t out[N_OUT], again[N_OUT], cut[4];
+    struct counts n;
+
+    (void)state;
+    rt->engine->plan.device.one_kernel = true;
+    rt->config.n_eos = 0;
+    n = run_greedy(rt, prompt, 3, N_OUT, out);
+    assert_int_equal(n.steps, N_OUT - 1); /* none begun in vain */
+    assert_follows(out, N_OUT, 3);
+    assert_int_equal(n.launches, N_OUT);
+    assert_int_equal(n.downloads, 1);
+    assert_int_equal(fakecuda_count("cuEventSynchronize"), N_OUT - 2);
+    /* what a request left is not what the next begins with */
+    n = run_greedy(rt, out, 2, 4, cut);
+    assert_int_equal(n.uploads, 2); /* of the prompt, of the first step */
+    assert_follows(cut, 4, 2);
+    n = run_greedy(rt, prompt, 3, N_OUT, again);
+    assert_int_equal(n.uploads, 2);
+    assert_memory_equal(out, again, sizeof(out));
+    /* a token that ends the row: the step begun behind it is nobody's */
+    rt->config.eos[0] = out[5];
+    rt->config.n_eos = 1;
+    n = run_greedy(rt, prompt, 3, 6, again);
+    assert_int_equal(n.steps, 6);
+    assert_memory_equal(out, again, 6 * sizeof(*out));
+    rt->config.n_eos = 0;
+    n = run_greedy(rt, prompt, 3, N_OUT, again);
+    assert_int_equal(n.uploads, 2);
+    assert_memory_equal(out, again, sizeof(out));
     close_played(rt);
 }
 
@@ -464,7 +568,7 @@ int main(void)
         cmocka_unit_test(test_draws),       cmocka_unit_test(test_left_draws),
         cmocka_unit_test(test_mixed_rows),  cmocka_unit_test(test_draw_refusals),
         cmocka_unit_test(test_graph_cache), cmocka_unit_test(test_contexts),
-        cmocka_unit_test(test_ranges),
+        cmocka_unit_test(test_ranges),      cmocka_unit_test(test_ahead),
     };
 
     return cmocka_run_group_tests(tests, make_engine, NULL);

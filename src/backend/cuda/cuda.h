@@ -110,6 +110,8 @@ ew_status ew_cuda_note_decode(struct ew_step_list *list, const struct ew_cuda_de
 /* emit_decode.c */
 ew_status ew_cuda_emit_end(struct ew_step_list *list, const struct ew_emit *e, size_t first,
                            ew_error *err);
+bool ew_cuda_emit_lead_on(struct ew_step_list *list, const void *x, const void *length,
+                          int32_t *tokens, void *id);
 
 /* The tactic of a packed weight's problem, or NULL. */
 const struct ew_plan_tactic *ew_cuda_tactic_of(const struct ew_plan *p,

@@ -299,6 +299,7 @@ const struct ew_backend *ew_backend_cuda(void)
                                             .emit_copy = cuda_emit_copy,
                                             .emit_embed = cuda_embed,
                                             .emit_argmax = cuda_argmax,
+                                            .emit_lead_on = ew_cuda_emit_lead_on,
                                             .emit_draw = cuda_draw,
                                             .emit_end = ew_cuda_emit_end };
 

@@ -121,3 +121,21 @@ ew_status ew_cuda_emit_end(struct ew_step_list *list, const struct ew_emit *e, s
     EW_TRY(place(list, cuda, nodes, n, &plan, err));
     return replace(list, e, first, &plan, err);
 }
+
+static uint64_t address_of(const void *p)
+{
+    return (uint64_t)(uintptr_t)p;
+}
+
+bool ew_cuda_emit_lead_on(struct ew_step_list *list, const void *x, const void *length,
+                          int32_t *tokens, void *id)
+{
+    struct ew_cuda_step *s;
+
+    if (!list->n)
+        return false;
+    memcpy(&s, &list->steps[list->n - 1].args, sizeof(s));
+    return s->kind == EW_CUDA_STEP_LAUNCH &&
+           ew_cuda_decode_leads_on(&s->launch, address_of(x), address_of(length),
+                                   address_of(tokens), address_of(id));
+}

@@ -10,6 +10,7 @@
 struct ew_stream {
     struct ew_cuda *cuda;
     struct ew_cuda_queue queue;
+    ew_cu_event marks[2];
     ew_cu_event *events; /* of timed runs */
     size_t n_events;
 };
@@ -48,6 +49,9 @@ static void close_stream(struct ew_stream *s)
     ew_cuda_enter(s->cuda->device);
     for (size_t i = 0; i < s->n_events; i++)
         (void)s->cuda->device->cu.event_destroy(s->events[i]);
+    for (int i = 0; i < 2; i++)
+        if (s->marks[i])
+            (void)s->cuda->device->cu.event_destroy(s->marks[i]);
     ew_cuda_leave(s->cuda->device);
     ew_cuda_queue_close(&s->queue);
     ew_mem_free(s->events);
@@ -103,14 +107,40 @@ static ew_status need_events(struct ew_stream *s, size_t n, ew_error *err)
     return EW_STATUS_OK;
 }
 
-static ew_status mark(struct ew_stream *s, size_t i, ew_error *err)
+static ew_status record_event(struct ew_stream *s, ew_cu_event e, ew_error *err)
 {
     ew_cu_result r;
 
     ew_cuda_enter(s->cuda->device);
-    r = s->cuda->device->cu.event_record(s->events[i], s->queue.stream);
+    r = s->cuda->device->cu.event_record(e, s->queue.stream);
     ew_cuda_leave(s->cuda->device);
     return ew_cuda_queue_failed(&s->queue, r, "event", err);
+}
+
+static ew_status mark(struct ew_stream *s, unsigned i, ew_error *err)
+{
+    EW_TRY(ew_cuda_queue_check(&s->queue, err));
+    if (!s->marks[i]) {
+        ew_cu_result r;
+
+        ew_cuda_enter(s->cuda->device);
+        r = s->cuda->device->cu.event_create(&s->marks[i], EW_CU_EVENT_NO_TIMING);
+        ew_cuda_leave(s->cuda->device);
+        if (r)
+            return ew_cu_failed(&s->cuda->device->cu, r, err, "CUDA: event");
+    }
+    return record_event(s, s->marks[i], err);
+}
+
+static ew_status wait_mark(struct ew_stream *s, unsigned i, ew_error *err)
+{
+    ew_cu_result r;
+
+    EW_TRY(ew_cuda_queue_check(&s->queue, err));
+    ew_cuda_enter(s->cuda->device);
+    r = s->cuda->device->cu.event_synchronize(s->marks[i]);
+    ew_cuda_leave(s->cuda->device);
+    return ew_cuda_queue_failed(&s->queue, r, "waiting for the device", err);
 }
 
 /* Nanoseconds of events 0..n since event 0. */
@@ -144,7 +174,7 @@ static ew_status issue(struct ew_stream *s, const struct ew_step_list *list, siz
         ew_status st;
 
         if (step_ns)
-            EW_TRY(mark(s, i, err));
+            EW_TRY(record_event(s, s->events[i], err));
         if (s->cuda->range_push)
             (void)s->cuda->range_push(c->name);
         st = issue_step(s, c, err);
@@ -155,7 +185,7 @@ static ew_status issue(struct ew_stream *s, const struct ew_step_list *list, siz
     }
     if (!step_ns)
         return EW_STATUS_OK;
-    EW_TRY(mark(s, n, err));
+    EW_TRY(record_event(s, s->events[n], err));
     return read_events(s, n, step_ns, err);
 }
 
@@ -210,6 +240,8 @@ const struct ew_device_ops *ew_cuda_device_ops(void)
                                               upload,
                                               download,
                                               wait,
+                                              mark,
+                                              wait_mark,
                                               issue,
                                               record,
                                               replay,

@@ -13,6 +13,7 @@
 _Static_assert(sizeof(struct ew_step_phase) == 144, "step.cuh says so");
 _Static_assert(sizeof(struct ew_step_args) <= EW_CUDA_ARGS_CAP, "arguments of a launch");
 
+#define STEP_SOURCE    "step"
 #define WORKSPACE_HEAD 256   /* bytes: epoch, fault */
 #define SLOTS          14    /* places for vectors, taken in turn: see choose_blocks */
 #define MAX_BACK       4     /* phases that a residual is kept */
@@ -508,7 +509,7 @@ static void fill_launch(struct planner *p, uint32_t shared, struct ew_cuda_launc
     const uint32_t grid[3] = { p->blocks, 1, 1 };
 
     ew_cuda_launch_fill(
-        l, "step", "ew_step", grid, (EW_STEP_WARPS + p->copiers) * 32, &p->args, sizeof(p->args),
+        l, STEP_SOURCE, "ew_step", grid, (EW_STEP_WARPS + p->copiers) * 32, &p->args, sizeof(p->args),
         "-DEW_STEP_KINDS=%u -DEW_STEP_PLAINS=%u -DEW_STEP_G=%u -DEW_STEP_D=%u -DEW_STEP_W_F16=%d "
         "-DEW_STEP_SCALE_F16=%d -DEW_STEP_KV_F16=%d -DEW_STEP_ACT=%u "
         "-DEW_STEP_BIAS=%d -DEW_STEP_SOFTCAP=%d -DEW_STEP_COPIERS=%u "
@@ -585,4 +586,20 @@ ew_status ew_cuda_decode_plan(const struct ew_cuda_decode_node *nodes, size_t n,
     }
     ew_mem_free(p.links);
     return st;
+}
+
+bool ew_cuda_decode_leads_on(struct ew_cuda_launch *l, uint64_t logits, uint64_t lengths,
+                             uint64_t tokens, uint64_t next_id)
+{
+    struct ew_step_args a;
+
+    if (l->arg_bytes != sizeof(a) || strcmp(l->spec.source, STEP_SOURCE))
+        return false;
+    memcpy(&a, l->args, sizeof(a));
+    if (!logits || a.logits != logits || !lengths || a.context_lengths != lengths)
+        return false;
+    a.token = tokens;
+    a.next_id = next_id;
+    memcpy(l->args, &a, sizeof(a));
+    return true;
 }

@@ -52,7 +52,8 @@ EW_DEV void step_copies(struct step *s)
     }
 }
 
-EW_DEV void better(struct step_best *b, float v, uint32_t i)
+/* Nothing is (-inf, -1), a number that is none (inf, -1): -1 is the least. */
+EW_DEV void better(struct step_best *b, float v, int i)
 {
     if (v > b->v || (v == b->v && i < b->i)) {
         b->v = v;
@@ -63,18 +64,31 @@ EW_DEV void warp_best(struct step_best *b)
 {
     for (int d = 16; d; d >>= 1) {
         const float v = __shfl_xor_sync(EW_ALL, b->v, d);
-        const uint32_t i = __shfl_xor_sync(EW_ALL, b->i, d);
+        const int i = __shfl_xor_sync(EW_ALL, b->i, d);
 
         better(b, v, i);
     }
 }
+/* What a step that follows finds in place of this one's inputs. */
+EW_DEV void step_leave(const struct step *s, int token, uint32_t epoch)
+{
+    int32_t *to = (int32_t *)s->a->token;
+
+    if (!s->a->next_id) {
+        *to = token;
+        return;
+    }
+    to[epoch & 1] = token;
+    *(int32_t *)s->a->next_id = token;
+    *(int32_t *)s->a->context_lengths += 1; /* every block has read it: it sent its best */
+}
 /* Arg max over all blocks; the lowest index of equals. */
-EW_DEV void step_token(struct step *s, struct step_best b)
+EW_DEV void step_token(struct step *s, struct step_best b, uint32_t epoch)
 {
     const uint32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     const uint64_t at = s->a->workspace + (uint64_t)s->a->best * 8;
     float *v = s->red;
-    uint32_t *i = (uint32_t *)(s->red + EW_STEP_WARPS);
+    int *i = (int *)(s->red + EW_STEP_WARPS);
 
     warp_best(&b);
     sync_warps(); /* red is read no more */
@@ -86,25 +100,25 @@ EW_DEV void step_token(struct step *s, struct step_best b)
     if (warp)
         return;
     b.v = lane < EW_STEP_WARPS ? v[lane] : -STEP_INF;
-    b.i = lane < EW_STEP_WARPS ? i[lane] : EW_ALL;
+    b.i = lane < EW_STEP_WARPS ? i[lane] : -1;
     warp_best(&b);
     if (lane == 0) {
         packet_store(at + s->cta * 16, b.v, s->seq);
-        packet_store(at + s->cta * 16 + 8, f32_of(b.i), s->seq);
+        packet_store(at + s->cta * 16 + 8, f32_of((uint32_t)b.i), s->seq);
     }
     if (s->cta)
         return;
     b.v = -STEP_INF;
-    b.i = EW_ALL;
+    b.i = -1;
 #pragma unroll 1
     for (uint32_t c = lane; c < s->n_cta; c += 32) {
         const float2 p = packets_wait(s, at + c * 16, packets_load(at + c * 16), s->seq);
 
-        better(&b, p.x, __float_as_uint(p.y));
+        better(&b, p.x, __float_as_int(p.y));
     }
     warp_best(&b);
     if (lane == 0)
-        *(int32_t *)s->a->token = b.i == EW_ALL ? 0 : (int32_t)b.i;
+        step_leave(s, b.v == STEP_INF ? -1 : b.i, epoch);
 }
 
 EW_DEV void step_computes(struct step *s)
@@ -127,7 +141,7 @@ EW_DEV void step_computes(struct step *s)
 
 #pragma unroll 1
     for (s->phase = 0; s->phase < s->a->n_phases; s->phase++) {
-        struct step_best best = { -STEP_INF, EW_ALL };
+        struct step_best best = { -STEP_INF, -1 };
         const struct ew_step_phase *ph = entry_take(s, s->phase);
         const bool head = ph->flags & EW_STEP_HEAD;
 
@@ -143,7 +157,7 @@ EW_DEV void step_computes(struct step *s)
         else if (STEP_IS(ph, EW_STEP_ATTENTION))
             run_attention(s, ph);
         if (head && s->a->token)
-            step_token(s, best);
+            step_token(s, best, epoch);
     }
     step_time(s, 2);
     /* Every block has read the epoch: this one needed what they sent. */

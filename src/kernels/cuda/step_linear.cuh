@@ -139,7 +139,7 @@ EW_DEV float step_act(float z)
 }
 struct step_best {
     float v;
-    uint32_t i;
+    int i;
 };
 EW_DEV float step_z(const struct ew_step_phase *ph, float z, float inv, uint32_t row)
 {
@@ -208,7 +208,10 @@ EW_DEV void step_epilogue(struct step *s, const struct ew_step_phase *ph, uint32
             ((float *)s->a->logits)[o] = z;
         if (z > best->v) {
             best->v = z;
-            best->i = o;
+            best->i = (int)o;
+        } else if (z != z) {
+            best->v = STEP_INF;
+            best->i = -1;
         }
     }
     z = i < n ? z : 0;
