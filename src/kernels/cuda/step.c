@@ -140,7 +140,6 @@ static ew_status quant_kind(struct planner *p, const struct ew_cuda_decode_node 
     ph->kind = wide ? EW_STEP_Q8 : EW_STEP_Q4;
     ph->stride = (uint32_t)panel.bytes;
     ph->scales_at = (uint32_t)panel.scales_at;
-    ph->row_scales_at = (uint32_t)panel.row_scales_at;
     for (uint32_t g = group; g > 1; g >>= 1)
         ph->group_log2++;
     if (group && group < p->unit)
@@ -333,9 +332,19 @@ static ew_status choose_blocks(struct planner *p)
     return EW_STATUS_OK;
 }
 
+/* Where a panel has the scales of its rows. */
+static uint32_t panel_rows_at(const struct planner *p, size_t i)
+{
+    const struct ew_cuda_linear_problem *l = &p->links[i].node->problem;
+
+    return p->table[i].kind == EW_STEP_PLAIN16
+               ? 0
+               : (uint32_t)ew_cuda_panel_of(&l->format, l->k).row_scales_at;
+}
+
 /* Columns and bytes of a part, for stages of `most` parts. Plain: full parts and one rest, since
  * the kernel has a faster way for full ones. Panels: as many columns as fit, with their scales. */
-static void choose_chunk(struct ew_step_phase *ph, uint32_t most)
+static void choose_chunk(struct ew_step_phase *ph, uint32_t most, uint32_t panel_rows_at)
 {
     const uint32_t code = ph->kind == EW_STEP_Q4 ? 8 : 16;
     const size_t all = ew_align_up(ph->k, 128);
@@ -352,6 +361,11 @@ static void choose_chunk(struct ew_step_phase *ph, uint32_t most)
     if (ph->k <= ph->chunk) { /* whole panels */
         ph->chunk = (uint32_t)all;
         ph->part_bytes = ph->stride;
+        ph->row_scales_at = panel_rows_at;
+    } else {
+        const uint32_t rest = ph->k - (ph->k - 1) / ph->chunk * ph->chunk;
+
+        ph->row_scales_at = ph->chunk * code + (ph->group_log2 ? rest >> ph->group_log2 << 5 : 0);
     }
 }
 
@@ -366,7 +380,7 @@ static size_t stage_of(struct planner *p, uint32_t most)
 
         if (ph->kind == EW_STEP_ATTENTION)
             continue;
-        choose_chunk(ph, most);
+        choose_chunk(ph, most, panel_rows_at(p, i));
         stage = larger(stage, (ph->kind == EW_STEP_PLAIN16 ? most : 1) * (size_t)ph->part_bytes);
     }
     all = stage;

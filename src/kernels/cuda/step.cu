@@ -135,7 +135,7 @@ EW_DEV void step_computes(struct step *s)
          i += s->n_cta * EW_STEP_WARPS * 32) {
         const float2 v = ((const float2 *)s->a->x)[i];
 
-        pair_send(s, first + i, v.x, v.y, base, 0, 1);
+        pair_send(s, s->a->workspace + (uint64_t)(first + i) * 8, v.x, v.y, base, 1);
         packets_store(s->a->workspace + (uint64_t)(s->a->x_singles + 2 * i) * 8, v.x, v.y, base);
     }
 

@@ -68,7 +68,7 @@ struct ew_step_phase {
     uint32_t batch;                    /* parts of a stage, at most */
     uint32_t part_bytes;               /* of a stage */
     uint32_t stride;                   /* bytes of a row (plain) or a panel */
-    uint32_t scales_at, row_scales_at; /* in a panel */
+    uint32_t scales_at, row_scales_at; /* in a panel; in the stage that has the last part of one */
     uint32_t group_log2;               /* of columns a scale serves; 0: row scales alone */
     uint32_t first;                    /* block that has the first tile (panels) */
     uint32_t share,
@@ -84,9 +84,9 @@ struct ew_step_args {
     uint64_t table;     /* struct ew_step_phase [n_phases] */
     uint64_t workspace; /* packets; zeroed once */
     uint64_t epoch;     /* u32, zeroed with the workspace */
-    uint64_t x;      /* f32 [n_x]: the first phase's input, sent as packets of both kinds first */
-    uint64_t logits; /* f32 [n] of HEAD, or 0 */
-    uint64_t token;  /* i32: arg max of HEAD (ew_argmax's), or 0; with next_id two, in turn */
+    uint64_t x;       /* f32 [n_x]: the first phase's input, sent as packets of both kinds first */
+    uint64_t logits;  /* f32 [n] of HEAD, or 0 */
+    uint64_t token;   /* i32: arg max of HEAD (ew_argmax's), or 0; with next_id two, in turn */
     uint64_t next_id; /* i32: the same, for a step that follows, whose context_lengths this one
                          leaves too (one more); or 0 */
     uint64_t context_lengths; /* i32 [1]: with this token */

@@ -406,7 +406,8 @@ EW_DEV void attn_merge(const struct step *s, const struct ew_step_phase *ph,
             y += __shfl_xor_sync(EW_ALL, y, d);
         }
         if (lane % span == 0 && pair < end)
-            pair_send(s, ph->out + kv->head * pairs + pair, x / l, y / l, s->seq, 0, 1);
+            pair_send(s, s->a->workspace + (uint64_t)(ph->out + kv->head * pairs + pair) * 8, x / l,
+                      y / l, s->seq, 1);
     }
 }
 
@@ -544,7 +545,10 @@ EW_DEV void attn_output(const struct step *s, const struct ew_step_phase *ph,
         y += __shfl_xor_sync(EW_ALL, y, 1);
         if (alone) { /* and half of the copies */
             f = __fdividef(1.0f, l);
-            pair_send(s, ph->out + kv->q * EW_STEP_D / 2 + i, x * f, y * f, s->seq, odd, 2);
+            pair_send(s,
+                      s->a->workspace +
+                          (uint64_t)(ph->out + kv->q * EW_STEP_D / 2 + i + odd * s->a->copy) * 8,
+                      x * f, y * f, s->seq, 2);
         } else if (!odd) {
             packets_store(to + (uint64_t)i * 16, x, y, s->seq);
         } else if (d == 0) {

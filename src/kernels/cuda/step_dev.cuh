@@ -481,22 +481,21 @@ template <bool F16> EW_DEV float2 half2_get(uint32_t v)
 }
 
 /* ---- pairs ---- */
+static_assert(EW_STEP_COPIES % 2 == 0, "odd threads send odd copies");
 /* Where this block reads the vector at `in`, a packet number. */
 EW_DEV uint64_t pairs_at(const struct step *s, uint32_t in)
 {
     return s->a->workspace + ((uint64_t)in + s->cta % EW_STEP_COPIES * s->a->copy) * 8;
 }
-/* Sends packet `to` of a vector, copies first, first + by, ... of it. */
-EW_DEV void pair_send(const struct step *s, uint32_t to, float v, float w, uint32_t seq,
-                      uint32_t first, uint32_t by)
+/* Sends a packet of a vector: to `at`, and every by-th copy from there on. */
+EW_DEV void pair_send(const struct step *s, uint64_t at, float v, float w, uint32_t seq,
+                      uint32_t by)
 {
     const uint32_t pair = half2_of<EW_STEP_PAIR_F16>(v, w);
 
 #pragma unroll
     for (uint32_t i = 0; i < EW_STEP_COPIES; i += by)
-        if (i + first < EW_STEP_COPIES)
-            packet_store_bits(s->a->workspace + ((uint64_t)to + (i + first) * s->a->copy) * 8, pair,
-                              seq);
+        packet_store_bits(at + (uint64_t)(i * s->a->copy) * 8, pair, seq);
 }
 EW_DEV float2 pair_value(uint64_t p)
 {

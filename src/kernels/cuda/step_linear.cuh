@@ -151,15 +151,51 @@ EW_DEV float step_z(const struct ew_step_phase *ph, float z, float inv, uint32_t
         z = ph->softcap * tanhf(z / ph->softcap);
     return z;
 }
-EW_DEV float step_row_sum(const float *row)
+/* Output out + i of a group, which thread i makes: what is known of it before its sums are. */
+struct step_output {
+    uint32_t o, red; /* its number; its sums, a shared address in the half 0 of red */
+    bool is_warp, is_pair, is_mine; /* the warp makes some; the thread or its neighbour; it */
+    uint64_t pair, single; /* where it goes: the first copy that this thread sends; alone */
+    uint64_t kept;         /* RESIDUAL: its packet, as it was read early */
+};
+EW_DEV uint64_t step_packet(const struct step *s, uint32_t i)
+{
+    return s->a->workspace + (uint64_t)i * 8;
+}
+/* Of n <= RED_ROWS outputs from `out` on. */
+template <int ROWS>
+EW_DEV struct step_output step_output_of(const struct step *s, const struct ew_step_phase *ph,
+                                         uint32_t out, uint32_t n)
+{
+    const uint32_t i = threadIdx.x, log2 = (ROWS == 8 ? 3 : 4) - (ph->flags & EW_STEP_GLU ? 1 : 0);
+    struct step_output r;
+
+    r.o = out + i;
+    r.is_warp = i / 32 * 32 < n;
+    r.is_pair = (i & ~1u) < n;
+    r.is_mine = i < n;
+    r.red = smem_of(s->red) + ((i >> log2) * ROWS + (i & ((1u << log2) - 1))) * (EW_STEP_WARPS * 4);
+    r.pair = step_packet(s, ph->out + r.o / 2 + i % 2 * s->a->copy);
+    r.single = step_packet(s, ph->singles + r.o);
+    r.kept = 0;
+    if (ph->flags & EW_STEP_RESIDUAL && r.is_mine)
+        r.kept = packet_load(step_packet(s, ph->kept + r.o));
+    return r;
+}
+/* Keeps the compiler from making it later, when its input is there and everyone waits. */
+EW_DEV void step_output_pin(struct step_output *r)
+{
+    asm volatile("" : "+r"(r->o), "+r"(r->red), "+l"(r->pair), "+l"(r->single));
+}
+EW_DEV float step_row_sum(uint32_t red)
 {
     float sum = 0;
 
 #pragma unroll
     for (int i = 0; i < EW_STEP_WARPS; i += 4) {
-        const float4 v = *(const float4 *)(row + i);
+        const uint4 v = lds128(red + i * 4);
 
-        sum += (v.x + v.y) + (v.z + v.w);
+        sum += (f32_of(v.x) + f32_of(v.y)) + (f32_of(v.z) + f32_of(v.w));
     }
     return sum;
 }
@@ -175,105 +211,157 @@ EW_DEV float step_inv_rms(const struct step *s, const struct ew_step_phase *ph)
     }
     return ph->flags & EW_STEP_NORM ? rsqrtf(sum * ph->inv_k + ph->eps) : 1;
 }
-/* Thread i < n makes output out + i of those whose sums are in red[half], n <= RED_ROWS; kept: its
- * packet of the residual, as it was read before. What is read of shared memory is asked for at
- * once, needed or not: a branch costs more. */
+/* The outputs, whose sums are in red[half]. What is read of shared memory is asked for at once,
+ * needed or not: a branch costs more. *inv is made for the first group of a phase. */
 template <int ROWS>
-EW_DEV void step_epilogue(struct step *s, const struct ew_step_phase *ph, uint32_t out, uint32_t n,
-                          float *inv, bool is_first, uint64_t kept, struct step_best *best)
+EW_DEV void step_send(struct step *s, const struct ew_step_phase *ph, const struct step_output *r,
+                      float *inv, bool is_first, struct step_best *best)
 {
     const bool glu = ph->flags & EW_STEP_GLU;
-    const uint32_t log2 = ROWS == 8 ? 3 : 4, per = glu ? log2 - 1 : log2, i = threadIdx.x;
-    const float *red = s->red + s->half * EW_STEP_RED_ROWS * EW_STEP_WARPS +
-                       ((i >> per) * ROWS + (i & ((1u << per) - 1))) * EW_STEP_WARPS;
-    const uint32_t o = out + min(i, n - 1);
+    const uint32_t red = r->red + s->half * (EW_STEP_RED_ROWS * EW_STEP_WARPS * 4);
     float z, up, rms, next;
 
-    if (i / 32 * 32 >= n)
+    if (!r->is_warp)
         return;
     z = step_row_sum(red);
-    up = step_row_sum(red + (glu ? ROWS / 2 * EW_STEP_WARPS : 0));
+    up = step_row_sum(red + (glu ? ROWS / 2 * EW_STEP_WARPS * 4 : 0));
     rms = step_inv_rms(s, ph);
     *inv = is_first ? rms : *inv;
-    z = step_z(ph, z, *inv, o);
+    z = step_z(ph, z, *inv, r->o);
     if (ph->act)
         z = step_act(z);
     if (glu)
-        z *= step_z(ph, up, *inv, ph->n / 2 + o);
-    if (ph->flags & EW_STEP_RESIDUAL && i < n)
-        z += packet_wait(s, s->a->workspace + (uint64_t)(ph->kept + o) * 8, kept,
-                         s->in_seq - ph->kept_back);
-    if (ph->flags & EW_STEP_HEAD && i < n) {
+        z *= step_z(ph, up, *inv, ph->n / 2 + r->o);
+    if (ph->flags & EW_STEP_RESIDUAL && r->is_mine)
+        z += packet_wait(s, step_packet(s, ph->kept + r->o), r->kept, s->in_seq - ph->kept_back);
+    if (ph->flags & EW_STEP_HEAD && r->is_mine) {
         if (s->a->logits)
-            ((float *)s->a->logits)[o] = z;
+            ((float *)s->a->logits)[r->o] = z;
         if (z > best->v) {
             best->v = z;
-            best->i = (int)o;
+            best->i = (int)r->o;
         } else if (z != z) {
             best->v = STEP_INF;
             best->i = -1;
         }
     }
-    z = i < n ? z : 0;
+    z = r->is_mine ? z : 0;
     next = __shfl_xor_sync(EW_ALL, z, 1);
-    if (ph->flags & EW_STEP_PAIRS && (i & ~1u) < n) /* odd lanes send odd copies */
-        pair_send(s, ph->out + o / 2, i % 2 ? next : z, i % 2 ? z : next, s->seq, i % 2, 2);
-    if (ph->flags & EW_STEP_SINGLES && i < n)
-        packet_store(s->a->workspace + (uint64_t)(ph->singles + o) * 8, z, s->seq);
+    if (ph->flags & EW_STEP_PAIRS && r->is_pair) /* odd lanes send odd copies */
+        pair_send(s, r->pair, threadIdx.x % 2 ? next : z, threadIdx.x % 2 ? z : next, s->seq, 2);
+    if (ph->flags & EW_STEP_SINGLES && r->is_mine)
+        packet_store(r->single, z, s->seq);
 }
-/* The residual's packet of this thread's output of tiles t0 on: asked for early, needed late. */
-EW_DEV uint64_t step_kept(const struct step *s, const struct ew_step_phase *ph, uint32_t out,
-                          uint32_t end)
+/* Outputs of the group that begins with tile t0. */
+template <int ROWS>
+EW_DEV uint32_t step_group(const struct ew_step_phase *ph, const struct step_range *r, uint32_t t0)
 {
-    const uint32_t o = out + threadIdx.x;
+    const uint32_t per = ph->flags & EW_STEP_GLU ? ROWS / 2 : ROWS;
 
-    if (!(ph->flags & EW_STEP_RESIDUAL) || threadIdx.x >= EW_STEP_RED_ROWS || o >= end)
-        return 0;
-    return packet_load(s->a->workspace + (uint64_t)(ph->kept + o) * 8);
+    return t0 < r->n_tiles ? min(EW_STEP_RED_ROWS / ROWS * per, r->end - r->out - t0 * per) : 0;
+}
+EW_DEV void run_plain(struct step *s, const struct ew_step_phase *entry, struct step_best *best)
+{
+    const struct ew_step_phase copy = *entry, *ph = &copy; /* in registers, what is used of it */
+    constexpr uint32_t ROWS = 8, TILES = EW_STEP_RED_ROWS / ROWS;
+    const uint32_t per = ph->flags & EW_STEP_GLU ? ROWS / 2 : ROWS, warp = threadIdx.x / 32;
+    const struct step_range r = step_range_of<EW_STEP_PLAIN16>(ph, s->cta, s->n_cta);
+    float inv = 1;
+
+    if (!r.n_tiles) /* and waits for nobody */
+        return;
+
+    struct step_output o = step_output_of<ROWS>(s, ph, r.out, step_group<ROWS>(ph, &r, 0));
+
+#pragma unroll 1
+    for (uint32_t t0 = 0; t0 < r.n_tiles; t0 += TILES) {
+        const uint32_t t1 = min(t0 + TILES, r.n_tiles);
+        float *red = s->red + s->half * EW_STEP_RED_ROWS * EW_STEP_WARPS + warp;
+
+        if (EW_STEP_PLAINS & EW_STEP_WHOLE && ph->k == STEP_COLS)
+            plain_tiles_whole<true>(s, ph, t0, t1, red);
+        else if (EW_STEP_PLAINS & EW_STEP_SHORT && ph->k <= ph->chunk)
+            plain_tiles_whole<false>(s, ph, t0, t1, red);
+        else if (EW_STEP_PLAINS & EW_STEP_PARTS)
+            plain_tiles_parts(s, ph, t0, t1, red);
+        step_mark(s, 4);
+        sync_warps();
+        step_mark(s, 5);
+        step_send<ROWS>(s, ph, &o, &inv, t0 == 0, best);
+        step_mark(s, 6);
+        if (t1 < r.n_tiles)
+            o = step_output_of<ROWS>(s, ph, r.out + t1 * per, step_group<ROWS>(ph, &r, t1));
+        s->half ^= 1;
+    }
+}
+/* What does not need the input comes before it: codes and addresses are in registers when it is
+ * there. SHORT: up to STEP_COLS columns, by code of its own, which prepares nothing that others
+ * need. */
+template <int KIND, bool SHORT>
+EW_DEV void quant_groups(struct step *s, const struct ew_step_phase *ph, const struct step_range *r,
+                         struct step_best *best)
+{
+    constexpr uint32_t ROWS = 16, TILES = EW_STEP_RED_ROWS / ROWS;
+    const uint32_t per = ph->flags & EW_STEP_GLU ? ROWS / 2 : ROWS;
+    struct step_output o = step_output_of<ROWS>(s, ph, r->out, step_group<ROWS>(ph, r, 0));
+    uint32_t red = quant_red(s);
+    struct quant_ahead<KIND> a;
+    struct quant_input<KIND> x;
+    float inv = 1, sum;
+
+    step_output_pin(&o);
+    asm volatile("" : "+r"(red));
+    quant_begin<KIND, SHORT>(&a, s, ph, min(TILES, r->n_tiles));
+    if (SHORT)
+        sum = quant_take_short(&x, s, ph, quant_place_of<KIND>(0, ph->k).unit);
+    else
+        sum = quant_take<KIND, 4>(s, ph);
+#pragma unroll 1
+    for (uint32_t t0 = 0; t0 < r->n_tiles; t0 += TILES) {
+        const uint32_t t1 = min(t0 + TILES, r->n_tiles);
+        const uint32_t to = red + s->half * (EW_STEP_RED_ROWS * EW_STEP_WARPS * 4);
+
+        if (SHORT) {
+            quant_tiles_short(s, ph, t1 - t0, to, &a, &x, &sum);
+        } else {
+            quant_tiles_long(s, ph, t1 - t0, to, &a);
+            if (t0 == 0)
+                sum = warp_sum(sum);
+        }
+        if (t0 == 0 && threadIdx.x % 32 == 0)
+            s->sums[s->half * EW_STEP_WARPS + threadIdx.x / 32] = sum;
+        step_mark(s, 4);
+        if (t1 < r->n_tiles) /* before the barrier, which then costs less */
+            quant_begin<KIND, SHORT>(&a, s, ph, min(TILES, r->n_tiles - t1));
+        sync_warps();
+        step_mark(s, 5);
+        step_send<ROWS>(s, ph, &o, &inv, t0 == 0, best);
+        step_mark(s, 6);
+        if (t1 < r->n_tiles)
+            o = step_output_of<ROWS>(s, ph, r->out + t1 * per, step_group<ROWS>(ph, r, t1));
+        s->half ^= 1;
+    }
+}
+template <int KIND>
+EW_DEV void run_quant(struct step *s, const struct ew_step_phase *entry, struct step_best *best)
+{
+    const struct ew_step_phase copy = *entry, *ph = &copy;
+    const struct step_range r = step_range_of<KIND>(ph, s->cta, s->n_cta);
+
+    if (!r.n_tiles)
+        return;
+    if (ph->k <= STEP_COLS)
+        quant_groups<KIND, true>(s, ph, &r, best);
+    else
+        quant_groups<KIND, false>(s, ph, &r, best);
 }
 template <int KIND>
 EW_DEV void run_linear(struct step *s, const struct ew_step_phase *entry, struct step_best *best)
 {
-    const struct ew_step_phase copy = *entry, *ph = &copy; /* in registers, what is used of it */
-    constexpr uint32_t ROWS = KIND == EW_STEP_PLAIN16 ? 8 : 16, TILES = EW_STEP_RED_ROWS / ROWS;
-    const uint32_t per = ph->flags & EW_STEP_GLU ? ROWS / 2 : ROWS, warp = threadIdx.x / 32;
-    const struct step_range r = step_range_of<KIND>(ph, s->cta, s->n_cta);
-    uint64_t kept;
-    float inv = 1, sum = 0;
-
-    if (!r.n_tiles) /* and waits for nobody */
-        return;
-    kept = step_kept(s, ph, r.out, r.end);
-
-    if (KIND != EW_STEP_PLAIN16) {
-        sum = quant_load<KIND>(s, ph);
-        step_mark(s, 2);
-    }
-#pragma unroll 1
-    for (uint32_t t0 = 0; t0 < r.n_tiles; t0 += TILES) {
-        const uint32_t t1 = min(t0 + TILES, r.n_tiles), out = r.out + t0 * per;
-        float *red = s->red + s->half * EW_STEP_RED_ROWS * EW_STEP_WARPS + warp;
-
-        if (KIND != EW_STEP_PLAIN16) {
-            quant_tiles<KIND>(s, ph, t0, t1, red);
-            if (t0 == 0) /* late: products have started */
-                step_sum_store(s, ph, sum);
-        } else if (EW_STEP_PLAINS & EW_STEP_WHOLE && ph->k == STEP_COLS) {
-            plain_tiles_whole<true>(s, ph, t0, t1, red);
-        } else if (EW_STEP_PLAINS & EW_STEP_SHORT && ph->k <= ph->chunk) {
-            plain_tiles_whole<false>(s, ph, t0, t1, red);
-        } else if (EW_STEP_PLAINS & EW_STEP_PARTS) {
-            plain_tiles_parts(s, ph, t0, t1, red);
-        }
-        step_mark(s, 4);
-        sync_warps();
-        step_mark(s, 5);
-        step_epilogue<ROWS>(s, ph, out, min((t1 - t0) * per, r.end - out), &inv, t0 == 0, kept,
-                            best);
-        step_mark(s, 6);
-        kept = step_kept(s, ph, out + TILES * per, r.end);
-        s->half ^= 1;
-    }
+    if (KIND == EW_STEP_PLAIN16)
+        run_plain(s, entry, best);
+    else
+        run_quant<KIND == EW_STEP_Q8 ? EW_STEP_Q8 : EW_STEP_Q4>(s, entry, best);
 }
 
 #endif

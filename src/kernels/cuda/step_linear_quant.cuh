@@ -9,10 +9,10 @@
  * d + 2r + 4h of B is for digit d and for what A's rows 8r..8r+7 hold:
  *
  * q4: 64 columns of a panel are four words a lane, one a tile of 16 columns. A's rows 0..7 are
- * tiles 0 and 2, rows 8..15 are tiles 1 and 3. The low nibbles of a word are rows 0..7 of the panel.
- * One product has them alone, another the words as they are, whose bytes are 16 * high + low: rows
- * 8..15 of the panel are the difference. Codes are code + 8: sums start at what the eights will
- * add. h says nothing.
+ * tiles 0 and 2, rows 8..15 are tiles 1 and 3. The low nibbles of a word are rows 0..7 of the
+ * panel. One product has them alone, another the words as they are, whose bytes are 16 * high +
+ * low: rows 8..15 of the panel are the difference. Codes are code + 8: sums start at what the
+ * eights will add. h says nothing.
  *
  * q8: 32 columns are four words, two a tile; the bytes of a word are rows g, g + 8, g, g + 8 of the
  * panel. A's rows 0..7 are the first of each two words, rows 8..15 the second; columns of B have
@@ -41,11 +41,6 @@ static_assert(EW_STEP_WARPS * STEP_QUANT == STEP_COLS,
 EW_DEV bool quant_whole(const struct ew_step_phase *ph)
 {
     return ph->chunk >= ph->k;
-}
-/* Columns of the last part of a panel. */
-EW_DEV uint32_t quant_rest(const struct ew_step_phase *ph)
-{
-    return ph->k - (ph->k - 1) / ph->chunk * ph->chunk;
 }
 template <int KIND> EW_DEV uint32_t quant_scales_at(const struct ew_step_phase *ph)
 {
@@ -116,135 +111,146 @@ EW_DEV float max_or_nan(float a, float b)
     asm("max.NaN.f32 %0, %1, %2;" : "=f"(r) : "f"(a), "f"(b));
     return r;
 }
-/* Takes 128 columns apart, of which a lane has 2t, 2t+1, 2t+8, 2t+9 of tile lane / 4; the sum of
- * the lane's integers. */
-EW_DEV int store_digits(uint32_t x, uint32_t plane, const float v[4], float inv)
+/* Where a lane puts its digits of 128 columns, from their start. */
+EW_DEV uint32_t quant_digits_at(void)
 {
     const uint32_t lane = threadIdx.x % 32;
-    const uint32_t at = x + lane % 4 * 32 + lane / 4 % 2 * 16 + lane / 8 * 4;
-    uint32_t lo[4], hi[4];
 
+    return lane % 4 * 32 + lane / 4 % 2 * 16 + lane / 8 * 4;
+}
+/* Takes 128 columns apart, of which a lane has 2t, 2t+1, 2t+8, 2t+9 of tile lane / 4 and puts the
+ * digits at `at`; the sum of the lane's integers. */
+EW_DEV int store_digits(uint32_t at, uint32_t plane, const float v[4], float inv)
+{
+    uint32_t q[4];
+
+    /* 1.5 * 2^23 + 128: the low bits of the sum are the integer's, plus 128; so the upper digit is
+     * rounded, and the lower one is 128 off, which is its sign */
 #pragma unroll
-    for (int j = 0; j < 4; j++) { /* 1.5 * 2^23: the low bits of the sum are the integer's */
-        lo[j] = __float_as_uint(fmaf(v[j], inv, 12582912.0f));
-        hi[j] = lo[j] + 128;
-    }
-    sts32(at,
-          __byte_perm(__byte_perm(lo[0], lo[2], 0x40), __byte_perm(lo[1], lo[3], 0x40), 0x5410));
+    for (int j = 0; j < 4; j++)
+        q[j] = __float_as_uint(fmaf(v[j], inv, 12583040.0f));
+    sts32(at, __byte_perm(__byte_perm(q[0], q[2], 0x40), __byte_perm(q[1], q[3], 0x40), 0x5410) ^
+                  0x80808080u);
     sts32(at + plane,
-          __byte_perm(__byte_perm(hi[0], hi[2], 0x51), __byte_perm(hi[1], hi[3], 0x51), 0x5410));
-    return (int)(lo[0] + lo[1] + (lo[2] + lo[3]) - 4 * 0x4b400000u);
+          __byte_perm(__byte_perm(q[0], q[2], 0x51), __byte_perm(q[1], q[3], 0x51), 0x5410));
+    return (int)(q[0] + q[1] + (q[2] + q[3]) - 4 * 0x4b400080u);
 }
-/* Of n times 128 columns, STEP_COLS apart, whose lanes' sums of integers are sum[n]. */
-template <int KIND, int N>
-EW_DEV void store_meta(struct quant_meta *meta, float xs, int sum[N], uint32_t n)
+/* What one integer of a set of columns is worth, and how many of them one is, of the largest
+ * magnitude: beside numbers of 1e-30 nothing is seen of smaller ones. */
+struct quant_unit {
+    float xs, inv;
+};
+EW_DEV struct quant_unit quant_unit_of(float amax)
 {
-    const uint32_t lane = threadIdx.x % 32;
-    int mine = 0;
+    struct quant_unit u;
 
-    if (STEP_UNITS == 1) {
-#pragma unroll
-        for (int j = 0; j < N; j++) {
-            const int all = KIND == EW_STEP_Q4 ? __reduce_add_sync(EW_ALL, sum[j]) : 0;
-
-            mine = (int)lane == j ? all : mine;
-        }
-    } else {
-#pragma unroll
-        for (int j = 0; j < N; j++) {
-#pragma unroll
-            for (int d = 1; d < EW_STEP_UNIT / 4; d *= 2)
-                sum[j] += __shfl_xor_sync(EW_ALL, sum[j], d);
-            if (lane % (EW_STEP_UNIT / 4) == 0 && (uint32_t)j < n)
-                meta[j * (STEP_COLS / STEP_QUANT)].sum[lane / (EW_STEP_UNIT / 4)] = -8 * sum[j];
-        }
-    }
-    if (lane >= n)
-        return;
-    meta += lane * (STEP_COLS / STEP_QUANT);
-    meta->xs = xs;
-    if (STEP_UNITS == 1)
-        meta->sum[0] = -8 * mine;
+    amax = f32_of(__reduce_max_sync(EW_ALL, __float_as_uint(amax))); /* a NaN is larger than all */
+    amax = max_or_nan(amax, 1e-30f);
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(u.inv) : "f"(amax));
+    u.inv *= 32256.0f; /* 126 * 256 */
+    u.xs = amax * (1 / 32256.0f);
+    return u;
 }
-/* Columns of the input taken apart by this warp, those that it multiplies; this thread's part of
- * their sum of squares. ASK times 128 of them are asked for at once, since an answer takes 600
- * clocks, and share xs. */
-template <int KIND, int ASK> EW_DEV float quant_take(struct step *s, const struct ew_step_phase *ph)
+/* Of 128 columns whose lanes' sums of integers are sum: of each unit, -8 times them all. */
+template <int KIND> EW_DEV void quant_sums(int out[STEP_UNITS], int sum)
+{
+    if (STEP_UNITS == 1) {
+        out[0] = KIND == EW_STEP_Q4 ? -8 * __reduce_add_sync(EW_ALL, sum) : 0;
+        return;
+    }
+#pragma unroll
+    for (int d = 1; d < EW_STEP_UNIT / 4; d *= 2)
+        sum += __shfl_xor_sync(EW_ALL, sum, d);
+#pragma unroll
+    for (int u = 0; u < STEP_UNITS; u++)
+        out[u] = -8 * __shfl_sync(EW_ALL, sum, u * (EW_STEP_UNIT / 4));
+}
+/* ASK times 128 columns of the input, from i0 on and STEP_COLS apart, times the norm's weights; the
+ * packets are asked for at once, since an answer takes 600 clocks. What is behind the input is 0.
+ * The sum of this thread's squares is added to *sum; the largest magnitude. */
+template <int ASK>
+EW_DEV float quant_wait(const struct step *s, const struct ew_step_phase *ph, uint32_t i0,
+                        float v[4 * ASK], float *sum)
 {
     const uint64_t from = pairs_at(s, ph->in);
-    const uint32_t plane = quant_plane(ph), lane = threadIdx.x % 32;
-    const uint32_t first = lane / 4 * 16 + lane % 4 * 2; /* of the lane's columns, then + 8 */
+    const uint32_t lane = threadIdx.x % 32;
+    const uint32_t first = i0 + lane / 4 * 16 + lane % 4 * 2; /* of the lane's columns, then + 8 */
+    uint64_t p[2 * ASK];
+    float2 w[2 * ASK];
+    float amax = 0;
+    uint32_t n = 0;
+    bool all = false;
+
+#pragma unroll
+    for (int j = 0; j < ASK; j++) {
+        const uint32_t i = first + (uint32_t)j * STEP_COLS;
+        const bool is_in = ph->flags & EW_STEP_NORM && i < ph->k; /* k: a multiple of 16 */
+
+        w[2 * j] = is_in ? *(const float2 *)(ph->norm + (uint64_t)i * 4) : make_float2(1, 1);
+        w[2 * j + 1] =
+            is_in ? *(const float2 *)(ph->norm + (uint64_t)i * 4 + 32) : make_float2(1, 1);
+    }
+    while (!all) {
+        all = true;
+#pragma unroll
+        for (int j = 0; j < ASK; j++) {
+            const uint32_t i = first + (uint32_t)j * STEP_COLS;
+            const uint64_t nothing = (uint64_t)s->in_seq << 32; /* zeros that are there */
+
+            p[2 * j] = i < ph->k ? packet_load(from + (uint64_t)i * 4) : nothing;
+            p[2 * j + 1] = i < ph->k ? packet_load(from + (uint64_t)i * 4 + 32) : nothing;
+        }
+#pragma unroll
+        for (int j = 0; j < 2 * ASK; j++)
+            all = all && packet_is(p[j], s->in_seq);
+        if (!all)
+            poll_pause(n);
+        if (++n > EW_STEP_POLL_LIMIT)
+            step_gave_up(s);
+    }
+    __syncwarp();
+#pragma unroll
+    for (int j = 0; j < 2 * ASK; j++) {
+        const float2 x = pair_value(p[j]);
+
+        *sum += x.x * x.x + x.y * x.y;
+        v[2 * j] = x.x * w[j].x;
+        v[2 * j + 1] = x.y * w[j].y;
+        amax = max_or_nan(amax, max_or_nan(fabsf(v[2 * j]), fabsf(v[2 * j + 1])));
+    }
+    return amax;
+}
+/* Columns of the input taken apart by this warp, those that it multiplies; this thread's part of
+ * their sum of squares. ASK times 128 of them share xs. */
+template <int KIND, int ASK> EW_DEV float quant_take(struct step *s, const struct ew_step_phase *ph)
+{
+    const uint32_t lane = threadIdx.x % 32, to = smem_of(s->x) + quant_digits_at();
     float sum = 0;
 
 #pragma unroll 1
     for (uint32_t i0 = threadIdx.x / 32 * STEP_QUANT; i0 < ph->k; i0 += ASK * STEP_COLS) {
-        uint64_t p[2 * ASK];
-        float2 w[2 * ASK];
-        float v[4 * ASK], amax = 0, inv;
-        int sums[ASK];
-        uint32_t n = 0;
-        bool all = false;
+        float v[4 * ASK];
+        const struct quant_unit unit = quant_unit_of(quant_wait<ASK>(s, ph, i0, v, &sum));
 
 #pragma unroll
         for (int j = 0; j < ASK; j++) {
-            const uint32_t i = i0 + (uint32_t)j * STEP_COLS + first;
-            const bool is_in = ph->flags & EW_STEP_NORM && i < ph->k; /* k: a multiple of 16 */
+            const uint32_t i = i0 + (uint32_t)j * STEP_COLS;
+            struct quant_meta *meta = quant_meta_of(s, ph) + i / STEP_QUANT;
+            int all[STEP_UNITS];
 
-            w[2 * j] = is_in ? *(const float2 *)(ph->norm + (uint64_t)i * 4) : make_float2(1, 1);
-            w[2 * j + 1] =
-                is_in ? *(const float2 *)(ph->norm + (uint64_t)i * 4 + 32) : make_float2(1, 1);
-        }
-        while (!all) {
-            all = true;
+            if (i >= ph->k)
+                break;
+            quant_sums<KIND>(all, store_digits(to + i, quant_plane(ph), v + 4 * j, unit.inv));
+            if (lane == 0)
+                meta->xs = unit.xs;
 #pragma unroll
-            for (int j = 0; j < ASK; j++) {
-                const uint32_t i = i0 + (uint32_t)j * STEP_COLS + first;
-                const uint64_t nothing = (uint64_t)s->in_seq << 32; /* zeros that are there */
-
-                p[2 * j] = i < ph->k ? packet_load(from + (uint64_t)i * 4) : nothing;
-                p[2 * j + 1] = i < ph->k ? packet_load(from + (uint64_t)i * 4 + 32) : nothing;
-            }
-#pragma unroll
-            for (int j = 0; j < 2 * ASK; j++)
-                all = all && packet_is(p[j], s->in_seq);
-            if (!all)
-                poll_pause(n);
-            if (++n > EW_STEP_POLL_LIMIT)
-                step_gave_up(s);
+            for (int u = 0; u < STEP_UNITS; u++)
+                if ((int)lane == u)
+                    meta->sum[u] = all[u];
         }
-        __syncwarp();
-#pragma unroll
-        for (int j = 0; j < 2 * ASK; j++) {
-            const float2 x = pair_value(p[j]);
-
-            sum += x.x * x.x + x.y * x.y;
-            v[2 * j] = x.x * w[j].x;
-            v[2 * j + 1] = x.y * w[j].y;
-            amax = max_or_nan(amax, max_or_nan(fabsf(v[2 * j]), fabsf(v[2 * j + 1])));
-        }
-        amax = f32_of(__reduce_max_sync(EW_ALL, __float_as_uint(amax)));
-        /* 32256 is 126 * 256; beside numbers of 1e-30 nothing is seen of smaller ones */
-        inv = amax > 1e-30f ? __fdividef(32256.0f, amax) : 0;
-#pragma unroll
-        for (int j = 0; j < ASK; j++) {
-            sums[j] = 0;
-            if (i0 + (uint32_t)j * STEP_COLS < ph->k)
-                sums[j] = store_digits(smem_of(s->x) + i0 + (uint32_t)j * STEP_COLS, plane,
-                                       v + 4 * j, inv);
-        }
-        store_meta<KIND, ASK>(quant_meta_of(s, ph) + i0 / STEP_QUANT,
-                              amax > 1e-30f  ? amax * (1 / 32256.0f)
-                              : amax == amax ? 0
-                                             : amax,
-                              sums, min((ph->k - i0 + STEP_COLS - 1) / STEP_COLS, (uint32_t)ASK));
     }
     __syncwarp(); /* it reads no other warp's columns */
     return sum;
-}
-/* This warp's columns of the input; this thread's part of their sum of squares. */
-template <int KIND> EW_DEV float quant_load(struct step *s, const struct ew_step_phase *ph)
-{
-    return ph->k <= STEP_COLS ? quant_take<KIND, 1>(s, ph) : quant_take<KIND, 4>(s, ph);
 }
 
 /* ---- products ---- */
@@ -302,17 +308,19 @@ EW_DEV void quant_ask(struct quant_codes<KIND> *p, const struct ew_step_phase *p
             p->scale[u] = lds_scale(scales + g * 32);
     }
 }
-/* The input: columns from `col` on, which are this warp's. */
-template <int KIND>
-EW_DEV void quant_x(struct quant_input<KIND> *p, const struct step *s,
-                    const struct ew_step_phase *ph, uint32_t col, float unit)
+/* Where a lane finds what it multiplies of the digits of 128 columns, from their start. */
+template <int KIND> EW_DEV uint32_t quant_digits_from(uint32_t plane)
 {
-    const uint32_t lane = threadIdx.x % 32, plane = quant_plane(ph), x = smem_of(s->x);
-    const uint32_t meta = x + 2 * plane + col / STEP_QUANT * (uint32_t)sizeof(struct quant_meta);
-    const uint32_t at = x + (lane / 4 % 2) * plane + col + lane % 4 * 32;
+    const uint32_t lane = threadIdx.x % 32;
+
+    return lane / 4 % 2 * plane + lane % 4 * 32 + (KIND == EW_STEP_Q4 ? lane / 8 % 2 * 16 : 0);
+}
+template <int KIND> EW_DEV void quant_digits_load(struct quant_input<KIND> *p, uint32_t at)
+{
+    const uint32_t lane = threadIdx.x % 32;
 
     if (KIND == EW_STEP_Q4) {
-        const uint4 v = lds128(at + lane / 8 % 2 * 16);
+        const uint4 v = lds128(at);
 
         p->x[0] = v.x;
         p->x[1] = v.y;
@@ -334,6 +342,16 @@ EW_DEV void quant_x(struct quant_input<KIND> *p, const struct step *s,
         p->x[6] = __byte_perm(v.w, 0, pick);
         p->x[7] = __byte_perm(u.w, 0, pick);
     }
+}
+/* The input: columns from `col` on, which are this warp's. */
+template <int KIND>
+EW_DEV void quant_x(struct quant_input<KIND> *p, const struct step *s,
+                    const struct ew_step_phase *ph, uint32_t col, float unit)
+{
+    const uint32_t plane = quant_plane(ph), x = smem_of(s->x);
+    const uint32_t meta = x + 2 * plane + col / STEP_QUANT * (uint32_t)sizeof(struct quant_meta);
+
+    quant_digits_load(p, x + col + quant_digits_from<KIND>(plane));
     if (STEP_UNITS == 1) {
         const uint2 v = lds64(meta);
 
@@ -346,6 +364,34 @@ EW_DEV void quant_x(struct quant_input<KIND> *p, const struct step *s,
             p->sum[u] = (int)lds32(meta + 4 + 4 * u);
     }
     p->xs *= unit;
+}
+/* An input of up to STEP_COLS columns: of them this warp's into registers. A warp that has none
+ * has zeros, which it multiplies. This thread's part of the sum of squares. */
+template <int KIND>
+EW_DEV float quant_take_short(struct quant_input<KIND> *p, struct step *s,
+                              const struct ew_step_phase *ph, float times)
+{
+    const uint32_t i0 = threadIdx.x / 32 * STEP_QUANT, plane = quant_plane(ph);
+    const bool has = i0 < ph->k;
+    uint32_t to = smem_of(s->x) + i0 + quant_digits_at();
+    uint32_t from = smem_of(s->x) + i0 + quant_digits_from<KIND>(plane);
+    struct quant_unit unit;
+    float v[4], sum = 0;
+    int ints = 0;
+
+    asm volatile("" : "+r"(to), "+r"(from), "+f"(times)); /* now, not behind the wait */
+    unit = quant_unit_of(quant_wait<1>(s, ph, i0, v, &sum));
+    if (has)
+        ints = store_digits(to, plane, v, unit.inv);
+    __syncwarp();
+    quant_sums<KIND>(p->sum, ints);
+    p->xs = unit.xs * times;
+#pragma unroll
+    for (int i = 0; i < (KIND == EW_STEP_Q4 ? 4 : 8); i++)
+        p->x[i] = 0;
+    if (has)
+        quant_digits_load(p, from);
+    return sum;
 }
 /* The sum of a unit for this lane's r. */
 EW_DEV int quant_digits(const int c[4])
@@ -405,122 +451,150 @@ EW_DEV float quant_products(const struct quant_codes<KIND> *p, const struct quan
     }
     return sum;
 }
-/* A row's sum of this warp to red; the lane's row scale is at `row`. */
-EW_DEV float *quant_store(float *red, float acc, float row)
+/* A row's sum of this warp to red, a shared address; where the next panel's goes. */
+EW_DEV uint32_t quant_store(uint32_t red, float acc, float row)
 {
     acc += __shfl_xor_sync(EW_ALL, acc, 1);
     if (threadIdx.x % 2 == 0)
-        *red = acc * row;
-    return red + 16 * EW_STEP_WARPS;
+        sts32(red, __float_as_uint(acc * row));
+    return red + 16 * EW_STEP_WARPS * 4;
 }
-/* Panels of up to STEP_COLS columns: the input stays in registers. Two panels at once: each alone
- * is a chain in which every instruction waits for the one before. */
-template <int KIND>
-EW_DEV void quant_tiles_short(struct step *s, const struct ew_step_phase *ph, uint32_t n,
-                              float *red)
+/* Where a lane's sums of a group's first panel go, in the half 0 of red. */
+EW_DEV uint32_t quant_red(const struct step *s)
 {
     const uint32_t lane = threadIdx.x % 32;
+
+    return smem_of(s->red) + ((lane / 4 + lane % 4 / 2 * 8) * EW_STEP_WARPS + threadIdx.x / 32) * 4;
+}
+/* What products begin with, in registers before the input is there: codes and scales of two panels
+ * (short ones) or of twice 128 columns. */
+template <int KIND> struct quant_ahead {
+    struct quant_codes<KIND> w[2];
+    float row[2];
+};
+/* Panels of up to STEP_COLS columns, two at once: each alone is a chain in which every instruction
+ * waits for the one before. The second may not be there; then it is the first again, not used. */
+template <int KIND>
+EW_DEV void quant_ask_short(struct quant_ahead<KIND> *a, const struct ew_step_phase *ph,
+                            uint32_t at, uint32_t n)
+{
+    const uint32_t lane = threadIdx.x % 32, first = quant_place_of<KIND>(0, ph->k).first;
     const uint32_t rows = ph->row_scales_at + lane / 4 * 4 + lane % 4 / 2 * 32;
-    const struct quant_place place = quant_place_of<KIND>(0, ph->k);
-    struct quant_input<KIND> x = {
-    }; /* a warp without columns has none of its own to read */
-
-    if (place.unit != 0)
-        quant_x(&x, s, ph, place.first, place.unit);
-#pragma unroll 1
-    while (n) {
-        const uint32_t here = min(ph->batch, n);
-        uint32_t at = ring_at(s);
-
-        n -= here;
-        ring_wait_full(s);
-#pragma unroll 1
-        for (uint32_t i = 0; i < here; i += 2) {
-            struct quant_codes<KIND> w[2];
-            float sum[2], row[2];
 
 #pragma unroll
-            for (uint32_t j = 0; j < 2; j++) { /* the second may not be there: then not used */
-                const uint32_t from = i + j < here ? at + j * ph->stride : at;
+    for (uint32_t j = 0; j < 2; j++) {
+        const uint32_t from = j && n > 1 ? at + ph->stride : at;
 
-                quant_ask(&w[j], ph, place.first, from);
-                row[j] = f32_of(lds32(from + rows));
-                sum[j] = quant_products(&w[j], &x, ph->k - place.first);
-            }
-            red = quant_store(red, sum[0], row[0]);
-            if (i + 1 < here)
-                red = quant_store(red, sum[1], row[1]);
-            at += 2 * ph->stride;
-        }
-        ring_release(s);
+        quant_ask(&a->w[j], ph, first, from);
+        a->row[j] = f32_of(lds32(from + rows));
     }
 }
-/* Longer panels, whole or by parts: twice 128 columns at once. */
+/* Longer ones, whole or by parts of `cols` columns: two turns of a part. */
 template <int KIND>
-EW_DEV void quant_tiles_long(struct step *s, const struct ew_step_phase *ph, uint32_t n, float *red)
+EW_DEV void quant_ask_long(struct quant_ahead<KIND> *a, const struct ew_step_phase *ph, uint32_t at,
+                           uint32_t turn, uint32_t cols)
 {
-    const uint32_t lane = threadIdx.x % 32, rest = quant_rest(ph);
-    const uint32_t rows =
-        quant_scales_at<KIND>(ph) + quant_scale_bytes(ph, rest) + lane / 4 * 4 + lane % 4 / 2 * 32;
+    const uint32_t lane = threadIdx.x % 32;
+
+#pragma unroll
+    for (uint32_t j = 0; j < 2; j++)
+        quant_ask(&a->w[j], ph, quant_place_of<KIND>(turn + j, cols).first, at);
+    a->row[0] = f32_of(lds32(at + ph->row_scales_at + lane / 4 * 4 + lane % 4 / 2 * 32));
+}
+/* Waits for the first stage of a group of n panels. */
+template <int KIND, bool SHORT>
+EW_DEV void quant_begin(struct quant_ahead<KIND> *a, struct step *s, const struct ew_step_phase *ph,
+                        uint32_t n)
+{
+    ring_wait_full(s);
+    if (SHORT)
+        quant_ask_short(a, ph, ring_at(s), min(ph->batch, n));
+    else
+        quant_ask_long(a, ph, ring_at(s), 0, min(ph->chunk, ph->k));
+}
+
+/* Short panels of a group into red; *squares becomes its sum over the warp, while products wait. */
+template <int KIND>
+EW_DEV void quant_tiles_short(struct step *s, const struct ew_step_phase *ph, uint32_t n,
+                              uint32_t red, struct quant_ahead<KIND> *a,
+                              const struct quant_input<KIND> *x, float *squares)
+{
+    const uint32_t cols = ph->k - quant_place_of<KIND>(0, ph->k).first;
+    uint32_t at = ring_at(s), here = min(ph->batch, n), i = 0;
+    float sum[2];
+
+    sum[0] = quant_products(&a->w[0], x, cols);
+    sum[1] = quant_products(&a->w[1], x, cols);
+    *squares = warp_sum(*squares);
+#pragma unroll 1
+    for (;;) {
+        red = quant_store(red, sum[0], a->row[0]);
+        if (i + 1 < here)
+            red = quant_store(red, sum[1], a->row[1]);
+        i += 2;
+        at += 2 * ph->stride;
+        if (i >= here) {
+            ring_release(s);
+            n -= here;
+            if (!n)
+                break;
+            here = min(ph->batch, n);
+            i = 0;
+            at = ring_at(s);
+            ring_wait_full(s);
+        }
+        quant_ask_short(a, ph, at, here - i);
+        sum[0] = quant_products(&a->w[0], x, cols);
+        sum[1] = quant_products(&a->w[1], x, cols);
+    }
+}
+template <int KIND>
+EW_DEV void quant_tiles_long(struct step *s, const struct ew_step_phase *ph, uint32_t n,
+                             uint32_t red, struct quant_ahead<KIND> *a)
+{
     const uint32_t batch = quant_whole(ph) ? ph->batch : 1;
-    uint32_t col = 0;
+    uint32_t at = ring_at(s), here = min(batch, n), i = 0, col = 0, turn = 0;
+    uint32_t cols = min(ph->chunk, ph->k);
     float acc = 0;
 
 #pragma unroll 1
-    while (n) {
-        const uint32_t here = min(batch, n);
-        uint32_t at = ring_at(s);
-
-        ring_wait_full(s);
-#pragma unroll 1
-        for (uint32_t i = 0; i < here; i++) {
-            const uint32_t cols = min(ph->chunk, ph->k - col);
-            const bool ends = col + cols >= ph->k;
-            const float row = ends ? f32_of(lds32(at + rows)) : 0;
-
-#pragma unroll 1
-            for (uint32_t turn = 0; turn * STEP_COLS < cols; turn += 2) {
-                struct quant_codes<KIND> w[2];
-                struct quant_input<KIND> x[2];
-                float sum[2];
+    for (;;) {
+        struct quant_input<KIND> x[2];
+        float sum[2];
 
 #pragma unroll
-                for (uint32_t j = 0; j < 2; j++) {
-                    const struct quant_place place = quant_place_of<KIND>(turn + j, cols);
+        for (uint32_t j = 0; j < 2; j++) {
+            const struct quant_place place = quant_place_of<KIND>(turn + j, cols);
 
-                    quant_ask(&w[j], ph, place.first, at);
-                    quant_x(&x[j], s, ph,
-                            place.unit != 0 ? col + place.first : threadIdx.x / 32 * STEP_QUANT,
-                            place.unit);
-                    sum[j] = quant_products(&w[j], &x[j], cols - place.first);
-                }
-                acc += sum[0] + sum[1];
-            }
+            quant_x(&x[j], s, ph,
+                    place.unit != 0 ? col + place.first : threadIdx.x / 32 * STEP_QUANT,
+                    place.unit);
+            sum[j] = quant_products(&a->w[j], &x[j], cols - place.first);
+        }
+        acc += sum[0] + sum[1];
+        turn += 2;
+        if (turn * STEP_COLS >= cols) { /* of a part */
+            turn = 0;
             col += cols;
             at += ph->stride;
-            if (ends) {
-                red = quant_store(red, acc, row);
+            if (col >= ph->k) {
+                red = quant_store(red, acc, a->row[0]);
                 acc = 0;
                 col = 0;
                 n--;
             }
+            if (++i == here) {
+                ring_release(s);
+                if (!n)
+                    break;
+                here = min(batch, n);
+                i = 0;
+                at = ring_at(s);
+                ring_wait_full(s);
+            }
+            cols = min(ph->chunk, ph->k - col);
         }
-        ring_release(s);
+        quant_ask_long(a, ph, at, turn, cols);
     }
 }
-/* Tiles [t0, t1) into red, of this warp. */
-template <int KIND>
-EW_DEV void quant_tiles(struct step *s, const struct ew_step_phase *ph, uint32_t t0, uint32_t t1,
-                        float *red)
-{
-    constexpr int QUANT = KIND == EW_STEP_Q4 ? EW_STEP_Q4 : EW_STEP_Q8; /* all that is compiled */
-    const uint32_t lane = threadIdx.x % 32;
-
-    red += (lane / 4 + lane % 4 / 2 * 8) * EW_STEP_WARPS;
-    if (ph->k <= STEP_COLS)
-        quant_tiles_short<QUANT>(s, ph, t1 - t0, red);
-    else
-        quant_tiles_long<QUANT>(s, ph, t1 - t0, red);
-}
-
 #endif
