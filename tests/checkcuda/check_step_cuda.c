@@ -555,6 +555,11 @@ static const struct ew_quant_format q8_row = { EW_DTYPE_I8, EW_DTYPE_NONE, 0, 0 
     .hidden = 256, .ffn = 256, .hq = 2, .hkv = 1, .d = 64, .vocab = 96, .cap = 80,                 \
     .plain = EW_DTYPE_BF16, .kv = EW_DTYPE_BF16, .qk_norm = true, .act = EW_ACT_SILU, .n_sm = 2
 
+/* Columns in turns of 1024: two for the norms' inputs, more for the other. */
+#define WIDE(width)                                                                                \
+    .hidden = 1280, .ffn = width, .hq = 10, .hkv = 2, .d = 128, .vocab = 1000, .cap = 600,         \
+    .plain = EW_DTYPE_BF16, .kv = EW_DTYPE_F16, .qk_norm = true, .act = EW_ACT_SILU
+
 static void check_refusals(struct cc *c)
 {
     static const struct ew_quant_format zeros = { EW_DTYPE_U4, EW_DTYPE_F16, 128, 1 };
@@ -602,6 +607,10 @@ CC_FAMILY(step_cuda)
         { QWEN, .w = q4_64, .head = q8_row, .context = 40 },
         { QWEN, .w = q4_32, .head = q8_128, .context = 40 },
         { QWEN, .w = q8_128, .head = q8_row, .context = 40 },
+        { WIDE(2560), .w = q4_128, .head = q8_row, .context = 30 },
+        { WIDE(4352), .w = q4_128, .head = q8_row, .context = 30 },
+        { WIDE(2304), .w = q8_128, .head = q8_row, .context = 30 },
+        { WIDE(1536), .w = q4_32, .head = q8_128, .context = 30 },
         { QWEN, .bias = true, .context = 90, .rope_half = true },
         { QWEN, .window = 100, .context = 333, .softcap = 5 },
         { QWEN, .context = 599, .n_sm = 4 }, /* more positions a block than scores at once */
@@ -633,9 +642,11 @@ CC_FAMILY(step_cuda)
         { TINY, .w = q4_128, .head = q8_row, .context = 70 },
     };
     static const char *const names[] = { "q4 g64 bf16",    "q4 g32",         "q8 g128",
-                                         "bias half-rope", "window softcap", "bf16 4 blocks",
-                                         "q4 7 blocks",    "d64 g8 gelu",    "f16 d64 g3",
-                                         "bf16 long",      "bf16 2 blocks",  "q4 2 blocks" };
+                                         "q4 3 turns",     "q4 parts",       "q8 parts",
+                                         "q4 g32 2 turns", "bias half-rope", "window softcap",
+                                         "bf16 4 blocks",  "q4 7 blocks",    "d64 g8 gelu",
+                                         "f16 d64 g3",     "bf16 long",      "bf16 2 blocks",
+                                         "q4 2 blocks" };
 
     for (size_t i = 0; i < sizeof(contexts) / sizeof(*contexts); i++) {
         const struct decoder plain = { QWEN, .context = contexts[i] };

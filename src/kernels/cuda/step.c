@@ -10,7 +10,7 @@
 #include "op/attrs.h"
 #include "tensor/tensor.h"
 
-_Static_assert(sizeof(struct ew_step_phase) == 144, "step.cuh says so");
+_Static_assert(sizeof(struct ew_step_phase) == 160, "step.cuh says so");
 _Static_assert(sizeof(struct ew_step_args) <= EW_CUDA_ARGS_CAP, "arguments of a launch");
 
 #define STEP_SOURCE    "step"
@@ -20,6 +20,7 @@ _Static_assert(sizeof(struct ew_step_args) <= EW_CUDA_ARGS_CAP, "arguments of a 
 #define MAX_K          16384 /* columns */
 #define MAX_CHUNK      1024u /* columns of a stage: step_dev.cuh's STEP_COLS */
 #define COPIERS        2     /* warps: more of them ask too much of L2, one issues too slowly */
+#define MAX_TURNS      3u    /* of panels with code of their own, of MAX_CHUNK columns each */
 #define PAD            64u   /* bytes between planes of an input: other banks */
 
 /* What a phase is to the graph. */
@@ -41,7 +42,8 @@ struct planner {
     uint64_t x;                             /* of the first phase */
     const struct ew_attn_args *attention;   /* the first */
     uint32_t kinds, plains, act;
-    uint32_t unit; /* columns that share a scale, 128 at most; the least of all phases */
+    uint32_t turns; /* of quantised phases, as EW_STEP_TURNS */
+    uint32_t unit;  /* columns that share a scale, 128 at most; the least of all phases */
     int w_f16, scale_f16, kv_f16; /* -1: none yet */
     bool has_bias, has_softcap;
     size_t x_bytes;
@@ -399,9 +401,20 @@ static void set_stages(struct planner *p, size_t stage, size_t n)
     p->args.n_stages = (uint32_t)n;
     /* never 4: see step_attn.cuh */
     p->args.kv_batch = p->attention && 2 * EW_STEP_KV_BLOCK * p->attention->d * 2 <= stage ? 2 : 1;
-    for (size_t i = 0; i < p->n; i++)
-        if (p->table[i].kind != EW_STEP_ATTENTION)
-            p->table[i].batch = (uint32_t)(stage / p->table[i].part_bytes);
+    p->turns = 0;
+    for (size_t i = 0; i < p->n; i++) {
+        struct ew_step_phase *ph = &p->table[i];
+        const bool is_quant = ph->kind == EW_STEP_Q4 || ph->kind == EW_STEP_Q8;
+
+        if (ph->kind != EW_STEP_ATTENTION)
+            ph->batch = (uint32_t)(stage / ph->part_bytes);
+        if (!is_quant)
+            continue;
+        ph->turns = ew_cuda_div_up(ph->k, MAX_CHUNK);
+        if (ph->turns > MAX_TURNS || ph->chunk < ph->k)
+            ph->turns = 0;
+        p->turns |= 1u << (ph->turns + (ph->kind == EW_STEP_Q8 ? 8 : 0));
+    }
 }
 
 static void share_out(struct planner *p)
@@ -523,18 +536,19 @@ static void fill_launch(struct planner *p, uint32_t shared, struct ew_cuda_launc
     const uint32_t grid[3] = { p->blocks, 1, 1 };
 
     ew_cuda_launch_fill(
-        l, STEP_SOURCE, "ew_step", grid, (EW_STEP_WARPS + p->copiers) * 32, &p->args, sizeof(p->args),
+        l, STEP_SOURCE, "ew_step", grid, (EW_STEP_WARPS + p->copiers) * 32, &p->args,
+        sizeof(p->args),
         "-DEW_STEP_KINDS=%u -DEW_STEP_PLAINS=%u -DEW_STEP_G=%u -DEW_STEP_D=%u -DEW_STEP_W_F16=%d "
         "-DEW_STEP_SCALE_F16=%d -DEW_STEP_KV_F16=%d -DEW_STEP_ACT=%u "
         "-DEW_STEP_BIAS=%d -DEW_STEP_SOFTCAP=%d -DEW_STEP_COPIERS=%u "
-        "-DEW_STEP_UNIT=%u -DEW_STEP_FLIGHT=%u",
+        "-DEW_STEP_UNIT=%u -DEW_STEP_TURNS=%u -DEW_STEP_FLIGHT=%u",
         p->kinds, p->plains,
         g <= 1   ? 1u
         : g <= 2 ? 2u
         : g <= 4 ? 4u
                  : 8u,
         a ? (unsigned)a->d : 128u, p->w_f16 > 0, p->scale_f16 > 0, p->kv_f16 > 0, p->act,
-        p->has_bias, p->has_softcap, p->copiers, p->unit, p->flight);
+        p->has_bias, p->has_softcap, p->copiers, p->unit, p->turns, p->flight);
     l->shared_bytes = shared;
     l->cooperative = true;
     l->early_start = false;

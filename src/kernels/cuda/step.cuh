@@ -19,7 +19,7 @@ typedef unsigned long long uint64_t;
 #    include <stdint.h>
 #endif
 
-#define EW_STEP_WARPS      8  /* that compute */
+#define EW_STEP_WARPS 8 /* that compute */
 #ifndef EW_STEP_COPIES
 #    define EW_STEP_COPIES 4 /* of a vector of pairs: all blocks ask for the same lines of L2 */
 #endif
@@ -50,7 +50,7 @@ enum ew_step_plain {
     EW_STEP_PARTS = 4  /* more */
 };
 
-/* 144 bytes. */
+/* 160 bytes. */
 struct ew_step_phase {
     uint64_t w;    /* linear: weights; attention: cache of this layer [2][hkv][cap][d] */
     uint64_t norm; /* linear: f32 [k]; attention: f32 [d] of q, or 0 */
@@ -69,8 +69,9 @@ struct ew_step_phase {
     uint32_t part_bytes;               /* of a stage */
     uint32_t stride;                   /* bytes of a row (plain) or a panel */
     uint32_t scales_at, row_scales_at; /* in a panel; in the stage that has the last part of one */
-    uint32_t group_log2;               /* of columns a scale serves; 0: row scales alone */
-    uint32_t first;                    /* block that has the first tile (panels) */
+    uint32_t turns;      /* panels: of STEP_COLS columns, up to 3; 0: more, or parts of panels */
+    uint32_t group_log2; /* of columns a scale serves; 0: row scales alone */
+    uint32_t first;      /* block that has the first tile (panels) */
     uint32_t share,
         extra; /* pairs of outputs (plain) or panels a block has; blocks with one more */
     float inv_k;
@@ -78,6 +79,7 @@ struct ew_step_phase {
     uint32_t rd, cap;
     uint32_t window;  /* 0: none */
     uint32_t partial; /* packets: [hkv * splits][g * (d + 2)] */
+    uint32_t pad[3];
 };
 
 struct ew_step_args {

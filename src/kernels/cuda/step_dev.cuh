@@ -40,6 +40,9 @@
 #ifndef EW_STEP_PLAINS
 #    define EW_STEP_PLAINS 7 /* enum ew_step_plain of the phases there are */
 #endif
+#ifndef EW_STEP_TURNS
+#    define EW_STEP_TURNS 0xf0f /* 1 << turns of quantised phases: of q4, of q8 times 256 */
+#endif
 #ifndef EW_STEP_W_F16
 #    define EW_STEP_W_F16 0 /* plain weights: f16, else bf16 */
 #endif

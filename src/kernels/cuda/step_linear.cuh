@@ -295,9 +295,9 @@ EW_DEV void run_plain(struct step *s, const struct ew_step_phase *entry, struct 
     }
 }
 /* What does not need the input comes before it: codes and addresses are in registers when it is
- * there. SHORT: up to STEP_COLS columns, by code of its own, which prepares nothing that others
- * need. */
-template <int KIND, bool SHORT>
+ * there. T: whole panels of so many turns, by code of their own, which prepares nothing that others
+ * need; 0: any. */
+template <int KIND, int T>
 EW_DEV void quant_groups(struct step *s, const struct ew_step_phase *ph, const struct step_range *r,
                          struct step_best *best)
 {
@@ -305,15 +305,15 @@ EW_DEV void quant_groups(struct step *s, const struct ew_step_phase *ph, const s
     const uint32_t per = ph->flags & EW_STEP_GLU ? ROWS / 2 : ROWS;
     struct step_output o = step_output_of<ROWS>(s, ph, r->out, step_group<ROWS>(ph, r, 0));
     uint32_t red = quant_red(s);
-    struct quant_ahead<KIND> a;
-    struct quant_input<KIND> x;
+    struct quant_ahead<KIND, T> a;
+    struct quant_input<KIND> x[T ? T : 1];
     float inv = 1, sum;
 
     step_output_pin(&o);
     asm volatile("" : "+r"(red));
-    quant_begin<KIND, SHORT>(&a, s, ph, min(TILES, r->n_tiles));
-    if (SHORT)
-        sum = quant_take_short(&x, s, ph, quant_place_of<KIND>(0, ph->k).unit);
+    quant_begin(&a, s, ph, min(TILES, r->n_tiles));
+    if constexpr (T)
+        sum = quant_take_whole<KIND, T>(x, s, ph);
     else
         sum = quant_take<KIND, 4>(s, ph);
 #pragma unroll 1
@@ -321,8 +321,8 @@ EW_DEV void quant_groups(struct step *s, const struct ew_step_phase *ph, const s
         const uint32_t t1 = min(t0 + TILES, r->n_tiles);
         const uint32_t to = red + s->half * (EW_STEP_RED_ROWS * EW_STEP_WARPS * 4);
 
-        if (SHORT) {
-            quant_tiles_short(s, ph, t1 - t0, to, &a, &x, &sum);
+        if constexpr (T) {
+            quant_tiles_whole<KIND, T>(s, ph, t1 - t0, to, &a, x, &sum);
         } else {
             quant_tiles_long(s, ph, t1 - t0, to, &a);
             if (t0 == 0)
@@ -332,7 +332,7 @@ EW_DEV void quant_groups(struct step *s, const struct ew_step_phase *ph, const s
             s->sums[s->half * EW_STEP_WARPS + threadIdx.x / 32] = sum;
         step_mark(s, 4);
         if (t1 < r->n_tiles) /* before the barrier, which then costs less */
-            quant_begin<KIND, SHORT>(&a, s, ph, min(TILES, r->n_tiles - t1));
+            quant_begin(&a, s, ph, min(TILES, r->n_tiles - t1));
         sync_warps();
         step_mark(s, 5);
         step_send<ROWS>(s, ph, &o, &inv, t0 == 0, best);
@@ -345,15 +345,20 @@ EW_DEV void quant_groups(struct step *s, const struct ew_step_phase *ph, const s
 template <int KIND>
 EW_DEV void run_quant(struct step *s, const struct ew_step_phase *entry, struct step_best *best)
 {
+    constexpr uint32_t HAS = EW_STEP_TURNS >> (KIND == EW_STEP_Q4 ? 0 : 8);
     const struct ew_step_phase copy = *entry, *ph = &copy;
     const struct step_range r = step_range_of<KIND>(ph, s->cta, s->n_cta);
 
     if (!r.n_tiles)
         return;
-    if (ph->k <= STEP_COLS)
-        quant_groups<KIND, true>(s, ph, &r, best);
-    else
-        quant_groups<KIND, false>(s, ph, &r, best);
+    if (HAS & 2 && ph->turns == 1)
+        quant_groups<KIND, 1>(s, ph, &r, best);
+    else if (HAS & 4 && ph->turns == 2)
+        quant_groups<KIND, 2>(s, ph, &r, best);
+    else if (HAS & 8 && ph->turns == 3)
+        quant_groups<KIND, 3>(s, ph, &r, best);
+    else if (HAS & 1)
+        quant_groups<KIND, 0>(s, ph, &r, best);
 }
 template <int KIND>
 EW_DEV void run_linear(struct step *s, const struct ew_step_phase *entry, struct step_best *best)

@@ -166,9 +166,10 @@ template <int KIND> EW_DEV void quant_sums(int out[STEP_UNITS], int sum)
         out[u] = -8 * __shfl_sync(EW_ALL, sum, u * (EW_STEP_UNIT / 4));
 }
 /* ASK times 128 columns of the input, from i0 on and STEP_COLS apart, times the norm's weights; the
- * packets are asked for at once, since an answer takes 600 clocks. What is behind the input is 0.
- * The sum of this thread's squares is added to *sum; the largest magnitude. */
-template <int ASK>
+ * packets are asked for at once, since an answer takes 600 clocks. What is behind the input is 0;
+ * LAST: that is in the last of them alone. The sum of this thread's squares is added to *sum; the
+ * largest magnitude. */
+template <int ASK, bool LAST>
 EW_DEV float quant_wait(const struct step *s, const struct ew_step_phase *ph, uint32_t i0,
                         float v[4 * ASK], float *sum)
 {
@@ -184,21 +185,23 @@ EW_DEV float quant_wait(const struct step *s, const struct ew_step_phase *ph, ui
 #pragma unroll
     for (int j = 0; j < ASK; j++) {
         const uint32_t i = first + (uint32_t)j * STEP_COLS;
-        const bool is_in = ph->flags & EW_STEP_NORM && i < ph->k; /* k: a multiple of 16 */
+        const bool is_in = (LAST && j + 1 < ASK) || i < ph->k; /* k: a multiple of 16 */
+        const bool normed = ph->flags & EW_STEP_NORM && is_in;
 
-        w[2 * j] = is_in ? *(const float2 *)(ph->norm + (uint64_t)i * 4) : make_float2(1, 1);
+        w[2 * j] = normed ? *(const float2 *)(ph->norm + (uint64_t)i * 4) : make_float2(1, 1);
         w[2 * j + 1] =
-            is_in ? *(const float2 *)(ph->norm + (uint64_t)i * 4 + 32) : make_float2(1, 1);
+            normed ? *(const float2 *)(ph->norm + (uint64_t)i * 4 + 32) : make_float2(1, 1);
     }
     while (!all) {
         all = true;
 #pragma unroll
         for (int j = 0; j < ASK; j++) {
             const uint32_t i = first + (uint32_t)j * STEP_COLS;
+            const bool is_in = (LAST && j + 1 < ASK) || i < ph->k;
             const uint64_t nothing = (uint64_t)s->in_seq << 32; /* zeros that are there */
 
-            p[2 * j] = i < ph->k ? packet_load(from + (uint64_t)i * 4) : nothing;
-            p[2 * j + 1] = i < ph->k ? packet_load(from + (uint64_t)i * 4 + 32) : nothing;
+            p[2 * j] = is_in ? packet_load(from + (uint64_t)i * 4) : nothing;
+            p[2 * j + 1] = is_in ? packet_load(from + (uint64_t)i * 4 + 32) : nothing;
         }
 #pragma unroll
         for (int j = 0; j < 2 * ASK; j++)
@@ -230,7 +233,7 @@ template <int KIND, int ASK> EW_DEV float quant_take(struct step *s, const struc
 #pragma unroll 1
     for (uint32_t i0 = threadIdx.x / 32 * STEP_QUANT; i0 < ph->k; i0 += ASK * STEP_COLS) {
         float v[4 * ASK];
-        const struct quant_unit unit = quant_unit_of(quant_wait<ASK>(s, ph, i0, v, &sum));
+        const struct quant_unit unit = quant_unit_of(quant_wait<ASK, false>(s, ph, i0, v, &sum));
 
 #pragma unroll
         for (int j = 0; j < ASK; j++) {
@@ -258,15 +261,20 @@ template <int KIND, int ASK> EW_DEV float quant_take(struct step *s, const struc
  * there multiplies the last ones by zero: what is done under a condition costs more. */
 struct quant_place {
     uint32_t first;
-    float unit; /* q4: sums of rows 8..15 are of 16 times the codes */
+    float unit;
 };
+/* What the sums of this lane are worth: q4's of rows 8..15 are of 16 times the codes. */
+template <int KIND> EW_DEV float quant_times(bool has)
+{
+    return !has ? 0 : KIND == EW_STEP_Q4 && threadIdx.x & 2 ? 1 / 16.0f : 1;
+}
 template <int KIND> EW_DEV struct quant_place quant_place_of(uint32_t turn, uint32_t cols)
 {
     const uint32_t want = turn * STEP_COLS + threadIdx.x / 32 * STEP_QUANT;
     struct quant_place w;
 
     w.first = min(want, (cols - 1) & ~(STEP_QUANT - 1u));
-    w.unit = want >= cols ? 0 : KIND == EW_STEP_Q4 && threadIdx.x & 2 ? 1 / 16.0f : 1;
+    w.unit = quant_times<KIND>(want < cols);
     return w;
 }
 
@@ -365,32 +373,42 @@ EW_DEV void quant_x(struct quant_input<KIND> *p, const struct step *s,
     }
     p->xs *= unit;
 }
-/* An input of up to STEP_COLS columns: of them this warp's into registers. A warp that has none
- * has zeros, which it multiplies. This thread's part of the sum of squares. */
-template <int KIND>
-EW_DEV float quant_take_short(struct quant_input<KIND> *p, struct step *s,
-                              const struct ew_step_phase *ph, float times)
+/* An input of T turns, which is up to T times STEP_COLS columns: of them this warp's into
+ * registers. A warp that has none in the last turn has zeros there, which it multiplies. This
+ * thread's part of the sum of squares. */
+template <int KIND, int T>
+EW_DEV float quant_take_whole(struct quant_input<KIND> x[T], struct step *s,
+                              const struct ew_step_phase *ph)
 {
     const uint32_t i0 = threadIdx.x / 32 * STEP_QUANT, plane = quant_plane(ph);
-    const bool has = i0 < ph->k;
+    const bool has_last = i0 + (T - 1) * STEP_COLS < ph->k;
     uint32_t to = smem_of(s->x) + i0 + quant_digits_at();
     uint32_t from = smem_of(s->x) + i0 + quant_digits_from<KIND>(plane);
+    float v[4 * T], sum = 0, times = quant_times<KIND>(true), last = quant_times<KIND>(has_last);
     struct quant_unit unit;
-    float v[4], sum = 0;
-    int ints = 0;
+    int ints[T];
 
-    asm volatile("" : "+r"(to), "+r"(from), "+f"(times)); /* now, not behind the wait */
-    unit = quant_unit_of(quant_wait<1>(s, ph, i0, v, &sum));
-    if (has)
-        ints = store_digits(to, plane, v, unit.inv);
-    __syncwarp();
-    quant_sums<KIND>(p->sum, ints);
-    p->xs = unit.xs * times;
+    asm volatile("" : "+r"(to), "+r"(from), "+f"(times), "+f"(last)); /* not behind the wait */
+    unit = quant_unit_of(quant_wait<T, true>(s, ph, i0, v, &sum));
 #pragma unroll
-    for (int i = 0; i < (KIND == EW_STEP_Q4 ? 4 : 8); i++)
-        p->x[i] = 0;
-    if (has)
-        quant_digits_load(p, from);
+    for (int t = 0; t < T; t++) {
+        ints[t] = 0;
+        if (t + 1 < T || has_last)
+            ints[t] = store_digits(to + t * STEP_COLS, plane, v + 4 * t, unit.inv);
+    }
+    __syncwarp();
+#pragma unroll
+    for (int t = 0; t < T; t++) {
+        x[t].xs = unit.xs * (t + 1 < T ? times : last);
+#pragma unroll
+        for (int i = 0; i < (KIND == EW_STEP_Q4 ? 4 : 8); i++)
+            x[t].x[i] = 0;
+        if (t + 1 < T || has_last)
+            quant_digits_load(&x[t], from + t * STEP_COLS);
+    }
+#pragma unroll
+    for (int t = 0; t < T; t++)
+        quant_sums<KIND>(x[t].sum, ints[t]);
     return sum;
 }
 /* The sum of a unit for this lane's r. */
@@ -467,72 +485,106 @@ EW_DEV uint32_t quant_red(const struct step *s)
     return smem_of(s->red) + ((lane / 4 + lane % 4 / 2 * 8) * EW_STEP_WARPS + threadIdx.x / 32) * 4;
 }
 /* What products begin with, in registers before the input is there: codes and scales of two panels
- * (short ones) or of twice 128 columns. */
-template <int KIND> struct quant_ahead {
-    struct quant_codes<KIND> w[2];
-    float row[2];
+ * of one turn, else of one of T; T 0, of longer ones or parts of them, of two turns. */
+template <int KIND, int T> struct quant_ahead {
+    static constexpr int N = T <= 1 ? 2 : T, PANELS = T == 1 ? 2 : 1;
+    struct quant_codes<KIND> w[N];
+    float row[PANELS];
 };
-/* Panels of up to STEP_COLS columns, two at once: each alone is a chain in which every instruction
- * waits for the one before. The second may not be there; then it is the first again, not used. */
-template <int KIND>
-EW_DEV void quant_ask_short(struct quant_ahead<KIND> *a, const struct ew_step_phase *ph,
-                            uint32_t at, uint32_t n)
-{
-    const uint32_t lane = threadIdx.x % 32, first = quant_place_of<KIND>(0, ph->k).first;
-    const uint32_t rows = ph->row_scales_at + lane / 4 * 4 + lane % 4 / 2 * 32;
-
-#pragma unroll
-    for (uint32_t j = 0; j < 2; j++) {
-        const uint32_t from = j && n > 1 ? at + ph->stride : at;
-
-        quant_ask(&a->w[j], ph, first, from);
-        a->row[j] = f32_of(lds32(from + rows));
-    }
-}
-/* Longer ones, whole or by parts of `cols` columns: two turns of a part. */
-template <int KIND>
-EW_DEV void quant_ask_long(struct quant_ahead<KIND> *a, const struct ew_step_phase *ph, uint32_t at,
-                           uint32_t turn, uint32_t cols)
+EW_DEV uint32_t quant_row_at(const struct ew_step_phase *ph)
 {
     const uint32_t lane = threadIdx.x % 32;
 
+    return ph->row_scales_at + lane / 4 * 4 + lane % 4 / 2 * 32;
+}
+/* Of panels of T turns, of which n are in the stage. Two at once where they have one turn: each
+ * alone is a chain in which every instruction waits for the one before. The second may not be
+ * there; then it is the first again, not used. */
+template <int KIND, int T>
+EW_DEV void quant_ask_whole(struct quant_ahead<KIND, T> *a, const struct ew_step_phase *ph,
+                            uint32_t at, uint32_t n)
+{
+    const uint32_t last = quant_place_of<KIND>(T - 1, ph->k).first;
+
+    if (T == 1) {
+#pragma unroll
+        for (uint32_t j = 0; j < 2; j++) {
+            const uint32_t from = j && n > 1 ? at + ph->stride : at;
+
+            quant_ask(&a->w[j], ph, last, from);
+            a->row[j] = f32_of(lds32(from + quant_row_at(ph)));
+        }
+        return;
+    }
+#pragma unroll
+    for (uint32_t t = 0; t < T; t++)
+        quant_ask(&a->w[t], ph, t + 1 < T ? t * STEP_COLS + threadIdx.x / 32 * STEP_QUANT : last,
+                  at);
+    a->row[0] = f32_of(lds32(at + quant_row_at(ph)));
+}
+/* Of longer ones, whole or by parts of `cols` columns: two turns of a part. */
+template <int KIND>
+EW_DEV void quant_ask_long(struct quant_ahead<KIND, 0> *a, const struct ew_step_phase *ph,
+                           uint32_t at, uint32_t turn, uint32_t cols)
+{
 #pragma unroll
     for (uint32_t j = 0; j < 2; j++)
         quant_ask(&a->w[j], ph, quant_place_of<KIND>(turn + j, cols).first, at);
-    a->row[0] = f32_of(lds32(at + ph->row_scales_at + lane / 4 * 4 + lane % 4 / 2 * 32));
+    a->row[0] = f32_of(lds32(at + quant_row_at(ph)));
 }
 /* Waits for the first stage of a group of n panels. */
-template <int KIND, bool SHORT>
-EW_DEV void quant_begin(struct quant_ahead<KIND> *a, struct step *s, const struct ew_step_phase *ph,
-                        uint32_t n)
+template <int KIND, int T>
+EW_DEV void quant_begin(struct quant_ahead<KIND, T> *a, struct step *s,
+                        const struct ew_step_phase *ph, uint32_t n)
 {
     ring_wait_full(s);
-    if (SHORT)
-        quant_ask_short(a, ph, ring_at(s), min(ph->batch, n));
-    else
-        quant_ask_long(a, ph, ring_at(s), 0, min(ph->chunk, ph->k));
+    quant_ask_whole(a, ph, ring_at(s), min(ph->batch, n));
+}
+template <int KIND>
+EW_DEV void quant_begin(struct quant_ahead<KIND, 0> *a, struct step *s,
+                        const struct ew_step_phase *ph, uint32_t n)
+{
+    (void)n;
+    ring_wait_full(s);
+    quant_ask_long(a, ph, ring_at(s), 0, min(ph->chunk, ph->k));
 }
 
-/* Short panels of a group into red; *squares becomes its sum over the warp, while products wait. */
-template <int KIND>
-EW_DEV void quant_tiles_short(struct step *s, const struct ew_step_phase *ph, uint32_t n,
-                              uint32_t red, struct quant_ahead<KIND> *a,
+/* What was asked for, multiplied: a sum a panel. */
+template <int KIND, int T>
+EW_DEV void quant_sums_whole(float sum[2], const struct quant_ahead<KIND, T> *a,
+                             const struct quant_input<KIND> *x, uint32_t k)
+{
+    const uint32_t last = k - quant_place_of<KIND>(T - 1, k).first;
+
+    sum[0] = sum[1] = 0;
+    if (T == 1) {
+        sum[0] = quant_products(&a->w[0], x, last);
+        sum[1] = quant_products(&a->w[1], x, last);
+        return;
+    }
+#pragma unroll
+    for (int t = 0; t < T; t++)
+        sum[0] += quant_products(&a->w[t], &x[t], t + 1 < T ? STEP_QUANT : last);
+}
+/* Whole panels of a group into red; *squares becomes its sum over the warp, while products wait. */
+template <int KIND, int T>
+EW_DEV void quant_tiles_whole(struct step *s, const struct ew_step_phase *ph, uint32_t n,
+                              uint32_t red, struct quant_ahead<KIND, T> *a,
                               const struct quant_input<KIND> *x, float *squares)
 {
-    const uint32_t cols = ph->k - quant_place_of<KIND>(0, ph->k).first;
+    constexpr uint32_t PANELS = quant_ahead<KIND, T>::PANELS;
     uint32_t at = ring_at(s), here = min(ph->batch, n), i = 0;
     float sum[2];
 
-    sum[0] = quant_products(&a->w[0], x, cols);
-    sum[1] = quant_products(&a->w[1], x, cols);
+    quant_sums_whole(sum, a, x, ph->k);
     *squares = warp_sum(*squares);
 #pragma unroll 1
     for (;;) {
         red = quant_store(red, sum[0], a->row[0]);
-        if (i + 1 < here)
-            red = quant_store(red, sum[1], a->row[1]);
-        i += 2;
-        at += 2 * ph->stride;
+        if (PANELS == 2 && i + 1 < here)
+            red = quant_store(red, sum[1], a->row[PANELS - 1]);
+        i += PANELS;
+        at += PANELS * ph->stride;
         if (i >= here) {
             ring_release(s);
             n -= here;
@@ -543,14 +595,13 @@ EW_DEV void quant_tiles_short(struct step *s, const struct ew_step_phase *ph, ui
             at = ring_at(s);
             ring_wait_full(s);
         }
-        quant_ask_short(a, ph, at, here - i);
-        sum[0] = quant_products(&a->w[0], x, cols);
-        sum[1] = quant_products(&a->w[1], x, cols);
+        quant_ask_whole(a, ph, at, here - i);
+        quant_sums_whole(sum, a, x, ph->k);
     }
 }
 template <int KIND>
 EW_DEV void quant_tiles_long(struct step *s, const struct ew_step_phase *ph, uint32_t n,
-                             uint32_t red, struct quant_ahead<KIND> *a)
+                             uint32_t red, struct quant_ahead<KIND, 0> *a)
 {
     const uint32_t batch = quant_whole(ph) ? ph->batch : 1;
     uint32_t at = ring_at(s), here = min(batch, n), i = 0, col = 0, turn = 0;
