@@ -74,6 +74,7 @@ static void play_step(const struct ew_step_args *a)
 
     played.n_steps++;
     assert_non_null(id);
+    assert_non_null(at(a->rows)); /* the lookup is its own */
     *id = step_token(*id, *length);
     ((int32_t *)at(a->token))[(*epoch)++ % 2] = *id;
     ++*length;

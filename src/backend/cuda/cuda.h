@@ -46,6 +46,7 @@ struct ew_cuda_step { /* arguments of a struct ew_step */
     struct ew_cuda_launch launch;
     ew_cu_ptr to, from; /* COPY */
     size_t bytes;
+    const struct ew_cuda_embed *embed; /* a lookup, which a step in one kernel may do; or NULL */
     const struct ew_cuda_decode_node *decode; /* the node for one token in one kernel; or NULL */
     struct { /* of a norm whose result the next Linear alone reads: it may do the norm itself */
         const float *x, *w, *y; /* y NULL: no such norm */
@@ -110,6 +111,9 @@ ew_status ew_cuda_note_decode(struct ew_step_list *list, const struct ew_cuda_de
 /* emit_decode.c */
 ew_status ew_cuda_emit_end(struct ew_step_list *list, const struct ew_emit *e, size_t first,
                            ew_error *err);
+/* Tells emit_lead_on that the list's last step is this lookup. */
+ew_status ew_cuda_note_embed(struct ew_step_list *list, const struct ew_cuda_embed *embed,
+                             ew_error *err);
 bool ew_cuda_emit_lead_on(struct ew_step_list *list, const void *x, const void *length,
                           int32_t *tokens, void *id);
 

@@ -257,7 +257,8 @@ static ew_status cuda_embed(struct ew_step_list *list, const struct ew_emit *e, 
     p.n = (size_t)table->dim[1];
     p.format = is_panels(table) ? &table->packed.format : NULL;
     EW_TRY(ew_cuda_embed_plan(&p, &l, err));
-    return ew_cuda_emit_launches(list, e, &l, 1, "embed", n_ids * p.n * 6, 0, err);
+    EW_TRY(ew_cuda_emit_launches(list, e, &l, 1, "embed", n_ids * p.n * 6, 0, err));
+    return ew_cuda_note_embed(list, &p, err);
 }
 
 static ew_status cuda_argmax(struct ew_step_list *list, const struct ew_emit *e, const void *x,

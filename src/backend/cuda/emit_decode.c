@@ -127,15 +127,42 @@ static uint64_t address_of(const void *p)
     return (uint64_t)(uintptr_t)p;
 }
 
-bool ew_cuda_emit_lead_on(struct ew_step_list *list, const void *x, const void *length,
-                          int32_t *tokens, void *id)
+static struct ew_cuda_step *step_of(const struct ew_step_list *list, size_t i)
 {
     struct ew_cuda_step *s;
 
+    memcpy(&s, &list->steps[i].args, sizeof(s)); /* all steps here are ours */
+    return s;
+}
+
+ew_status ew_cuda_note_embed(struct ew_step_list *list, const struct ew_cuda_embed *embed,
+                             ew_error *err)
+{
+    struct ew_cuda_embed *copy = ew_arena_new(list->arena, struct ew_cuda_embed, 1);
+
+    if (!copy)
+        return ew_fail(err, EW_STATUS_NO_MEMORY, "launch list");
+    *copy = *embed;
+    step_of(list, list->n - 1)->embed = copy;
+    return EW_STATUS_OK;
+}
+
+bool ew_cuda_emit_lead_on(struct ew_step_list *list, const void *x, const void *length,
+                          int32_t *tokens, void *id)
+{
+    struct ew_cuda_step *s, *first;
+
     if (!list->n)
         return false;
-    memcpy(&s, &list->steps[list->n - 1].args, sizeof(s));
-    return s->kind == EW_CUDA_STEP_LAUNCH &&
-           ew_cuda_decode_leads_on(&s->launch, address_of(x), address_of(length),
-                                   address_of(tokens), address_of(id));
+    s = step_of(list, list->n - 1);
+    first = step_of(list, 0);
+    if (s->kind != EW_CUDA_STEP_LAUNCH ||
+        !ew_cuda_decode_leads_on(&s->launch, address_of(x), address_of(length), address_of(tokens),
+                                 address_of(id)))
+        return false;
+    if (first->embed && ew_cuda_decode_looks_up(&s->launch, first->embed)) {
+        list->n--;
+        memmove(list->steps, list->steps + 1, list->n * sizeof(*list->steps));
+    }
+    return true;
 }

@@ -631,3 +631,24 @@ bool ew_cuda_decode_leads_on(struct ew_cuda_launch *l, uint64_t logits, uint64_t
     memcpy(l->args, &a, sizeof(a));
     return true;
 }
+
+bool ew_cuda_decode_looks_up(struct ew_cuda_launch *l, const struct ew_cuda_embed *e)
+{
+    struct ew_step_args a;
+
+    if (l->arg_bytes != sizeof(a) || strcmp(l->spec.source, STEP_SOURCE))
+        return false;
+    memcpy(&a, l->args, sizeof(a));
+    if (!a.next_id || a.next_id != ew_cuda_address(e->ids) || a.x != ew_cuda_address(e->dst) ||
+        e->n_ids != 1 || e->n != a.n_x || e->format || e->n_rows > INT32_MAX ||
+        ew_cuda_address(e->table) % 8)
+        return false;
+    if (e->dtype != EW_DTYPE_F32 && e->dtype != EW_DTYPE_F16 && e->dtype != EW_DTYPE_BF16)
+        return false;
+    a.rows = ew_cuda_address(e->table);
+    a.n_rows = (uint32_t)e->n_rows;
+    a.row_type = e->dtype == EW_DTYPE_F32 ? 0 : e->dtype == EW_DTYPE_F16 ? 1 : 2;
+    a.row_scale = e->scale;
+    memcpy(l->args, &a, sizeof(a));
+    return true;
+}

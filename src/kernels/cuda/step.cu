@@ -121,8 +121,28 @@ EW_DEV void step_token(struct step *s, struct step_best b, uint32_t epoch)
         step_leave(s, b.v == STEP_INF ? -1 : b.i, epoch);
 }
 
+/* Numbers 2i and 2i + 1 of the first phase's input; id: of its row. */
+EW_DEV float2 step_first(const struct ew_step_args *a, int id, uint32_t i)
+{
+    const uint64_t at = a->rows + ((uint64_t)(uint32_t)id * a->n_x + 2 * i) * (a->row_type ? 2 : 4);
+    float2 v;
+
+    if (!a->rows)
+        return ((const float2 *)a->x)[i];
+    if (id < 0 || (uint32_t)id >= a->n_rows)
+        return make_float2(f32_of(0x7fc00000), f32_of(0x7fc00000));
+    if (!a->row_type)
+        v = *(const float2 *)at;
+    else if (a->row_type == 1)
+        v = f16x2_get(*(const uint32_t *)at);
+    else
+        v = bf16x2_get(*(const uint32_t *)at);
+    return make_float2(v.x * a->row_scale, v.y * a->row_scale);
+}
+
 EW_DEV void step_computes(struct step *s)
 {
+    const int id = s->a->rows ? *(volatile int32_t *)s->a->next_id : 0;
     const uint32_t epoch = *(volatile uint32_t *)s->a->epoch;
     const uint32_t base = epoch * (s->a->n_phases + 1) + 1; /* never 0, which memory had first */
     uint32_t first;
@@ -133,7 +153,7 @@ EW_DEV void step_computes(struct step *s)
 #pragma unroll 1
     for (uint32_t i = s->cta * EW_STEP_WARPS * 32 + threadIdx.x; i < s->a->n_x / 2;
          i += s->n_cta * EW_STEP_WARPS * 32) {
-        const float2 v = ((const float2 *)s->a->x)[i];
+        const float2 v = step_first(s->a, id, i);
 
         pair_send(s, s->a->workspace + (uint64_t)(first + i) * 8, v.x, v.y, base, 1);
         packets_store(s->a->workspace + (uint64_t)(s->a->x_singles + 2 * i) * 8, v.x, v.y, base);

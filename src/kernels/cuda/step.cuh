@@ -91,18 +91,21 @@ struct ew_step_args {
     uint64_t token;   /* i32: arg max of HEAD (ew_argmax's), or 0; with next_id two, in turn */
     uint64_t next_id; /* i32: the same, for a step that follows, whose context_lengths this one
                          leaves too (one more); or 0 */
+    uint64_t rows; /* [n_rows][n_x], of which row *next_id times row_scale is x; or 0: x is there */
     uint64_t context_lengths; /* i32 [1]: with this token */
     uint64_t fault;           /* u32: phase + 1 of a wait that gave up */
     uint64_t trace; /* clocks, of a kernel compiled with EW_STEP_TRACE: u32 [n_phases + 1][blocks]
                        [WARPS][MARKS] */
     uint32_t n_phases, n_stages, stage_bytes;
-    uint32_t x_bytes;         /* of shared memory: the input of a linear phase */
-    uint32_t attention_bytes; /* of shared memory: step_attn.cuh's struct step_attn */
-    uint32_t best;            /* packets of HEAD: 2 a block */
-    uint32_t hq, hkv;         /* of every attention phase */
-    uint32_t n_x, x_singles;  /* packets: where x goes as f32 */
-    uint32_t kv_batch;        /* blocks of the cache a stage has: 1 or 2 */
-    uint32_t copy;            /* packets from one copy of a vector of pairs to the next */
+    uint32_t x_bytes;          /* of shared memory: the input of a linear phase */
+    uint32_t attention_bytes;  /* of shared memory: step_attn.cuh's struct step_attn */
+    uint32_t best;             /* packets of HEAD: 2 a block */
+    uint32_t hq, hkv;          /* of every attention phase */
+    uint32_t n_x, x_singles;   /* packets: where x goes as f32 */
+    uint32_t kv_batch;         /* blocks of the cache a stage has: 1 or 2 */
+    uint32_t copy;             /* packets from one copy of a vector of pairs to the next */
+    uint32_t n_rows, row_type; /* 0 f32, 1 f16, 2 bf16 */
+    float row_scale;
 };
 
 #endif

@@ -26,6 +26,7 @@
 #include "kernels/attention.h"
 #include "kernels/cuda/kernel.h"
 #include "kernels/cuda/linear.h"
+#include "kernels/cuda/rows_cuda.h"
 #include "kernels/cuda/step.cuh"
 
 enum ew_cuda_decode_kind {
@@ -70,5 +71,9 @@ ew_status ew_cuda_decode_plan(const struct ew_cuda_decode_node *nodes, size_t n,
  * may be the host's. False: it is no such step, and nothing was changed. */
 bool ew_cuda_decode_leads_on(struct ew_cuda_launch *l, uint64_t logits, uint64_t lengths,
                              uint64_t tokens, uint64_t next_id);
+
+/* Where such a launch's input is what this lookup makes of *next_id, and the table is plain: it
+ * looks the row up itself, and the lookup need not run. False: nothing was changed. */
+bool ew_cuda_decode_looks_up(struct ew_cuda_launch *l, const struct ew_cuda_embed *e);
 
 #endif
