@@ -1,7 +1,7 @@
 /* step_profile.c - where the time of a one-kernel decode step (kernels/cuda/step.h) goes, for the
  * shapes of Qwen3 with random weights. Needs a GPU and NVRTC, no checkpoint.
  *
- *   step_profile [--shape 0.6b|1.7b|4b|8b] [--int4] [--contexts 1,128,4096] [--trace]
+ *   step_profile [--shape 0.6b|1.7b|4b|8b] [--int4] [--rows N] [--contexts 1,128,4096] [--trace]
  *                [--with "-DX=1 ..."]... [--device N]
  *
  * Prints a line of milliseconds a step, the least of some series of launches back to back; a line
@@ -47,6 +47,7 @@ struct options {
     const char *with[MAX_WITH];
     size_t n_with;
     int device;
+    size_t rows; /* sequences */
     bool int4, trace;
 };
 
@@ -117,6 +118,7 @@ static void add_linear(struct bench *b, const char *name, bool head, size_t n, s
                        uint64_t x, uint64_t y, uint64_t residual)
 {
     const bool quant = b->o->int4;
+    const size_t n_out = glu ? n / 2 : n;
     const struct ew_quant_format q4 = { EW_DTYPE_I4, EW_DTYPE_F16, 128, 0 };
     const struct ew_quant_format q8 = { EW_DTYPE_I8, EW_DTYPE_NONE, 0, 0 };
     const struct ew_quant_format none = { 0 };
@@ -135,7 +137,9 @@ static void add_linear(struct bench *b, const char *name, bool head, size_t n, s
                                                    .w = w,
                                                    .residual = residual,
                                                    .x_stride = k,
-                                                   .m = 1,
+                                                   .y_stride = n_out,
+                                                   .residual_stride = n_out,
+                                                   .m = b->o->rows,
                                                    .n = n,
                                                    .k = k,
                                                    .format = f,
@@ -145,11 +149,15 @@ static void add_linear(struct bench *b, const char *name, bool head, size_t n, s
 }
 static void add_norm(struct bench *b, uint64_t x, uint64_t y, uint64_t w, size_t k)
 {
-    b->nodes[b->n_nodes++] = (struct ew_cuda_decode_node){
-        .kind = EW_CUDA_DECODE_NORM,
-        .name = "norm",
-        .problem = { .x = x, .y = y, .norm_weight = w, .norm_eps = 1e-6f, .m = 1, .k = k }
-    };
+    b->nodes[b->n_nodes++] = (struct ew_cuda_decode_node){ .kind = EW_CUDA_DECODE_NORM,
+                                                           .name = "norm",
+                                                           .problem = { .x = x,
+                                                                        .y = y,
+                                                                        .norm_weight = w,
+                                                                        .norm_eps = 1e-6f,
+                                                                        .x_stride = k,
+                                                                        .m = b->o->rows,
+                                                                        .k = k } };
 }
 static void *pointer(uint64_t a)
 {
@@ -158,16 +166,18 @@ static void *pointer(uint64_t a)
 static void make_nodes(struct bench *b)
 {
     const struct shape *m = b->o->shape;
-    const size_t q = m->hq * HEADS_D, kv = m->hkv * HEADS_D;
+    const size_t q = m->hq * HEADS_D, kv = m->hkv * HEADS_D, rows = b->o->rows;
     const uint64_t norm = memory(b, m->hidden * 4, true), head_norm = memory(b, HEADS_D * 4, true);
     const uint64_t rope = memory(b, (size_t)CAP * HEADS_D * 4, true);
-    const uint64_t n = memory(b, m->hidden * 4, false), qkv = memory(b, (q + 2 * kv) * 4, false);
-    const uint64_t att = memory(b, q * 4, false), up = memory(b, m->ffn * 4, false);
-    const uint64_t h = memory(b, m->hidden * 4, false), logits = memory(b, m->vocab * 4, false);
-    uint64_t x = memory(b, m->hidden * 4, true);
+    const uint64_t n = memory(b, rows * m->hidden * 4, false);
+    const uint64_t qkv = memory(b, rows * (q + 2 * kv) * 4, false);
+    const uint64_t att = memory(b, rows * q * 4, false), up = memory(b, rows * m->ffn * 4, false);
+    const uint64_t h = memory(b, rows * m->hidden * 4, false);
+    const uint64_t logits = memory(b, rows * m->vocab * 4, false);
+    uint64_t x = memory(b, rows * m->hidden * 4, true);
 
     for (size_t i = 0; i < m->layers; i++) {
-        const uint64_t cache = memory(b, 2 * kv * CAP * 2, true);
+        const uint64_t cache = memory(b, rows * 2 * kv * CAP * 2, true);
         const float *in = pointer(qkv);
 
         add_norm(b, x, n, norm, m->hidden);
@@ -176,7 +186,7 @@ static void make_nodes(struct bench *b)
             .kind = EW_CUDA_DECODE_ATTENTION,
             .name = "attention",
             .attention = { .mode = EW_ATTN_DECODE,
-                           .b = 1,
+                           .b = b->o->rows,
                            .s = 1,
                            .hq = m->hq,
                            .hkv = m->hkv,
@@ -505,7 +515,8 @@ static void run_variant(struct bench *b, struct variant *v)
 
         if (end == at || length < 1 || length > CAP)
             break;
-        must(b, ew_cuda_queue_upload(&b->queue, b->context, &length, 4, &b->err));
+        for (size_t r = 0; r < b->o->rows; r++)
+            must(b, ew_cuda_queue_upload(&b->queue, b->context + 4 * r, &length, 4, &b->err));
         if (b->o->trace)
             must(b, ew_cuda_queue_fill(&b->queue, b->trace, 0, b->trace_bytes, &b->err));
         must(b, ew_cuda_queue_wait(&b->queue, &b->err));
@@ -557,7 +568,7 @@ static void run(struct bench *b)
 int main(int argc, char **argv)
 {
     static struct bench b;
-    struct options o = { .shape = &shapes[0], .contexts = "1,128,4096" };
+    struct options o = { .shape = &shapes[0], .contexts = "1,128,4096", .rows = 1 };
 
     b.o = &o;
     for (int i = 1; i < argc; i++) {
@@ -581,6 +592,8 @@ int main(int argc, char **argv)
             o.with[o.n_with++] = v;
         } else if (strcmp(argv[i], "--device") == 0) {
             o.device = (int)strtol(v, NULL, 10);
+        } else if (strcmp(argv[i], "--rows") == 0) {
+            o.rows = strtoul(v, NULL, 10);
         } else {
             (void)fprintf(stderr, "usage: see the top of bench/step_profile.c\n");
             return 2;

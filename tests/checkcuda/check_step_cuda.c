@@ -1,6 +1,8 @@
 /* check_step_cuda.c - a whole decode step in one kernel (kernels/cuda/step.h) against the same
- * decoder computed in double, two tokens one after the other; and what the planner refuses. */
+ * decoder computed in double, two tokens one after the other, of one sequence or of several; and
+ * what the planner refuses. */
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -21,7 +23,14 @@ struct decoder {
     int64_t window;
     float softcap;
     uint32_t n_sm; /* as if the chip had so few; 0: all */
+    size_t rows;   /* sequences */
 };
+
+/* Tokens of a sequence: all different, the last one has 1 or few. */
+static size_t context_of(const struct decoder *m, size_t row)
+{
+    return m->context - row * (m->context - 1) / m->rows;
+}
 
 struct weight {
     size_t n, k;
@@ -176,10 +185,14 @@ static float kv_round(const struct decoder *m, float v)
 
 static void model_make(struct cc *c, struct model *o, const struct decoder *m)
 {
-    const size_t qkv = (m->hq + 2 * m->hkv) * m->d, kv = 2 * m->hkv * m->cap * m->d;
-    const int32_t lengths[64] = { (int32_t)m->context, [32] = (int32_t)m->context + 1 };
+    const size_t qkv = (m->hq + 2 * m->hkv) * m->d, kv = m->rows * 2 * m->hkv * m->cap * m->d;
+    int32_t lengths[64] = { 0 };
     uint16_t *half = xalloc(kv, sizeof(*half));
 
+    for (size_t r = 0; r < m->rows; r++) {
+        lengths[r] = (int32_t)context_of(m, r);
+        lengths[32 + r] = lengths[r] + 1;
+    }
     memset(o, 0, sizeof(*o));
     o->rd = m->rope_half ? m->d / 2 : m->d;
     for (size_t i = 0; i < LAYERS; i++) {
@@ -205,7 +218,7 @@ static void model_make(struct cc *c, struct model *o, const struct decoder *m)
     }
     weight_make(c, &o->head, m, &m->head, m->vocab, m->hidden, false);
     o->norm = random_floats(c, m->hidden, 0.1f, 1, &o->norm_at);
-    o->x = random_floats(c, m->hidden, 1, 0, &o->x_at);
+    o->x = random_floats(c, m->rows * m->hidden, 1, 0, &o->x_at);
     o->rope = xalloc(m->cap * o->rd, sizeof(float));
     for (size_t p = 0; p < m->cap; p++)
         for (size_t i = 0; i < o->rd / 2; i++) {
@@ -216,13 +229,13 @@ static void model_make(struct cc *c, struct model *o, const struct decoder *m)
         }
     o->rope_at = cc_input(c, o->rope, m->cap * o->rd * sizeof(float));
     o->context_at = cc_input(c, lengths, sizeof(lengths));
-    o->h_at = cc_output(c, m->hidden * 4);
-    o->n_at = cc_output(c, m->hidden * 4);
-    o->qkv_at = cc_output(c, qkv * 4);
-    o->att_at = cc_output(c, m->hq * m->d * 4);
-    o->up_at = cc_output(c, m->ffn * 4);
-    o->logits_at = cc_output(c, m->vocab * 4);
-    o->token_at = cc_output(c, 8);
+    o->h_at = cc_output(c, m->rows * m->hidden * 4);
+    o->n_at = cc_output(c, m->rows * m->hidden * 4);
+    o->qkv_at = cc_output(c, m->rows * qkv * 4);
+    o->att_at = cc_output(c, m->rows * m->hq * m->d * 4);
+    o->up_at = cc_output(c, m->rows * m->ffn * 4);
+    o->logits_at = cc_output(c, m->rows * m->vocab * 4);
+    o->token_at = cc_output(c, 2 * m->rows * 4);
     free(half);
 }
 
@@ -302,9 +315,10 @@ static void ref_rotate(const struct model *o, const struct decoder *m, size_t po
 }
 
 static void ref_attention(const struct model *o, const struct layer *l, const struct decoder *m,
-                          size_t pos, double *qkv, double *out)
+                          size_t row, size_t pos, double *qkv, double *out)
 {
     const size_t g = m->hq / m->hkv, d = m->d;
+    float *kv = l->kv + row * 2 * m->hkv * m->cap * d;
     const size_t from =
         m->window > 0 && pos + 1 > (size_t)m->window ? pos + 1 - (size_t)m->window : 0;
     double *p = xalloc(pos + 1, sizeof(*p));
@@ -313,9 +327,9 @@ static void ref_attention(const struct model *o, const struct layer *l, const st
         ref_rotate(o, m, pos, h < m->hq ? l->q_norm : l->k_norm, qkv + h * d);
     for (size_t h = 0; h < 2 * m->hkv; h++)
         for (size_t i = 0; i < d; i++)
-            l->kv[(h * m->cap + pos) * d + i] = kv_round(m, (float)qkv[(m->hq + h) * d + i]);
+            kv[(h * m->cap + pos) * d + i] = kv_round(m, (float)qkv[(m->hq + h) * d + i]);
     for (size_t h = 0; h < m->hq; h++) {
-        const float *k = l->kv + h / g * m->cap * d, *v = k + m->hkv * m->cap * d;
+        const float *k = kv + h / g * m->cap * d, *v = k + m->hkv * m->cap * d;
         double sum = 0, top = -INFINITY;
 
         for (size_t t = from; t <= pos; t++) {
@@ -340,20 +354,21 @@ static void ref_attention(const struct model *o, const struct layer *l, const st
     free(p);
 }
 
-static void ref_step(const struct model *o, const struct decoder *m, size_t pos, float *logits)
+static void ref_step(const struct model *o, const struct decoder *m, size_t row, size_t pos,
+                     float *logits)
 {
     const size_t big = (m->hq + 2 * m->hkv) * m->d + 2 * m->ffn + m->hidden + m->vocab;
     double *h = xalloc(m->hidden, 8), *n = xalloc(m->hidden, 8), *y = xalloc(big, 8),
            *z = xalloc(big, 8);
 
     for (size_t i = 0; i < m->hidden; i++)
-        h[i] = o->x[i];
+        h[i] = o->x[row * m->hidden + i];
     for (size_t i = 0; i < LAYERS; i++) {
         const struct layer *l = &o->layer[i];
 
         ref_norm(h, l->norm[0], m->hidden, n);
         ref_linear(&l->qkv, n, y);
-        ref_attention(o, l, m, pos, y, z);
+        ref_attention(o, l, m, row, pos, y, z);
         ref_linear(&l->o, z, y);
         for (size_t k = 0; k < m->hidden; k++)
             h[k] += y[k];
@@ -382,9 +397,11 @@ static const float *floats_at(uint64_t a)
     return (const float *)(uintptr_t)a;
 }
 
-static struct ew_cuda_decode_node linear(const char *name, const struct weight *w, uint64_t x,
-                                         uint64_t y, uint64_t residual, int act)
+static struct ew_cuda_decode_node linear(const char *name, const struct weight *w, size_t rows,
+                                         uint64_t x, uint64_t y, uint64_t residual, int act)
 {
+    const size_t n_out = w->glu ? w->n / 2 : w->n;
+
     return (struct ew_cuda_decode_node){ .kind = EW_CUDA_DECODE_LINEAR,
                                          .name = name,
                                          .layout = w->layout,
@@ -394,7 +411,9 @@ static struct ew_cuda_decode_node linear(const char *name, const struct weight *
                                                       .bias = w->bias_at,
                                                       .residual = residual,
                                                       .x_stride = w->k,
-                                                      .m = 1,
+                                                      .y_stride = n_out,
+                                                      .residual_stride = n_out,
+                                                      .m = rows,
                                                       .n = w->n,
                                                       .k = w->k,
                                                       .format = w->format,
@@ -402,13 +421,18 @@ static struct ew_cuda_decode_node linear(const char *name, const struct weight *
                                                       .glu = w->glu,
                                                       .scale = 1 } };
 }
-static struct ew_cuda_decode_node norm(uint64_t x, uint64_t y, uint64_t w, size_t k)
+static struct ew_cuda_decode_node norm(size_t rows, uint64_t x, uint64_t y, uint64_t w, size_t k)
 {
-    return (struct ew_cuda_decode_node){
-        .kind = EW_CUDA_DECODE_NORM,
-        .name = "norm",
-        .problem = { .x = x, .y = y, .norm_weight = w, .norm_eps = EPS, .m = 1, .k = k }
-    };
+    return (struct ew_cuda_decode_node){ .kind = EW_CUDA_DECODE_NORM,
+                                         .name = "norm",
+                                         .problem = { .x = x,
+                                                      .y = y,
+                                                      .norm_weight = w,
+                                                      .norm_eps = EPS,
+                                                      .x_stride = k,
+                                                      .y_stride = k,
+                                                      .m = rows,
+                                                      .k = k } };
 }
 
 #define NODES (LAYERS * 7 + 3)
@@ -422,13 +446,13 @@ static size_t make_nodes(const struct model *o, const struct decoder *m, uint64_
         const struct layer *l = &o->layer[i];
         const float *q = floats_at(o->qkv_at);
 
-        out[n++] = norm(h, o->n_at, l->norm_at[0], m->hidden);
-        out[n++] = linear("qkv", &l->qkv, o->n_at, o->qkv_at, 0, 0);
+        out[n++] = norm(m->rows, h, o->n_at, l->norm_at[0], m->hidden);
+        out[n++] = linear("qkv", &l->qkv, m->rows, o->n_at, o->qkv_at, 0, 0);
         out[n++] =
             (struct ew_cuda_decode_node){ .kind = EW_CUDA_DECODE_ATTENTION,
                                           .name = "attention",
                                           .attention = { .mode = EW_ATTN_DECODE,
-                                                         .b = 1,
+                                                         .b = m->rows,
                                                          .s = 1,
                                                          .hq = m->hq,
                                                          .hkv = m->hkv,
@@ -451,17 +475,17 @@ static size_t make_nodes(const struct model *o, const struct decoder *m, uint64_
                                                          .softcap = m->softcap,
                                                          .window = m->window,
                                                          .out = (float *)(uintptr_t)o->att_at } };
-        out[n++] = linear("o", &l->o, o->att_at, o->h_at, h, 0);
+        out[n++] = linear("o", &l->o, m->rows, o->att_at, o->h_at, h, 0);
         h = o->h_at;
-        out[n++] = norm(h, o->n_at, l->norm_at[1], m->hidden);
-        out[n++] = linear("up", &l->up, o->n_at, o->up_at, 0, m->act);
-        out[n++] = linear("down", &l->down, o->up_at, h, h, 0);
+        out[n++] = norm(m->rows, h, o->n_at, l->norm_at[1], m->hidden);
+        out[n++] = linear("up", &l->up, m->rows, o->n_at, o->up_at, 0, m->act);
+        out[n++] = linear("down", &l->down, m->rows, o->up_at, h, h, 0);
     }
     out[n++] = (struct ew_cuda_decode_node){ .kind = EW_CUDA_DECODE_SAME,
                                              .name = "last token",
                                              .problem = { .x = h, .y = o->att_at } };
-    out[n++] = norm(o->att_at, o->n_at, o->norm_at, m->hidden);
-    out[n++] = linear("head", &o->head, o->n_at, o->logits_at, 0, 0);
+    out[n++] = norm(m->rows, o->att_at, o->n_at, o->norm_at, m->hidden);
+    out[n++] = linear("head", &o->head, m->rows, o->n_at, o->logits_at, 0, 0);
     return n;
 }
 
@@ -474,7 +498,7 @@ static bool plan_step(struct cc *c, struct model *o, const struct decoder *m, si
     struct ew_step_phase table[EW_CUDA_DECODE_PHASES(NODES)];
     struct ew_cuda_decode_plan plan = { .table = table };
     const size_t n = make_nodes(o, m, o->context_at + which * 128, nodes);
-    struct ew_cuda_decode_place place = { .token = o->token_at + which * 4 };
+    struct ew_cuda_decode_place place = { .token = o->token_at + which * m->rows * 4 };
     struct ew_cuda_chip chip = *cc_chip(c);
     ew_error err = { 0 };
 
@@ -507,33 +531,44 @@ static double l2(const float *a, size_t n)
     return sqrt(sum / (double)n);
 }
 
-/* The first token twice (the second time over what the first left), then the next. */
-static void check_decoder(struct cc *c, const struct decoder *m, const char *name)
+static void check_row(struct cc *c, const struct model *o, const struct decoder *m, size_t row,
+                      const float *got, int32_t token)
 {
-    struct ew_cuda_launch launch[3];
+    float *want = xalloc(m->vocab, sizeof(float));
+    int32_t best = 0;
+
+    ref_step(o, m, row, context_of(m, row) - 1, want);
+    ref_step(o, m, row, context_of(m, row), want);
+    /* 14 vectors rounded to bf16 one after the other: 2^-9 each at most, 2^-10.5 on
+     * average, and the worst of 1000 logits lies four of their deviations away */
+    cc_near(c, "logits", got, want, m->vocab, 2.5e-2 * l2(want, m->vocab), 0);
+    for (size_t i = 0; i < m->vocab; i++)
+        if (got[i] > got[best])
+            best = (int32_t)i;
+    cc_equal(c, "token", &token, &best, sizeof(best));
+    free(want);
+}
+
+/* The first token twice (the second time over what the first left), then the next, twice too. */
+static void check_decoder(struct cc *c, const struct decoder *decoder, const char *name)
+{
+    struct decoder m = *decoder;
+    struct ew_cuda_launch launch[4];
     struct model o;
 
-    if (!cc_begin(c, "%s context %zu", name, m->context))
+    m.rows = m.rows ? m.rows : 1;
+    if (!cc_begin(c, "%s context %zu", name, m.context))
         return;
-    model_make(c, &o, m);
-    if (plan_step(c, &o, m, 0, &launch[0]) && plan_step(c, &o, m, 1, &launch[2])) {
+    model_make(c, &o, &m);
+    if (plan_step(c, &o, &m, 0, &launch[0]) && plan_step(c, &o, &m, 1, &launch[2])) {
         launch[1] = launch[0];
-        if (cc_launch(c, launch, 3)) {
+        launch[3] = launch[2];
+        if (cc_launch(c, launch, 4)) {
             const float *got = cc_download(c, o.logits_at);
             const int32_t *token = cc_download(c, o.token_at);
-            float *want = xalloc(m->vocab, sizeof(float));
-            int32_t best = 0;
 
-            ref_step(&o, m, m->context - 1, want);
-            ref_step(&o, m, m->context, want);
-            /* 14 vectors rounded to bf16 one after the other: 2^-9 each at most, 2^-10.5 on
-             * average, and the worst of 1000 logits lies four of their deviations away */
-            cc_near(c, "logits", got, want, m->vocab, 2.5e-2 * l2(want, m->vocab), 0);
-            for (size_t i = 0; i < m->vocab; i++)
-                if (got[i] > got[best])
-                    best = (int32_t)i;
-            cc_equal(c, "token", &token[1], &best, sizeof(best));
-            free(want);
+            for (size_t r = 0; r < m.rows; r++)
+                check_row(c, &o, &m, r, got + r * m.vocab, token[m.rows + r]);
         }
     }
     model_drop(&o);
@@ -563,7 +598,7 @@ static const struct ew_quant_format q8_row = { EW_DTYPE_I8, EW_DTYPE_NONE, 0, 0 
 static void check_refusals(struct cc *c)
 {
     static const struct ew_quant_format zeros = { EW_DTYPE_U4, EW_DTYPE_F16, 128, 1 };
-    const struct decoder m = { QWEN, .context = 3 };
+    const struct decoder m = { QWEN, .context = 3, .rows = 1 };
     struct ew_cuda_decode_node nodes[NODES];
     struct ew_step_phase table[EW_CUDA_DECODE_PHASES(NODES)];
     struct ew_cuda_decode_plan plan = { .table = table };
@@ -573,9 +608,10 @@ static void check_refusals(struct cc *c)
     if (!cc_begin(c, "refusals"))
         return;
     model_make(c, &o, &m);
-    for (int i = 0; i < 6; i++) {
-        static const char *const want[] = { "zero points", "one token", "node before",
-                                            "residual",    "no linear", "a cache other" };
+    for (int i = 0; i < 9; i++) {
+        static const char *const want[] = { "zero points", "one token",     "node before",
+                                            "residual",    "no linear",     "a cache other",
+                                            "another num", "more than one", "more than 8" };
         size_t n = make_nodes(&o, &m, o.context_at, nodes);
         ew_error err = { 0 };
 
@@ -591,6 +627,14 @@ static void check_refusals(struct cc *c)
             n -= 1;
         if (i == 5)
             nodes[9].attention.kv_dtype = EW_DTYPE_I8;
+        if (i == 6)
+            nodes[3].problem.m = 2;
+        if (i == 7) {
+            nodes[1].problem.m = 2;
+            nodes[1].problem.format = q4_128;
+        }
+        if (i == 8)
+            nodes[1].problem.m = 9;
         if (ew_cuda_decode_plan(nodes, n, cc_chip(c), &place, &plan, &err) !=
                 EW_STATUS_UNSUPPORTED ||
             (!strstr(err.text, want[i]) && !(i == 0 && strstr(err.text, "codes other"))))
@@ -598,6 +642,81 @@ static void check_refusals(struct cc *c)
     }
     model_drop(&o);
     cc_end(c);
+}
+
+/* Several sequences. */
+static void check_rows(struct cc *c)
+{
+    const struct decoder all[] = {
+        { QWEN, .rows = 2, .context = 1 },
+        { QWEN, .rows = 2, .context = 130 },
+        { QWEN, .rows = 3, .context = 65 },
+        { QWEN, .rows = 8, .context = 128 },
+        { QWEN, .rows = 8, .context = 599 },
+        { QWEN, .rows = 8, .context = 64, .bias = true, .rope_half = true },
+        { QWEN, .rows = 5, .context = 333, .window = 100, .softcap = 5 },
+        { QWEN, .rows = 8, .context = 580, .n_sm = 4 }, /* several units of attention a block */
+        { QWEN, .rows = 2, .context = 590, .n_sm = 31 },
+        { .hidden = 320,
+          .ffn = 448,
+          .hq = 8,
+          .hkv = 1,
+          .d = 64,
+          .vocab = 777,
+          .cap = 300,
+          .plain = EW_DTYPE_BF16,
+          .kv = EW_DTYPE_F16,
+          .act = EW_ACT_GELU_TANH,
+          .rows = 7,
+          .context = 298 },
+        { .hidden = 512,
+          .ffn = 2048,
+          .hq = 12,
+          .hkv = 4,
+          .d = 64,
+          .vocab = 501,
+          .cap = 300,
+          .plain = EW_DTYPE_F16,
+          .kv = EW_DTYPE_F16,
+          .act = EW_ACT_RELU2,
+          .rows = 4,
+          .context = 200 },
+        /* columns in several parts and rounds, tiles of several groups */
+        { .hidden = 1088,
+          .ffn = 3392,
+          .hq = 6,
+          .hkv = 2,
+          .d = 128,
+          .vocab = 1000,
+          .cap = 100,
+          .plain = EW_DTYPE_BF16,
+          .kv = EW_DTYPE_BF16,
+          .act = EW_ACT_SILU,
+          .rows = 6,
+          .context = 70,
+          .n_sm = 9 },
+        { .hidden = 1024,
+          .ffn = 3072,
+          .hq = 16,
+          .hkv = 8,
+          .d = 128,
+          .vocab = 4000,
+          .cap = 300,
+          .plain = EW_DTYPE_BF16,
+          .kv = EW_DTYPE_F16,
+          .qk_norm = true,
+          .act = EW_ACT_SILU,
+          .rows = 8,
+          .context = 130 },
+    };
+
+    for (size_t i = 0; i < sizeof(all) / sizeof(*all); i++) {
+        char name[64];
+
+        snprintf(name, sizeof(name), "rows %zu hidden %zu d%zu blocks %u", all[i].rows,
+                 all[i].hidden, all[i].d, all[i].n_sm);
+        check_decoder(c, &all[i], name);
+    }
 }
 
 CC_FAMILY(step_cuda)
@@ -657,5 +776,6 @@ CC_FAMILY(step_cuda)
     }
     for (size_t i = 0; i < sizeof(more) / sizeof(*more); i++)
         check_decoder(c, &more[i], names[i]);
+    check_rows(c);
     check_refusals(c);
 }

@@ -22,6 +22,7 @@ _Static_assert(sizeof(struct ew_step_args) <= EW_CUDA_ARGS_CAP, "arguments of a 
 #define COPIERS        2     /* warps: more of them ask too much of L2, one issues too slowly */
 #define MAX_TURNS      3u    /* of panels with code of their own, of MAX_CHUNK columns each */
 #define PAD            64u   /* bytes between planes of an input: other banks */
+#define SMALL          131072 /* bytes of shared memory that sums of 64 outputs leave too little of */
 
 /* What a phase is to the graph. */
 struct link {
@@ -37,6 +38,7 @@ struct planner {
     struct ew_step_phase *table;
     struct link *links;
     size_t n;                               /* phases */
+    uint32_t rows;                          /* sequences, one token each */
     const struct ew_cuda_decode_node *norm; /* not yet taken by a linear */
     uint64_t current;                       /* what the last phase made, or the first reads */
     uint64_t x;                             /* of the first phase */
@@ -49,6 +51,7 @@ struct planner {
     size_t x_bytes;
     uint32_t blocks, splits;
     uint32_t copiers, flight; /* warps that copy; step_dev.cuh's FLIGHT */
+    uint32_t red_rows;        /* of several sequences: outputs reduced at once */
     struct ew_step_args args;
     ew_error *err;
 };
@@ -157,8 +160,12 @@ static ew_status linear_kind(struct planner *p, const struct ew_cuda_decode_node
 {
     const struct ew_cuda_linear_problem *l = &node->problem;
 
-    if (l->k > MAX_K || l->n > UINT32_MAX / 2 || l->m != 1)
-        return refuse(p, node, "more than one row or 16384 columns");
+    if (l->k > MAX_K || l->n > UINT32_MAX / 2)
+        return refuse(p, node, "more than 16384 columns");
+    if (l->m != p->rows)
+        return refuse(p, node, "another number of rows than the first");
+    if (ew_quant_is(&l->format) && p->rows > 1)
+        return refuse(p, node, "quantised weights for more than one row");
     if (ew_quant_is(&l->format))
         return quant_kind(p, node, ph);
     if (!node->layout ||
@@ -173,7 +180,8 @@ static ew_status linear_kind(struct planner *p, const struct ew_cuda_decode_node
     p->plains |= l->k == MAX_CHUNK  ? EW_STEP_WHOLE
                  : l->k < MAX_CHUNK ? EW_STEP_SHORT
                                     : EW_STEP_PARTS;
-    p->x_bytes = larger(p->x_bytes, l->k * 2);
+    if (p->rows == 1)
+        p->x_bytes = larger(p->x_bytes, l->k * 2);
     return EW_STATUS_OK;
 }
 
@@ -220,8 +228,10 @@ static ew_status attention_ok(struct planner *p, const struct ew_cuda_decode_nod
     const struct ew_attn_args *a = &node->attention;
     const struct ew_attn_args *first = p->attention ? p->attention : a;
 
-    if (a->mode != EW_ATTN_DECODE || a->b != 1 || a->s != 1)
-        return refuse(p, node, "attention other than one token of one sequence");
+    if (a->mode != EW_ATTN_DECODE || a->b != p->rows || a->s != 1)
+        return refuse(p, node, "attention other than one token of each sequence");
+    if (a->rope && a->rope_batch_stride > UINT32_MAX)
+        return refuse(p, node, "RoPE tables of more than 2^32 numbers");
     if ((a->d != 64 && a->d != 128) || !a->hkv || a->hq % a->hkv || a->hq / a->hkv > 8)
         return refuse(p, node, "heads other than 64 or 128 wide, 8 queries a key at most");
     if (a->hq != first->hq || a->hkv != first->hkv || a->d != first->d ||
@@ -261,6 +271,7 @@ static ew_status add_attention(struct planner *p, const struct ew_cuda_decode_no
     ph->eps = a->qk_norm_eps;
     ph->scale = a->scale;
     ph->softcap = a->softcap;
+    ph->n = a->rope ? (uint32_t)a->rope_batch_stride : 0;
     ph->rd = a->rope ? (uint32_t)a->rd : 0;
     ph->cap = (uint32_t)a->cap;
     ph->window = a->window > 0 ? (uint32_t)a->window : 0;
@@ -328,9 +339,11 @@ static ew_status choose_blocks(struct planner *p)
                        "one kernel a step: %u blocks for %zu heads of keys", blocks,
                        p->attention->hkv);
     p->blocks = blocks;
-    p->splits = p->attention ? blocks / (uint32_t)p->attention->hkv : 0;
+    p->splits = p->attention ? blocks / ((uint32_t)p->attention->hkv * p->rows) : 0;
     if (p->splits > EW_STEP_KV_SPLITS)
         p->splits = EW_STEP_KV_SPLITS;
+    if (p->splits < 1)
+        p->splits = 1; /* blocks have several units of attention then */
     return EW_STATUS_OK;
 }
 
@@ -346,14 +359,15 @@ static uint32_t panel_rows_at(const struct planner *p, size_t i)
 
 /* Columns and bytes of a part, for stages of `most` parts. Plain: full parts and one rest, since
  * the kernel has a faster way for full ones. Panels: as many columns as fit, with their scales. */
-static void choose_chunk(struct ew_step_phase *ph, uint32_t most, uint32_t panel_rows_at)
+static void choose_chunk(struct ew_step_phase *ph, uint32_t most, uint32_t panel_rows_at,
+                         uint32_t gap)
 {
     const uint32_t code = ph->kind == EW_STEP_Q4 ? 8 : 16;
     const size_t all = ew_align_up(ph->k, 128);
 
     if (ph->kind == EW_STEP_PLAIN16) {
         ph->chunk = ph->k < MAX_CHUNK ? ph->k : MAX_CHUNK;
-        ph->part_bytes = 8 * ph->chunk * 2;
+        ph->part_bytes = 8 * (ph->chunk * 2 + gap);
         return;
     }
     ph->chunk = most * MAX_CHUNK * 16 / code;
@@ -382,7 +396,7 @@ static size_t stage_of(struct planner *p, uint32_t most)
 
         if (ph->kind == EW_STEP_ATTENTION)
             continue;
-        choose_chunk(ph, most, panel_rows_at(p, i));
+        choose_chunk(ph, most, panel_rows_at(p, i), p->rows > 1 ? EW_STEP_ROWS_GAP : 0);
         stage = larger(stage, (ph->kind == EW_STEP_PLAIN16 ? most : 1) * (size_t)ph->part_bytes);
     }
     all = stage;
@@ -472,12 +486,55 @@ static size_t place_packets(struct planner *p)
     return at + 2 * (size_t)p->blocks;
 }
 
+/* The same for several sequences: words of step_rows.cuh, in units of 8 bytes, twice; of each
+ * vector its own. */
+static size_t place_words(struct planner *p)
+{
+    const struct ew_attn_args *a = p->attention;
+    const size_t x_pairs = ew_cuda_div_up(p->table[0].k, 32) * 64, x = p->rows * p->table[0].k;
+    size_t at = x_pairs + ew_align_up(x / 2, 16), partial, in = 0, in_singles = x_pairs;
+    size_t singles[MAX_BACK + 1]; /* of the inputs of the last phases */
+
+    p->args.x_singles = (uint32_t)x_pairs;
+    for (size_t i = 0; i < p->n; i++) {
+        struct ew_step_phase *ph = &p->table[i], *next = ph + 1;
+        const bool has_next = i + 1 < p->n, feeds = has_next && next->kind == EW_STEP_ATTENTION;
+
+        singles[i % (MAX_BACK + 1)] = in_singles;
+        ph->in = (uint32_t)(ph->kind == EW_STEP_ATTENTION ? in_singles : in);
+        if (ph->flags & EW_STEP_RESIDUAL)
+            ph->kept = (uint32_t)singles[p->links[i].kept % (MAX_BACK + 1)];
+        if (has_next && !feeds)
+            ph->flags |= EW_STEP_PAIRS;
+        if (feeds || (has_next && p->links[i + 1].is_kept))
+            ph->flags |= EW_STEP_SINGLES;
+        ph->out = (uint32_t)(in = at);
+        if (ph->flags & EW_STEP_PAIRS)
+            at += ew_cuda_div_up((uint32_t)p->links[i].n_out, 32) * 64;
+        ph->singles = (uint32_t)(in_singles = at);
+        if (ph->flags & EW_STEP_SINGLES)
+            at += ew_align_up(ew_cuda_div_up((uint32_t)(p->rows * p->links[i].n_out), 2), 16);
+    }
+    p->args.turn = (uint32_t)at;
+    at *= 2;
+    partial = a ? ew_align_up(a->hkv * p->rows * p->splits * (a->hq / a->hkv) * (a->d + 2), 16) : 0;
+    for (size_t i = 0; i < p->n; i++)
+        p->table[i].partial = (uint32_t)(at + i % 2 * partial); /* in turn, as above */
+    p->args.best = (uint32_t)(at + 2 * partial);
+    return at + 2 * partial + 2 * (size_t)p->blocks * EW_CUDA_DECODE_ROWS;
+}
+
+/* Query heads of a kv head, rounded up to what kernels are compiled for. */
+static uint32_t heads_of(const struct ew_attn_args *a)
+{
+    const size_t g = a ? a->hq / a->hkv : 1;
+
+    return g <= 1 ? 1 : g <= 2 ? 2 : g <= 4 ? 4 : 8;
+}
+
 static size_t attention_bytes(const struct ew_attn_args *a)
 {
-    const size_t g = a->hq / a->hkv <= 1   ? 1
-                     : a->hq / a->hkv <= 2 ? 2
-                     : a->hq / a->hkv <= 4 ? 4
-                                           : 8;
+    const size_t g = heads_of(a);
 
     const size_t warps = EW_STEP_WARPS;
 
@@ -489,13 +546,17 @@ static size_t attention_bytes(const struct ew_attn_args *a)
 /* The ring takes what is left of a block's shared memory. */
 static ew_status choose_shared(struct planner *p, uint32_t *shared)
 {
-    size_t fixed;
+    size_t fixed, sums;
 
     p->args.x_bytes = (uint32_t)ew_align_up(p->x_bytes, 128);
     if (p->attention)
         p->args.attention_bytes = (uint32_t)ew_align_up(attention_bytes(p->attention), 128);
-    fixed = p->args.x_bytes + p->args.attention_bytes + 2 * EW_STEP_RED_ROWS * EW_STEP_WARPS * 4 +
-            2 * EW_STEP_WARPS * 4 + EW_STEP_MAX_STAGES * 16 +
+    /* sums of outputs and of squares, of each sequence */
+    p->red_rows = p->rows == 1 || p->chip->shared_per_block > SMALL ? EW_STEP_RED_ROWS : 8;
+    sums = p->rows > 1 ? p->red_rows / 8 * EW_STEP_ROWS_TILE + EW_CUDA_DECODE_ROWS
+                       : EW_STEP_RED_ROWS + 1;
+    fixed = p->args.x_bytes + p->args.attention_bytes + 2 * sums * EW_STEP_WARPS * 4 +
+            EW_STEP_MAX_STAGES * 16 +
             (EW_STEP_WARPS + p->copiers) * (2 * sizeof(struct ew_step_phase) + EW_STEP_KV_BYTES);
     /* two parts or two blocks of the cache a stage: waiting costs as much as multiplying one */
     for (uint32_t most = 2; most >= 1; most--) {
@@ -532,31 +593,64 @@ static void choose_flight(struct planner *p)
 static void fill_launch(struct planner *p, uint32_t shared, struct ew_cuda_launch *l)
 {
     const struct ew_attn_args *a = p->attention;
-    const size_t g = a ? a->hq / a->hkv : 1;
     const uint32_t grid[3] = { p->blocks, 1, 1 };
+    const bool one = p->rows == 1;
 
-    ew_cuda_launch_fill(
-        l, STEP_SOURCE, "ew_step", grid, (EW_STEP_WARPS + p->copiers) * 32, &p->args,
-        sizeof(p->args),
-        "-DEW_STEP_KINDS=%u -DEW_STEP_PLAINS=%u -DEW_STEP_G=%u -DEW_STEP_D=%u -DEW_STEP_W_F16=%d "
-        "-DEW_STEP_SCALE_F16=%d -DEW_STEP_KV_F16=%d -DEW_STEP_ACT=%u "
-        "-DEW_STEP_BIAS=%d -DEW_STEP_SOFTCAP=%d -DEW_STEP_COPIERS=%u "
-        "-DEW_STEP_UNIT=%u -DEW_STEP_TURNS=%u -DEW_STEP_FLIGHT=%u",
-        p->kinds, p->plains,
-        g <= 1   ? 1u
-        : g <= 2 ? 2u
-        : g <= 4 ? 4u
-                 : 8u,
-        a ? (unsigned)a->d : 128u, p->w_f16 > 0, p->scale_f16 > 0, p->kv_f16 > 0, p->act,
-        p->has_bias, p->has_softcap, p->copiers, p->unit, p->turns, p->flight);
+    if (one)
+        ew_cuda_launch_fill(l, STEP_SOURCE, "ew_step", grid, (EW_STEP_WARPS + p->copiers) * 32,
+                            &p->args, sizeof(p->args),
+                            "-DEW_STEP_KINDS=%u -DEW_STEP_PLAINS=%u -DEW_STEP_G=%u -DEW_STEP_D=%u "
+                            "-DEW_STEP_W_F16=%d "
+                            "-DEW_STEP_SCALE_F16=%d -DEW_STEP_KV_F16=%d -DEW_STEP_ACT=%u "
+                            "-DEW_STEP_BIAS=%d -DEW_STEP_SOFTCAP=%d -DEW_STEP_COPIERS=%u "
+                            "-DEW_STEP_UNIT=%u -DEW_STEP_TURNS=%u -DEW_STEP_FLIGHT=%u",
+                            p->kinds, p->plains, heads_of(a), a ? (unsigned)a->d : 128u,
+                            p->w_f16 > 0, p->scale_f16 > 0, p->kv_f16 > 0, p->act, p->has_bias,
+                            p->has_softcap, p->copiers, p->unit, p->turns, p->flight);
+    else
+        ew_cuda_launch_fill(l, "step_rows", "ew_step_rows", grid, (EW_STEP_WARPS + p->copiers) * 32,
+                            &p->args, sizeof(p->args),
+                            "-DEW_STEP_PLAINS=%u -DEW_STEP_G=%u -DEW_STEP_D=%u -DEW_STEP_W_F16=%d "
+                            "-DEW_STEP_KV_F16=%d "
+                            "-DEW_STEP_ACT=%u -DEW_STEP_BIAS=%d -DEW_STEP_SOFTCAP=%d "
+                            "-DEW_STEP_COPIERS=%u -DEW_STEP_RED_ROWS=%u -DEW_STEP_FLIGHT=%u",
+                            p->plains, heads_of(a), a ? (unsigned)a->d : 128u, p->w_f16 > 0,
+                            p->kv_f16 > 0, p->act, p->has_bias, p->has_softcap, p->copiers,
+                            p->red_rows, p->flight);
     l->shared_bytes = shared;
     l->cooperative = true;
     l->early_start = false;
 }
 
+/* What lies in memory has no gaps between the rows of several sequences. */
+static ew_status rows_ok(struct planner *p, const struct ew_cuda_decode_node *first,
+                         const struct ew_cuda_decode_node *last)
+{
+    if (p->rows == 1)
+        return EW_STATUS_OK;
+    if (first->problem.x_stride != p->table[0].k)
+        return refuse(p, first, "gaps between rows of its input");
+    if (last->problem.y_stride != p->table[p->n - 1].n)
+        return refuse(p, last, "gaps between rows of its output");
+    return EW_STATUS_OK;
+}
+
+/* Rows of the first linear. */
+static uint32_t rows_of(const struct ew_cuda_decode_node *nodes, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (nodes[i].kind == EW_CUDA_DECODE_LINEAR)
+            return nodes[i].problem.m > EW_CUDA_DECODE_ROWS ? 0 : (uint32_t)nodes[i].problem.m;
+    return 1;
+}
+
 static ew_status plan_chain(struct planner *p, const struct ew_cuda_decode_node *nodes, size_t n)
 {
     p->current = p->x = n ? nodes[0].problem.x : 0;
+    p->rows = rows_of(nodes, n);
+    if (!p->rows)
+        return ew_fail(p->err, EW_STATUS_UNSUPPORTED, "one kernel a step: more than %d rows",
+                       EW_CUDA_DECODE_ROWS);
     for (size_t i = 0; i < n; i++)
         EW_TRY(add_node(p, &nodes[i]));
     if (!p->n || p->norm || p->table[p->n - 1].kind == EW_STEP_ATTENTION)
@@ -567,7 +661,7 @@ static ew_status plan_chain(struct planner *p, const struct ew_cuda_decode_node 
     p->table[p->n - 1].flags |= EW_STEP_HEAD;
     if (p->table[p->n - 1].flags & EW_STEP_GLU)
         return refuse(p, &nodes[n - 1], "the last linear has a gate");
-    return EW_STATUS_OK;
+    return rows_ok(p, &nodes[0], &nodes[n - 1]);
 }
 
 ew_status ew_cuda_decode_plan(const struct ew_cuda_decode_node *nodes, size_t n,
@@ -593,7 +687,8 @@ ew_status ew_cuda_decode_plan(const struct ew_cuda_decode_node *nodes, size_t n,
         st = choose_shared(&p, &shared);
     if (!st) {
         share_out(&p);
-        packets = place_packets(&p);
+        packets = p.rows > 1 ? place_words(&p) : place_packets(&p);
+        p.args.sequences = p.rows;
         p.args.table = place->table;
         p.args.epoch = place->workspace;
         p.args.fault = place->workspace + 4;
@@ -608,6 +703,7 @@ ew_status ew_cuda_decode_plan(const struct ew_cuda_decode_node *nodes, size_t n,
         p.args.hkv = p.attention ? (uint32_t)p.attention->hkv : 1;
         choose_flight(&p);
         fill_launch(&p, shared, &out->launch);
+        out->n_rows = p.rows;
         out->n_phases = p.n;
         out->table_bytes = p.n * sizeof(*p.table);
         out->workspace_bytes = WORKSPACE_HEAD + packets * 8;

@@ -23,7 +23,9 @@ typedef unsigned long long uint64_t;
 #ifndef EW_STEP_COPIES
 #    define EW_STEP_COPIES 4 /* of a vector of pairs: all blocks ask for the same lines of L2 */
 #endif
-#define EW_STEP_RED_ROWS   64 /* outputs reduced at once */
+#ifndef EW_STEP_RED_ROWS
+#    define EW_STEP_RED_ROWS 64 /* outputs reduced at once */
+#endif
 #define EW_STEP_KV_BLOCK   64 /* positions of a block of the cache */
 #define EW_STEP_KV_TILE    16 /* of them a warp takes at once */
 #define EW_STEP_KV_SPLIT   4  /* blocks before their work is shared by more blocks of threads */
@@ -31,6 +33,8 @@ typedef unsigned long long uint64_t;
 #define EW_STEP_MAX_STAGES 48
 #define EW_STEP_KV_BYTES   48 /* step_dev.cuh's struct step_kv */
 #define EW_STEP_MARKS      8  /* of a phase and warp: struct ew_step_args, trace */
+#define EW_STEP_ROWS_TILE  72 /* sums of 8 outputs and 8 sequences */
+#define EW_STEP_ROWS_GAP   64 /* bytes between rows of weights in step_rows.cu's stages */
 
 enum ew_step_kind { EW_STEP_PLAIN16 = 0, EW_STEP_Q4, EW_STEP_Q8, EW_STEP_ATTENTION };
 
@@ -50,7 +54,8 @@ enum ew_step_plain {
     EW_STEP_PARTS = 4  /* more */
 };
 
-/* 160 bytes. */
+/* 160 bytes. In step_rows.cu `in`, `out`, `singles` and `kept` are words (step_rows.cuh) in units
+ * of 8 bytes, and `partial` is for each sequence. */
 struct ew_step_phase {
     uint64_t w;    /* linear: weights; attention: cache of this layer [2][hkv][cap][d] */
     uint64_t norm; /* linear: f32 [k]; attention: f32 [d] of q, or 0 */
@@ -63,9 +68,10 @@ struct ew_step_phase {
     float eps, scale, softcap;
     uint32_t act; /* enum ew_act */
     /* linear */
-    uint32_t n, k;                     /* rows of w (glu: both halves), columns */
-    uint32_t chunk;                    /* columns of a part: of what a stage has of a tile */
-    uint32_t batch;                    /* parts of a stage, at most */
+    uint32_t n, k;  /* rows of w (glu: both halves), columns; attention of several sequences: n is
+                       how far their tables of rope lie apart, in floats */
+    uint32_t chunk; /* columns of a part: of what a stage has of a tile */
+    uint32_t batch; /* parts of a stage, at most */
     uint32_t part_bytes;               /* of a stage */
     uint32_t stride;                   /* bytes of a row (plain) or a panel */
     uint32_t scales_at, row_scales_at; /* in a panel; in the stage that has the last part of one */
@@ -106,6 +112,9 @@ struct ew_step_args {
     uint32_t copy;             /* packets from one copy of a vector of pairs to the next */
     uint32_t n_rows, row_type; /* 0 f32, 1 f16, 2 bf16 */
     float row_scale;
+    /* step_rows.cu */
+    uint32_t sequences; /* 2 to 8 */
+    uint32_t turn; /* from the words of one step to those of the next, which has them in turn */
 };
 
 #endif

@@ -9,10 +9,11 @@
  *   nodes of a graph, in order --ew_cuda_decode_plan--> table of phases + one launch
  *   once:  upload the table, zero the workspace        every step: the launch
  *
- * What it takes: one token of one sequence; a chain in which each node reads what the one before
- * it made: norms, linears (bf16 or f16 rows, 4- and 8-bit panels of linear.h), attention over a
- * linear f16 or bf16 cache, ending in a linear whose output is f32 in memory (the logits).
- * Everything else is refused by name.
+ * What it takes: one token of one sequence, or of 2 to 8 (step_rows.cu: no quantised weights, rows
+ * of x and of the logits without gaps, rows of the cache in the order of the sequences); a chain in
+ * which each node reads what the one before it made: norms, linears (bf16 or f16 rows, 4- and 8-bit
+ * panels of linear.h), attention over a linear f16 or bf16 cache, ending in a linear whose output
+ * is f32 in memory (the logits). Everything else is refused by name.
  *
  * Numbers. What a linear reads was rounded once to 16 bits (f16 where the plain weights are, else
  * bf16; behind a norm once more), as in the kernels of many rows; quantised ones multiply it as
@@ -28,6 +29,8 @@
 #include "kernels/cuda/linear.h"
 #include "kernels/cuda/rows_cuda.h"
 #include "kernels/cuda/step.cuh"
+
+#define EW_CUDA_DECODE_ROWS 8 /* sequences, at most */
 
 enum ew_cuda_decode_kind {
     EW_CUDA_DECODE_LINEAR,    /* problem, layout */
@@ -49,12 +52,12 @@ struct ew_cuda_decode_place {
     uint64_t table;     /* table_bytes, 16-byte aligned */
     uint64_t workspace; /* workspace_bytes, 256-byte aligned; zeroed once, then left alone. Of one
                            context: steps that may run at once share none */
-    uint64_t token;     /* i32 [1]: arg max of the logits, the lowest of equals; or 0 */
+    uint64_t token;     /* i32 [rows]: arg max of the logits, the lowest of equals; or 0 */
 };
 
 struct ew_cuda_decode_plan {
     struct ew_step_phase *table; /* the caller's, EW_CUDA_DECODE_PHASES(n) of them */
-    size_t n_phases, table_bytes, workspace_bytes;
+    size_t n_rows, n_phases, table_bytes, workspace_bytes;
     struct ew_cuda_launch launch;
 };
 #define EW_CUDA_DECODE_PHASES(n_nodes) (n_nodes)

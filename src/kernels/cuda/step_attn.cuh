@@ -55,17 +55,17 @@ EW_DEV uint32_t step_kv_olds(const struct step *s, const struct step_kv *v, uint
     return v->pos > from ? min(v->pos - from, min(s->a->kv_batch, v->end - b) * EW_STEP_KV_BLOCK)
                          : 0;
 }
-EW_DEV uint64_t step_kv_at(const struct ew_step_phase *ph, uint32_t hkv, uint32_t which,
-                           uint32_t head, uint32_t pos)
+EW_DEV uint64_t step_kv_at(const struct ew_step_phase *ph, uint32_t hkv, const struct step_kv *v,
+                           uint32_t which, uint32_t pos)
 {
-    return ph->w + ((uint64_t)(which * hkv + head) * ph->cap + pos) * (EW_STEP_D * 2);
+    const uint32_t vector = (EW_STEP_ROWS > 1 ? v->row * 2 + which : which) * hkv + v->head;
+
+    return ph->w + ((uint64_t)vector * ph->cap + pos) * (EW_STEP_D * 2);
 }
 
-EW_DEV void copy_attention(struct step *s, const struct ew_step_phase *ph)
+/* What this block does of the heads and positions that s->kv names. */
+EW_DEV void copy_heads(struct step *s, const struct ew_step_phase *ph)
 {
-    if (s->kv->window != ph->window)
-        step_kv_set(s, ph->window);
-
     const struct step_kv v = *s->kv;
 
     if (v.split >= v.splits)
@@ -80,11 +80,17 @@ EW_DEV void copy_attention(struct step *s, const struct ew_step_phase *ph)
         for (uint32_t which = 0; which < 2; which++)
             if (copy_begin(s, bytes)) {
                 copy_run(s, ring_at(s),
-                         step_kv_at(ph, s->a->hkv, which, v.head, v.first + b * EW_STEP_KV_BLOCK),
+                         step_kv_at(ph, s->a->hkv, &v, which, v.first + b * EW_STEP_KV_BLOCK),
                          bytes);
                 copy_end(s);
             }
     }
+}
+EW_DEV void copy_attention(struct step *s, const struct ew_step_phase *ph)
+{
+    if (s->kv->window != ph->window)
+        step_kv_set(s, ph->window);
+    copy_heads(s, ph);
 }
 
 struct step_attn {
@@ -96,6 +102,48 @@ struct step_attn {
     __align__(16) float part[EW_STEP_WARPS][EW_STEP_G][EW_STEP_D];
 };
 
+#if EW_STEP_ROWS > 1
+#    include "step_attn_rows.cuh"
+#else
+/* This lane's part of vector `row` of the input. */
+EW_DEV void attn_wait(const struct step *s, const struct ew_step_phase *ph,
+                      const struct step_kv *kv, uint32_t row, float v[EW_STEP_D / 32])
+{
+    constexpr int PER = EW_STEP_D / 32;
+    const uint64_t at =
+        s->a->workspace + (uint64_t)(ph->in + row * EW_STEP_D + threadIdx.x % 32 * PER) * 8;
+    struct two_packets p[PER / 2];
+
+    (void)kv;
+    for (uint32_t n = 0;; n++) {
+        bool all = true;
+
+#    pragma unroll
+        for (int j = 0; j < PER / 2; j++)
+            p[j] = packets_load(at + 16 * j);
+#    pragma unroll
+        for (int j = 0; j < PER / 2; j++) {
+            all = all && packet_is(p[j].a, s->in_seq) && packet_is(p[j].b, s->in_seq);
+            v[2 * j] = packet_value(p[j].a);
+            v[2 * j + 1] = packet_value(p[j].b);
+        }
+        if (all)
+            break;
+        poll_pause(n);
+        if (n > EW_STEP_POLL_LIMIT)
+            step_gave_up(s);
+    }
+}
+/* Pair `pair` of the output of this unit's heads: copies first, first + by, ... of it. */
+EW_DEV void attn_put(const struct step *s, const struct ew_step_phase *ph, const struct step_kv *kv,
+                     uint32_t pair, float x, float y, uint32_t first, uint32_t by)
+{
+    const uint32_t at = ph->out + kv->q * (EW_STEP_D / 2) + pair + first * s->a->copy;
+
+    pair_send(s, s->a->workspace + (uint64_t)at * 8, x, y, s->seq, by);
+}
+#endif
+
 /* Vector w (queries, then key, then value) of this head into sm->vec, by one warp. */
 EW_DEV void attn_vector(const struct step *s, const struct ew_step_phase *ph, struct step_attn *sm,
                         const struct step_kv *kv, uint32_t w, uint32_t g)
@@ -103,11 +151,10 @@ EW_DEV void attn_vector(const struct step *s, const struct ew_step_phase *ph, st
     constexpr int PER = EW_STEP_D / 32;
     const uint32_t lane = threadIdx.x % 32, half = ph->rd / 2;
     const uint32_t row = w < g ? kv->q + w : s->a->hq + kv->head + (w > g ? s->a->hkv : 0);
-    const uint64_t at = s->a->workspace + (uint64_t)(ph->in + row * EW_STEP_D + lane * PER) * 8;
     const uint64_t weight = w < g ? ph->norm : w == g ? ph->bias : 0;
-    const float *rope = (const float *)ph->rope + (uint64_t)kv->pos * ph->rd;
+    const float *rope = (const float *)ph->rope + (uint64_t)kv->pos * ph->rd +
+                        (EW_STEP_ROWS > 1 ? (uint64_t)kv->row * ph->n : 0);
     float *vec = sm->vec[w < g ? w : EW_STEP_G + (w - g)];
-    struct two_packets p[PER / 2];
     float v[PER], nw[PER], co[PER], si[PER], inv, sum = 0;
 
 #pragma unroll
@@ -122,24 +169,7 @@ EW_DEV void attn_vector(const struct step *s, const struct ew_step_phase *ph, st
             si[j] = i < half ? -rope[half + a] : rope[half + a];
         }
     }
-    for (uint32_t n = 0;; n++) {
-        bool all = true;
-
-#pragma unroll
-        for (int j = 0; j < PER / 2; j++)
-            p[j] = packets_load(at + 16 * j);
-#pragma unroll
-        for (int j = 0; j < PER / 2; j++) {
-            all = all && packet_is(p[j].a, s->in_seq) && packet_is(p[j].b, s->in_seq);
-            v[2 * j] = packet_value(p[j].a);
-            v[2 * j + 1] = packet_value(p[j].b);
-        }
-        if (all)
-            break;
-        poll_pause(n);
-        if (n > EW_STEP_POLL_LIMIT)
-            step_gave_up(s);
-    }
+    attn_wait(s, ph, kv, row, v);
     __syncwarp();
     /* rotated first, scaled by the norm last: its sum takes as long as the partners */
 #pragma unroll
@@ -197,7 +227,7 @@ EW_DEV void attn_vector(const struct step *s, const struct ew_step_phase *ph, st
         const float2 kept = half2_get<EW_STEP_KV_F16>(h);
 
         if (kv->split + 1 == kv->splits && kv->q % s->g == 0 && kv->pos < ph->cap)
-            *(uint32_t *)(step_kv_at(ph, s->a->hkv, w - g, kv->head, kv->pos) + i * 2) = h;
+            *(uint32_t *)(step_kv_at(ph, s->a->hkv, kv, w - g, kv->pos) + i * 2) = h;
         vec[i] = kept.x;
         vec[i + 1] = kept.y;
     }
@@ -346,8 +376,8 @@ EW_DEV void attn_merge(const struct step *s, const struct ew_step_phase *ph,
     const uint32_t g = s->g, pairs = g * EW_STEP_D / 2, n_s = kv->splits;
     const uint32_t from = pairs * kv->split / n_s, end = pairs * (kv->split + 1) / n_s;
     const uint32_t size = g * (EW_STEP_D + 2), lane = threadIdx.x % 32;
-    const uint64_t at =
-        s->a->workspace + ((uint64_t)ph->partial + (uint64_t)kv->head * s->splits * size) * 8;
+    const uint64_t at = s->a->workspace +
+                        ((uint64_t)ph->partial + (uint64_t)step_unit(s, kv) * s->splits * size) * 8;
     uint32_t span = 1; /* lanes of a pair */
 
     while (span < n_s && span < 32)
@@ -406,8 +436,7 @@ EW_DEV void attn_merge(const struct step *s, const struct ew_step_phase *ph,
             y += __shfl_xor_sync(EW_ALL, y, d);
         }
         if (lane % span == 0 && pair < end)
-            pair_send(s, s->a->workspace + (uint64_t)(ph->out + kv->head * pairs + pair) * 8, x / l,
-                      y / l, s->seq, 1);
+            attn_put(s, ph, kv, pair, x / l, y / l, 0, 1);
     }
 }
 
@@ -510,7 +539,7 @@ EW_DEV void attn_output(const struct step *s, const struct ew_step_phase *ph,
     const uint32_t g = kv->g, size = g * (EW_STEP_D + 2);
     const uint64_t to =
         s->a->workspace +
-        ((uint64_t)ph->partial + (uint64_t)(kv->head * s->splits + kv->split) * size) * 8;
+        ((uint64_t)ph->partial + (uint64_t)(step_unit(s, kv) * s->splits + kv->split) * size) * 8;
 
     /* two lanes a pair of outputs: each adds up half of the warps */
 #pragma unroll 1
@@ -545,10 +574,7 @@ EW_DEV void attn_output(const struct step *s, const struct ew_step_phase *ph,
         y += __shfl_xor_sync(EW_ALL, y, 1);
         if (alone) { /* and half of the copies */
             f = __fdividef(1.0f, l);
-            pair_send(s,
-                      s->a->workspace +
-                          (uint64_t)(ph->out + kv->q * EW_STEP_D / 2 + i + odd * s->a->copy) * 8,
-                      x * f, y * f, s->seq, 2);
+            attn_put(s, ph, kv, i, x * f, y * f, odd, 2);
         } else if (!odd) {
             packets_store(to + (uint64_t)i * 16, x, y, s->seq);
         } else if (d == 0) {
@@ -572,23 +598,19 @@ EW_DEV void attn_run(struct step *s, const struct ew_step_phase *ph, struct step
     step_mark(s, 4);
     attn_leave<G>(s, ph, sm, kv, &a);
 }
-EW_DEV void run_attention(struct step *s, const struct ew_step_phase *entry)
+/* What this block does of the heads and positions that s->kv names. */
+EW_DEV void run_heads(struct step *s, const struct ew_step_phase *ph)
 {
-    const struct ew_step_phase copy = *entry, *ph = &copy;
     struct step_attn *sm = (struct step_attn *)s->attention;
     struct attn_tile first;
     uint4 q[2 * STEP_KEY];
-
-    if (s->kv->window != ph->window)
-        step_kv_set(s, ph->window);
-
     const struct step_kv kv = *s->kv;
 
     if (kv.split >= kv.splits)
         return;
     attn_ask(&first, s, &kv, kv.begin); /* keys are in registers before the queries are there */
     attn_begin(s, ph, sm, &kv, q);
-    if (EW_STEP_G == 1 || kv.g == 1)
+    if (EW_STEP_G == 1 || (EW_STEP_ROWS == 1 && kv.g == 1))
         attn_run<1>(s, ph, sm, &kv, &first, q);
     else if (EW_STEP_G > 1)
         attn_run<EW_STEP_G>(s, ph, sm, &kv, &first, q);
@@ -599,6 +621,14 @@ EW_DEV void run_attention(struct step *s, const struct ew_step_phase *entry)
     if (kv.splits > 1)
         attn_merge(s, ph, &kv);
     step_mark(s, 7);
+}
+EW_DEV void run_attention(struct step *s, const struct ew_step_phase *entry)
+{
+    const struct ew_step_phase copy = *entry, *ph = &copy;
+
+    if (s->kv->window != ph->window)
+        step_kv_set(s, ph->window);
+    run_heads(s, ph);
 }
 
 #endif

@@ -63,6 +63,10 @@
 #    define EW_STEP_SOFTCAP 0
 #endif
 
+#ifndef EW_STEP_ROWS
+#    define EW_STEP_ROWS 1 /* or 8: sequences at once, at most (step_rows.cu) */
+#endif
+
 #define EW_DEV   static __device__ __forceinline__
 #define EW_ALL   0xffffffffu
 #define STEP_INF __uint_as_float(0x7f800000u)
@@ -76,7 +80,7 @@ struct step_kv {
     uint32_t begin, end, blocks;  /* blocks of this split; all */
     uint32_t window;              /* what it was made for */
     uint32_t q, g;                /* first of its query heads; how many */
-    uint32_t pad;
+    uint32_t row;                 /* step_rows.cu: the sequence */
 };
 static_assert(sizeof(struct step_kv) == EW_STEP_KV_BYTES, "step.cuh says so");
 
@@ -100,8 +104,14 @@ struct step {
     uint32_t half;      /* of red and sums; turns after each use */
     uint32_t g, splits; /* query heads of a kv head; the most splits of the positions */
     struct step_kv *kv; /* this warp's, in shared memory: registers are scarce */
+    uint32_t odd;       /* step_rows.cu: which of the two sets of words are this step's */
 };
 
+/* Number of the sequence's kv head. */
+EW_DEV uint32_t step_unit(const struct step *s, const struct step_kv *v)
+{
+    return EW_STEP_ROWS > 1 ? v->row * s->a->hkv + v->head : v->head;
+}
 EW_DEV uint32_t smem_of(const void *p)
 {
     return (uint32_t)__cvta_generic_to_shared(p);
