@@ -100,7 +100,7 @@ ew_status ew_build_dry_all(struct ew_build *b, struct ew_build_specs *s);
 ew_status ew_build_switches(struct ew_build *b, struct ew_timing_cache *tc, bool timed,
                             struct ew_build_specs *s);
 
-/* device_step.c: whether a decode step of one row runs as one kernel (plan.device.one_kernel).
+/* device_step.c: whether decode steps of 1 to 8 rows run as one kernel (plan.device.step).
  * The device's table has what it needs. */
 ew_status ew_build_time_step(struct ew_build *b);
 

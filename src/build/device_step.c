@@ -1,5 +1,6 @@
-/* build/device_step.c - a decode step of one row as a graph of kernels or as one persistent kernel:
- * both are run on the device with made-up weights of the right sizes, and the faster one wins. */
+/* build/device_step.c - a decode step of one sequence, and of each number of them up to what a
+ * persistent kernel takes, as a graph of kernels or as that one kernel: both are run on the device
+ * with made-up weights of the right sizes, and the faster one wins. */
 #include "backend/cuda/cuda.h"
 #include "build/build_impl.h"
 
@@ -13,6 +14,7 @@
 struct trial {
     struct ew_build *b;
     uint32_t profile;
+    int32_t rows; /* sequences */
     struct ew_arena arena;
     struct ew_shapes shapes;
     struct ew_view *view; /* [n_tensors] */
@@ -45,8 +47,10 @@ static ew_status fill_lengths(struct trial *t, uint32_t tensor, int32_t value)
 {
     const ew_memory *m = &t->b->cuda->base.memory;
 
-    return m->copy(m->ctx, EW_COPY_UPLOAD, t->tensors[tensor].data, sizeof(value), &value,
-                   sizeof(value), sizeof(value), 1, t->b->err);
+    for (int32_t r = 0; r < t->rows; r++)
+        EW_TRY(m->copy(m->ctx, EW_COPY_UPLOAD, (int32_t *)t->tensors[tensor].data + r,
+                       sizeof(value), &value, sizeof(value), sizeof(value), 1, t->b->err));
+    return EW_STATUS_OK;
 }
 
 static ew_status make_inputs(struct trial *t)
@@ -120,6 +124,32 @@ static ew_status place_all(struct trial *t)
     return EW_STATUS_OK;
 }
 
+/* Inputs at the profile's opt shapes, but the axes of the batch. */
+static ew_status choose_shapes(struct trial *t)
+{
+    const struct ew_plan *p = &t->b->plan;
+    struct ew_type *in = ew_arena_new(&t->arena, struct ew_type, p->n_inputs + 1u);
+    int64_t batch = 0;
+
+    if (!in)
+        return ew_fail(t->b->err, EW_STATUS_NO_MEMORY, "timing a step");
+    for (uint32_t i = 0; i < p->n_inputs; i++)
+        if (strcmp(p->tensors[p->inputs[i]].name, "context_lengths") == 0)
+            batch = t->b->graph->inputs[i]->type.dim[0];
+    for (uint32_t i = 0; i < p->n_inputs; i++) {
+        const struct ew_plan_tensor *of = &p->tensors[p->inputs[i]];
+        const struct ew_type *g = &t->b->graph->inputs[i]->type;
+
+        in[i] = ew_type_make(of->dtype, of->n_dims, p->profiles[t->profile].inputs[i].opt);
+        for (int k = 0; k < g->n_dims && batch < 0; k++)
+            if (g->dim[k] == batch)
+                in[i].dim[k] = t->rows;
+        if (strcmp(of->name, "kvcache_start_index") == 0 && in[i].dim[0])
+            in[i].dim[0] = t->rows;
+    }
+    return ew_plan_shapes(p, in, &t->arena, &t->shapes, t->b->err);
+}
+
 static ew_status trial_open(struct trial *t)
 {
     struct ew_build *b = t->b;
@@ -130,7 +160,7 @@ static ew_status trial_open(struct trial *t)
     t->tensors = ew_arena_new(&t->arena, struct block, p->n_tensors + 1u);
     if (!t->view || !t->tensors)
         return ew_fail(b->err, EW_STATUS_NO_MEMORY, "timing a step");
-    EW_TRY(ew_plan_profile_shapes(p, t->profile, EW_PLAN_OPT, &t->arena, &t->shapes, b->err));
+    EW_TRY(choose_shapes(t));
     EW_TRY(take(t, &t->weights, (size_t)p->weights_bytes));
     EW_TRY(take(t, &t->activations, (size_t)p->profiles[t->profile].block_bytes));
     EW_TRY(take(t, &t->scratch, (size_t)p->device.scratch_bytes));
@@ -225,21 +255,24 @@ struct way { /* to run a step */
 static void set_way(struct ew_plan_device *d, struct way w)
 {
     d->split_norms = w.split_norms;
-    d->one_kernel = w.one_kernel;
+    for (int i = 0; i < EW_PLAN_STEP_ROWS; i++)
+        d->step[i].one_kernel = w.one_kernel;
 }
 
 static ew_status time_way(struct trial *t, struct way way, uint64_t *ns)
 {
     const ew_memory *m = &t->b->cuda->base.memory;
     const struct ew_device_ops *ops = t->b->cuda->base.ops;
+    struct ew_plan_device *const d = &t->b->plan.device;
+    const struct ew_plan_device before = *d;
     struct ew_step_list list = { 0 };
     struct ew_recording *r = NULL;
     ew_status st;
 
     *ns = 0;
-    set_way(&t->b->plan.device, way);
+    set_way(d, way);
     st = emit_all(t, &list);
-    set_way(&t->b->plan.device, (struct way){ 0 });
+    *d = before;
     if (!st && (!way.one_kernel || list.n == 1)) {
         st = ops->record(t->stream, &list, &r, t->b->err);
         if (!st)
@@ -278,29 +311,68 @@ static bool find_generation(const struct ew_plan *p, uint32_t *profile)
     return false;
 }
 
+/* The most sequences of a step that the profile allows. */
+static int32_t most_rows(const struct ew_plan *p, uint32_t profile)
+{
+    for (uint32_t i = 0; i < p->n_inputs; i++)
+        if (strcmp(p->tensors[p->inputs[i]].name, "context_lengths") == 0) {
+            const int64_t max = p->profiles[profile].inputs[i].max[0];
+
+            return max < EW_PLAN_STEP_ROWS ? (int32_t)max : EW_PLAN_STEP_ROWS;
+        }
+    return 1;
+}
+
+static ew_status time_both(struct trial *t, struct way *best, struct ew_plan_step *s)
+{
+    const struct way one = { .one_kernel = true };
+
+    if (t->rows == 1)
+        EW_TRY(time_graphs(t, best, &s->graph_ns)); /* the way that norms go is for all */
+    EW_TRY(time_way(t, one, &s->one_kernel_ns));
+    if (t->rows == 1 || !s->one_kernel_ns)
+        return EW_STATUS_OK;
+    EW_TRY(time_way(t, *best, &s->graph_ns));
+    ew_log(t->b->opts.logger, EW_LOG_INFO, "a step of %d: %llu ns; as one kernel: %llu ns",
+           (int)t->rows, (unsigned long long)s->graph_ns, (unsigned long long)s->one_kernel_ns);
+    return EW_STATUS_OK;
+}
+
+/* A step of so many sequences. */
+static ew_status time_rows(struct ew_build *b, uint32_t profile, int32_t rows, struct way *best)
+{
+    struct ew_plan_step *s = &b->plan.device.step[rows - 1];
+    struct trial t = { .b = b, .profile = profile, .rows = rows };
+    ew_status st;
+
+    ew_arena_init(&t.arena, EW_MEM_BUILD, 0);
+    st = trial_open(&t);
+    if (!st)
+        st = time_both(&t, best, s);
+    trial_close(&t);
+    s->one_kernel = !st && s->one_kernel_ns && s->one_kernel_ns < s->graph_ns;
+    return st;
+}
+
 ew_status ew_build_time_step(struct ew_build *b)
 {
-    struct ew_plan_device *d = &b->plan.device;
-    struct trial t = { .b = b };
     struct way best = { 0 };
     ew_error *const err = b->err;
     ew_error local = { 0 };
-    ew_status st;
+    uint32_t profile;
+    ew_status st = EW_STATUS_OK;
 
-    if (!find_generation(&b->plan, &t.profile))
+    if (!find_generation(&b->plan, &profile))
         return EW_STATUS_OK;
     EW_TRY(ew_build_step(b, "time a step", 0, 1));
-    ew_arena_init(&t.arena, EW_MEM_BUILD, 0);
     b->err = &local;
-    st = trial_open(&t);
-    if (!st)
-        st = time_graphs(&t, &best, &d->graph_ns);
-    if (!st)
-        st = time_way(&t, (struct way){ .one_kernel = true }, &d->one_kernel_ns);
-    trial_close(&t);
+    for (int32_t rows = 1; rows <= most_rows(&b->plan, profile) && !st; rows++) {
+        st = time_rows(b, profile, rows, &best);
+        if (!b->plan.device.step[rows - 1].one_kernel_ns)
+            break; /* nor will it take more */
+    }
     b->err = err;
-    best.one_kernel = !st && d->one_kernel_ns && d->one_kernel_ns < d->graph_ns;
-    set_way(d, best);
+    b->plan.device.split_norms = best.split_norms;
     if (st) /* the graph always works: what is lost is speed */
         ew_log(b->opts.logger, EW_LOG_WARN, "a decode step was not timed: %s", local.text);
     return EW_STATUS_OK;

@@ -159,6 +159,26 @@ static json_t *nodes_json(const struct ew_plan *p)
     return a;
 }
 
+/* How steps of one sequence run; `by_rows`: of several, where that was timed. */
+static json_t *decode_step_json(const struct ew_plan_device *d)
+{
+    json_t *j =
+        json_pack("{s:s,s:b,s:I,s:I}", "as", d->step[0].one_kernel ? "one kernel" : "graph",
+                  "split_norms", (int)d->split_norms, "graph_ns", (json_int_t)d->step[0].graph_ns,
+                  "one_kernel_ns", (json_int_t)d->step[0].one_kernel_ns);
+    json_t *rows = json_array();
+
+    for (int i = 1; i < EW_PLAN_STEP_ROWS; i++)
+        if (d->step[i].graph_ns)
+            json_array_append_new(rows,
+                                  json_pack("{s:i,s:s,s:I,s:I}", "rows", i + 1, "as",
+                                            d->step[i].one_kernel ? "one kernel" : "graph",
+                                            "graph_ns", (json_int_t)d->step[i].graph_ns,
+                                            "one_kernel_ns", (json_int_t)d->step[i].one_kernel_ns));
+    json_object_set_new(j, "by_rows", rows);
+    return j;
+}
+
 ew_status ew_engine_describe(const ew_engine *e, char **out, ew_error *err)
 {
     const struct ew_plan *p = &e->plan;
@@ -176,12 +196,7 @@ ew_status ew_engine_describe(const ew_engine *e, char **out, ew_error *err)
         json_object_set_new(j, "weights", weights_json(p));
         json_object_set_new(j, "dynamic", json_boolean(e->is_dynamic));
         if (p->device.name)
-            json_object_set_new(j, "decode_step",
-                                json_pack("{s:s,s:b,s:I,s:I}", "as",
-                                          p->device.one_kernel ? "one kernel" : "graph",
-                                          "split_norms", (int)p->device.split_norms, "graph_ns",
-                                          (json_int_t)p->device.graph_ns, "one_kernel_ns",
-                                          (json_int_t)p->device.one_kernel_ns));
+            json_object_set_new(j, "decode_step", decode_step_json(&p->device));
     }
     text = ew_plan_json_text(j, JSON_INDENT(2), EW_MEM_MISC);
     json_decref(j);

@@ -84,6 +84,13 @@ struct ew_plan_switch {
     uint64_t ns;    /* of one run at the fewest rows it is for; 0: not timed */
 };
 
+#define EW_PLAN_STEP_ROWS 8
+/* How a decode step runs, of so many sequences with one token each. */
+struct ew_plan_step {
+    bool one_kernel;                  /* as one persistent kernel, where it can */
+    uint64_t graph_ns, one_kernel_ns; /* what decided that; 0: not timed */
+};
+
 /* What an engine was built for, where that is not the CPU. */
 struct ew_plan_device {
     const char *name; /* "NVIDIA H200"; NULL: the CPU */
@@ -91,8 +98,7 @@ struct ew_plan_device {
     uint64_t l2_bytes;
     uint64_t scratch_bytes, counter_bytes; /* working memory of a context at the profiles' shapes */
     bool split_norms; /* norms before kernels for few rows are launches of their own */
-    bool one_kernel;  /* steps of one token run as one persistent kernel, where they can */
-    uint64_t graph_ns, one_kernel_ns; /* what decided that; 0: not timed */
+    struct ew_plan_step step[EW_PLAN_STEP_ROWS]; /* [i]: of i + 1 sequences */
 };
 
 struct ew_plan_image { /* a compiled kernel of a device */

@@ -357,9 +357,11 @@ static ew_status read_device(struct reader *rd, ew_error *err)
         d->scratch_bytes = ew_rd_u64(&r);
         d->counter_bytes = ew_rd_u64(&r);
         d->split_norms = ew_rd_u8(&r) != 0;
-        d->one_kernel = ew_rd_u8(&r) != 0;
-        d->graph_ns = ew_rd_u64(&r);
-        d->one_kernel_ns = ew_rd_u64(&r);
+        for (int i = 0; i < EW_PLAN_STEP_ROWS; i++) {
+            d->step[i].one_kernel = ew_rd_u8(&r) != 0;
+            d->step[i].graph_ns = ew_rd_u64(&r);
+            d->step[i].one_kernel_ns = ew_rd_u64(&r);
+        }
         if (r.bad || d->scratch_bytes > SIZE_MAX / 2 || d->counter_bytes > SIZE_MAX / 2)
             return bad(err, "device", 0);
         EW_TRY(read_images(rd, &r, at, err));

@@ -148,9 +148,11 @@ void ew_plan_write_kernels(const struct ew_plan *p, struct ew_buf *b)
     ew_wr_u64(b, p->device.scratch_bytes);
     ew_wr_u64(b, p->device.counter_bytes);
     ew_wr_u8(b, p->device.split_norms);
-    ew_wr_u8(b, p->device.one_kernel);
-    ew_wr_u64(b, p->device.graph_ns);
-    ew_wr_u64(b, p->device.one_kernel_ns);
+    for (int i = 0; i < EW_PLAN_STEP_ROWS; i++) {
+        ew_wr_u8(b, p->device.step[i].one_kernel);
+        ew_wr_u64(b, p->device.step[i].graph_ns);
+        ew_wr_u64(b, p->device.step[i].one_kernel_ns);
+    }
     ew_wr_u32(b, p->n_images);
     for (uint32_t i = 0; i < p->n_images; i++) {
         ew_wr_str(b, p->images[i].source);

@@ -325,7 +325,7 @@ static void test_ahead(void **state)
     struct counts n;
 
     (void)state;
-    rt->engine->plan.device.one_kernel = true;
+    rt->engine->plan.device.step[0].one_kernel = true;
     rt->config.n_eos = 0;
     n = run_greedy(rt, prompt, 3, N_OUT, out);
     assert_int_equal(n.steps, N_OUT - 1); /* none begun in vain */

@@ -105,7 +105,8 @@ ew_status ew_cuda_f32_out(struct ew_cuda_work *w, uint32_t k, float **out, ew_er
 ew_status ew_cuda_f32_out_end(struct ew_cuda_work *w, uint32_t k, const float *from, ew_error *err);
 
 struct ew_cuda_decode_node;
-/* Tells emit_end what the list's last step is in a chain of nodes for one token. */
+/* Tells emit_end what the list's last step is in a chain of nodes for one token of each of
+ * up to EW_CUDA_DECODE_ROWS sequences. */
 ew_status ew_cuda_note_decode(struct ew_step_list *list, const struct ew_cuda_decode_node *node,
                               ew_error *err);
 /* emit_decode.c */

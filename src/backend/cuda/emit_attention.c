@@ -39,7 +39,8 @@ ew_status ew_cuda_emit_attention(struct ew_step_list *list, const struct ew_emit
     EW_TRY(ew_cuda_attn_plan(&p, &cuda->chip, launches, &n, err));
     EW_TRY(ew_cuda_emit_launches(list, e, launches, n, NULL, ew_attn_step_bytes(e, a),
                                  ew_attn_step_flops(a), err));
-    if (a->b == 1 && a->mode == EW_ATTN_DECODE && n && e->out[0]->type.dtype == EW_DTYPE_F32) {
+    if (a->b <= EW_CUDA_DECODE_ROWS && a->mode == EW_ATTN_DECODE && n &&
+        e->out[0]->type.dtype == EW_DTYPE_F32) {
         const struct ew_cuda_decode_node node = { .kind = EW_CUDA_DECODE_ATTENTION,
                                                   .name = e->node->name,
                                                   .attention = *a };

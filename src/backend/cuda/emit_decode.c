@@ -1,6 +1,6 @@
-/* backend/cuda/emit_decode.c - a step of one token as one persistent kernel, where the builder
- * found that faster than the graph of single ones: the steps of a list that say what they are in
- * such a chain give way to one launch. */
+/* backend/cuda/emit_decode.c - a step of one token of each sequence as one persistent kernel, where
+ * the builder found that faster than the graph of single ones: the steps of a list that say what
+ * they are in such a chain give way to one launch. */
 #include <string.h>
 
 #include "backend/cuda/cuda.h"
@@ -95,6 +95,16 @@ static ew_status replace(struct ew_step_list *list, const struct ew_emit *e, siz
                                  err);
 }
 
+static bool any_step(const struct ew_plan_device *d)
+{
+    for (int i = 0; i < EW_PLAN_STEP_ROWS; i++)
+        if (d->step[i].one_kernel)
+            return true;
+    return false;
+}
+
+_Static_assert(EW_PLAN_STEP_ROWS == EW_CUDA_DECODE_ROWS, "rows of one kernel");
+
 ew_status ew_cuda_emit_end(struct ew_step_list *list, const struct ew_emit *e, size_t first,
                            ew_error *err)
 {
@@ -104,7 +114,7 @@ ew_status ew_cuda_emit_end(struct ew_step_list *list, const struct ew_emit *e, s
     struct ew_cuda_decode_plan plan = { 0 };
     size_t n = 0;
 
-    if (first >= list->n || cuda->keeps_steps || (!cuda->see && !e->plan->device.one_kernel))
+    if (first >= list->n || cuda->keeps_steps || (!cuda->see && !any_step(&e->plan->device)))
         return EW_STATUS_OK;
     nodes = ew_arena_new(list->arena, struct ew_cuda_decode_node, list->n - first);
     plan.table =
@@ -118,6 +128,8 @@ ew_status ew_cuda_emit_end(struct ew_step_list *list, const struct ew_emit *e, s
         cuda->see(cuda->see_ctx, &plan.launch);
         return EW_STATUS_OK;
     }
+    if (!e->plan->device.step[plan.n_rows - 1].one_kernel)
+        return EW_STATUS_OK;
     EW_TRY(place(list, cuda, nodes, n, &plan, err));
     return replace(list, e, first, &plan, err);
 }

@@ -212,7 +212,7 @@ ew_status ew_cuda_emit_linear(struct ew_step_list *list, const struct ew_emit *e
     EW_TRY(ew_cuda_emit_launches(list, e, launches, n, k->name,
                                  w->expert_bytes + 4ull * p.m * (p.k + p.y_stride),
                                  2ull * p.m * p.n * p.k, err));
-    if (p.m == 1 && n && e->out[0]->type.dtype == EW_DTYPE_F32) {
+    if (p.m <= EW_CUDA_DECODE_ROWS && n && e->out[0]->type.dtype == EW_DTYPE_F32) {
         const struct ew_cuda_decode_node node = {
             .kind = EW_CUDA_DECODE_LINEAR, .name = e->node->name, .layout = w->kernel, .problem = p
         };

@@ -43,7 +43,7 @@ ew_status ew_cuda_emit_rms_norm(struct ew_step_list *list, const struct ew_emit 
     EW_TRY(ew_cuda_f32_out(&work, 0, &p.y, err));
     EW_TRY(ew_cuda_norm_plan(&p, &l, err));
     EW_TRY(ew_cuda_emit_launches(list, e, &l, 1, NULL, 8ull * count, 4ull * count, err));
-    if (p.rows == 1 && !p.residual) {
+    if (p.rows <= EW_CUDA_DECODE_ROWS && !p.residual) {
         const struct ew_cuda_decode_node node = { .kind = EW_CUDA_DECODE_NORM,
                                                   .name = e->node->name,
                                                   .problem = { .x = (uint64_t)(uintptr_t)p.x,
@@ -51,7 +51,9 @@ ew_status ew_cuda_emit_rms_norm(struct ew_step_list *list, const struct ew_emit 
                                                                .norm_weight =
                                                                    (uint64_t)(uintptr_t)p.w,
                                                                .norm_eps = p.eps,
-                                                               .m = 1,
+                                                               .x_stride = p.n,
+                                                               .y_stride = p.n,
+                                                               .m = p.rows,
                                                                .n = p.n,
                                                                .k = p.n } };
 
@@ -94,14 +96,15 @@ ew_status ew_cuda_emit_pointwise(struct ew_step_list *list, const struct ew_emit
     return ew_cuda_f32_out_end(&work, 0, p.y, err);
 }
 
-static ew_status note_same(struct ew_step_list *list, const struct ew_emit *e, ew_error *err)
+static ew_status note_same(struct ew_step_list *list, const struct ew_emit *e, size_t rows,
+                           ew_error *err)
 {
     const struct ew_cuda_decode_node node = { .kind = EW_CUDA_DECODE_SAME,
                                               .name = e->node->name,
                                               .problem = { .x = (uint64_t)(uintptr_t)e->in[0]->data,
                                                            .y =
                                                                (uint64_t)(uintptr_t)e->out[0]->data,
-                                                           .m = 1 } };
+                                                           .m = rows } };
 
     return ew_cuda_note_decode(list, &node, err);
 }
@@ -118,8 +121,9 @@ static ew_status gather(struct ew_step_list *list, const struct ew_emit *e,
     EW_TRY(ew_cuda_gather_plan(p, &l, err));
     EW_TRY(ew_cuda_emit_launches(list, e, &l, 1, "gather",
                                  2ull * p->n_batch * p->n_idx * p->row_bytes, 0, err));
-    if (p->n_batch == 1 && p->n_idx == 1 && p->n_rows == 1 && e->in[0]->type.dtype == EW_DTYPE_F32)
-        return note_same(list, e, err); /* of one row there is one choice */
+    if (p->n_batch <= EW_CUDA_DECODE_ROWS && p->n_idx == 1 && p->n_rows == 1 &&
+        e->in[0]->type.dtype == EW_DTYPE_F32)
+        return note_same(list, e, p->n_batch, err); /* of one row there is one choice */
     return EW_STATUS_OK;
 }
 
