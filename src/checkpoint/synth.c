@@ -395,6 +395,17 @@ static ew_status read_dtype(const struct ew_config *c, ew_dtype *out, ew_error *
                    name);
 }
 
+static ew_status read_std(const struct ew_config *c, float *out, ew_error *err)
+{
+    double std;
+
+    EW_TRY(ew_json_get_f64_or(c->root, "initializer_range", c->what, 0.02, &std, err));
+    if (!(std > 0 && std <= 1e3))
+        return ew_fail(err, EW_STATUS_INVALID_ARG, "%s: \"initializer_range\" is %g", c->what, std);
+    *out = (float)std;
+    return EW_STATUS_OK;
+}
+
 static ew_status prepare_dir(const char *config_path, const char *dir, ew_error *err)
 {
     char path[4096], *text;
@@ -418,7 +429,7 @@ static ew_status prepare_dir(const char *config_path, const char *dir, ew_error 
 ew_status ew_checkpoint_synth(const char *config_path, const char *dir, uint64_t seed,
                               const ew_progress *progress, ew_error *err)
 {
-    struct synth y = { .dir = dir, .progress = progress, .err = err, .std = 0.02f };
+    struct synth y = { .dir = dir, .progress = progress, .err = err };
     struct ew_decoder_spec spec;
     struct ew_config config;
     ew_status s;
@@ -430,6 +441,8 @@ ew_status ew_checkpoint_synth(const char *config_path, const char *dir, uint64_t
     if (!s) {
         y.s = &spec;
         s = read_dtype(&config, &y.dtype, err);
+        if (!s)
+            s = read_std(&config, &y.std, err);
         if (!s)
             s = prepare_dir(config_path, dir, err);
         if (!s)

@@ -11,6 +11,7 @@
 #include "base/json.h"
 #include "base/mem.h"
 #include "checkpoint/decoder.h"
+#include "checkpoint/safetensors.h"
 #include "edgewise/runtime.h"
 #include "graph/ir.h"
 #include "os/os.h"
@@ -316,6 +317,54 @@ static void tensors_must_fit(void **state)
     expect_graph(dir, "{\"mlp_bias\": true}", EW_STATUS_UNSUPPORTED, "self_attn");
 }
 
+/* Mean square of the first layer's q_proj in `dir`. */
+static double spread(const char *dir)
+{
+    char path[4096];
+    struct ew_safetensors *f = NULL;
+    const struct ew_st_tensor *t;
+    ew_error err = { 0 };
+    double sum = 0;
+    size_t n;
+
+    assert_true(ew_path_join(path, sizeof(path), dir, "model.safetensors"));
+    if (ew_safetensors_open(path, &f, &err))
+        fail_msg("%s", err.text);
+    t = ew_safetensors_find(f, "model.layers.0.self_attn.q_proj.weight");
+    assert_non_null(t);
+    assert_true(ew_type_count(&t->type, &n));
+    for (size_t i = 0; i < n; i++) {
+        float x;
+
+        memcpy(&x, (const uint8_t *)t->data + i * sizeof(x), sizeof(x));
+        sum += (double)x * (double)x / (double)n;
+    }
+    ew_safetensors_close(f);
+    return sum;
+}
+
+static void synth_is_as_wide_as_the_config_says(void **state)
+{
+    char dir[2048], path[4096];
+    ew_error err = { 0 };
+    double usual, wide;
+
+    (void)state;
+    temp_dir(dir, "spread");
+    assert_true(ew_path_join(path, sizeof(path), dir, "config.json"));
+    put_config(dir, "{}");
+    assert_int_equal(ew_checkpoint_synth(path, dir, 1, NULL, &err), EW_STATUS_OK);
+    usual = spread(dir);
+    put_config(dir, "{\"initializer_range\": 0.2}");
+    assert_int_equal(ew_checkpoint_synth(path, dir, 1, NULL, &err), EW_STATUS_OK);
+    wide = spread(dir);
+    assert_true(usual > 0.0001 && usual < 0.0009);
+    assert_true(wide > 90 * usual && wide < 110 * usual);
+    put_config(dir, "{\"initializer_range\": -1}");
+    assert_int_equal(ew_checkpoint_synth(path, dir, 1, NULL, &err), EW_STATUS_INVALID_ARG);
+    assert_non_null(strstr(err.text, "initializer_range"));
+}
+
 static void random_checkpoints_of_all_shapes(void **state)
 {
     const char *fixtures = EW_SOURCE_DIR "/tests/golden/families";
@@ -399,10 +448,15 @@ static void cancelled_synth_leaves_no_model(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(nonsense_is_named),  cmocka_unit_test(no_key_is_ignored),
-        cmocka_unit_test(text_halves),        cmocka_unit_test(truncated_configs),
-        cmocka_unit_test(tensors_must_fit),   cmocka_unit_test(random_checkpoints_of_all_shapes),
-        cmocka_unit_test(no_memory_anywhere), cmocka_unit_test(cancelled_synth_leaves_no_model),
+        cmocka_unit_test(nonsense_is_named),
+        cmocka_unit_test(no_key_is_ignored),
+        cmocka_unit_test(text_halves),
+        cmocka_unit_test(truncated_configs),
+        cmocka_unit_test(tensors_must_fit),
+        cmocka_unit_test(random_checkpoints_of_all_shapes),
+        cmocka_unit_test(synth_is_as_wide_as_the_config_says),
+        cmocka_unit_test(no_memory_anywhere),
+        cmocka_unit_test(cancelled_synth_leaves_no_model),
         cmocka_unit_test(nulls_and_wrappers),
     };
 
