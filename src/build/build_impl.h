@@ -103,6 +103,8 @@ ew_status ew_build_switches(struct ew_build *b, struct ew_timing_cache *tc, bool
 /* device_step.c: whether decode steps of 1 to 8 rows run as one kernel (plan.device.step).
  * The device's table has what it needs. */
 ew_status ew_build_time_step(struct ew_build *b);
+/* What opts.tactic may say of the step: "step_graph", "step_kernel". */
+bool ew_build_is_step_tactic(const char *name);
 
 /* tactics_time.c: what the cache knows. False: nothing. */
 bool ew_timing_cache_get(const struct ew_timing_cache *tc, const char *key, uint64_t *ns);

@@ -105,7 +105,8 @@ ew_status ew_build_device_kernels(struct ew_build *b)
         st = ew_build_specs_compile(b, &s);
     if (!st)
         st = keep_images(b, &s);
-    if (!st && !(b->opts.flags & EW_BUILD_NO_TIMING))
+    if (!st && (!(b->opts.flags & EW_BUILD_NO_TIMING) ||
+                (b->opts.tactic && ew_build_is_step_tactic(b->opts.tactic))))
         st = time_step(b);
     ew_build_device_close(b); /* its table of kernels borrows code of `timed` */
     ew_build_specs_deinit(&timed);

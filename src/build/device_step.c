@@ -338,6 +338,26 @@ static ew_status time_both(struct trial *t, struct way *best, struct ew_plan_ste
     return EW_STATUS_OK;
 }
 
+#define STEP_GRAPH  "step_graph"
+#define STEP_KERNEL "step_kernel"
+
+bool ew_build_is_step_tactic(const char *name)
+{
+    return strcmp(name, STEP_GRAPH) == 0 || strcmp(name, STEP_KERNEL) == 0;
+}
+
+static bool is_forced(const struct ew_build *b, const char *tactic)
+{
+    return b->opts.tactic && strcmp(b->opts.tactic, tactic) == 0;
+}
+
+/* The faster way, or the one that the options ask for. */
+static bool is_one_kernel(const struct ew_build *b, const struct ew_plan_step *s)
+{
+    return s->one_kernel_ns && !is_forced(b, STEP_GRAPH) &&
+           (is_forced(b, STEP_KERNEL) || s->one_kernel_ns < s->graph_ns);
+}
+
 /* A step of so many sequences. */
 static ew_status time_rows(struct ew_build *b, uint32_t profile, int32_t rows, struct way *best)
 {
@@ -350,7 +370,7 @@ static ew_status time_rows(struct ew_build *b, uint32_t profile, int32_t rows, s
     if (!st)
         st = time_both(&t, best, s);
     trial_close(&t);
-    s->one_kernel = !st && s->one_kernel_ns && s->one_kernel_ns < s->graph_ns;
+    s->one_kernel = !st && is_one_kernel(b, s);
     return st;
 }
 
@@ -358,7 +378,7 @@ ew_status ew_build_time_step(struct ew_build *b)
 {
     struct way best = { 0 };
     ew_error *const err = b->err;
-    ew_error local = { 0 };
+    ew_error local = { 0 }, why = { 0 };
     uint32_t profile;
     ew_status st = EW_STATUS_OK;
 
@@ -367,13 +387,20 @@ ew_status ew_build_time_step(struct ew_build *b)
     EW_TRY(ew_build_step(b, "time a step", 0, 1));
     b->err = &local;
     for (int32_t rows = 1; rows <= most_rows(&b->plan, profile) && !st; rows++) {
+        b->cuda->why_graph = rows == 1 ? &why : NULL;
         st = time_rows(b, profile, rows, &best);
         if (!b->plan.device.step[rows - 1].one_kernel_ns)
             break; /* nor will it take more */
     }
+    b->cuda->why_graph = NULL;
     b->err = err;
     b->plan.device.split_norms = best.split_norms;
     if (st) /* the graph always works: what is lost is speed */
         ew_log(b->opts.logger, EW_LOG_WARN, "a decode step was not timed: %s", local.text);
+    else if (why.text[0])
+        ew_log(b->opts.logger, EW_LOG_INFO, "a step runs as a graph: %s", why.text);
+    if (is_forced(b, STEP_KERNEL) && !b->plan.device.step[0].one_kernel)
+        return ew_fail(err, EW_STATUS_UNSUPPORTED, "tactic '%s': %s", STEP_KERNEL,
+                       st ? local.text : why.text);
     return EW_STATUS_OK;
 }

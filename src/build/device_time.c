@@ -276,6 +276,7 @@ static ew_status fastest(struct problem *p, struct ew_timing_cache *tc, bool tim
 {
     const char *forced = p->b->opts.tactic;
     uint64_t least = UINT64_MAX, ns, took[MAX_KERNELS] = { 0 };
+    bool settled;
     size_t n;
     const struct ew_cuda_linear_kernel *const *all = ew_cuda_linear_kernels(&n);
 
@@ -286,7 +287,8 @@ static ew_status fastest(struct problem *p, struct ew_timing_cache *tc, bool tim
             *best = all[i];
     if (!*best && !timed)
         *best = ew_cuda_linear_choose(&p->b->plan, &p->b->cuda->chip, p->t->dtype, &p->w, m, false);
-    for (size_t i = 0; i < n && !(*best && (forced || !timed)); i++) {
+    settled = *best != NULL;
+    for (size_t i = 0; i < n && !settled; i++) {
         if (i >= MAX_KERNELS || !runs(p, all[i], m) || (p->lost >> i & 1))
             continue;
         EW_TRY(time_or_drop(p, tc, i, m, &ns));

@@ -283,7 +283,8 @@ ew_status ew_build_tactics(struct ew_build *b)
     uint64_t *m_of;
     ew_status st;
 
-    if (b->opts.tactic && !(b->cuda ? ew_cuda_linear_kernel_find(b->opts.tactic) != NULL
+    if (b->opts.tactic && !(b->cuda ? ew_cuda_linear_kernel_find(b->opts.tactic) != NULL ||
+                                          ew_build_is_step_tactic(b->opts.tactic)
                                     : ew_linear_kernel_find(b->opts.tactic) != NULL))
         return ew_fail(b->err, EW_STATUS_INVALID_ARG, "tactic '%s' is not a kernel of this build",
                        b->opts.tactic);

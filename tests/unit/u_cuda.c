@@ -38,17 +38,25 @@ static void has(const ew_error *err, const char *text)
         fail_msg("'%s', wanted '%s' in it", err->text, text);
 }
 
-static ew_status build_tiny(uint32_t flags, const char *device, ew_error *err)
+static ew_status build_tiny_by(uint32_t flags, const char *device, const char *tactic, ew_dtype kv,
+                               ew_error *err)
 {
     ew_build_opts o = EW_BUILD_OPTS_INIT;
 
     o.device = device;
     o.flags = flags;
+    o.tactic = tactic;
+    o.kv_dtype = kv;
     o.n_threads = 2;
     o.max_batch = 3;
     o.max_kv_len = 256;
     o.max_input_len = 64;
     return ew_model_build(TINY, DIR, &o, false, err);
+}
+
+static ew_status build_tiny(uint32_t flags, const char *device, ew_error *err)
+{
+    return build_tiny_by(flags, device, NULL, EW_DTYPE_NONE, err);
 }
 
 static ew_status open_tiny(const ew_runtime_opts *ro, ew_runtime **rt, ew_error *err)
@@ -166,6 +174,53 @@ static void test_build(void **state)
     none.device = "cpu";
     assert_int_equal(ew_engine_open(DIR "/llm.engine", &none, &e, &err), EW_STATUS_MISMATCH);
     has(&err, "not for the CPU");
+}
+
+/* What inspect says of a decode step, after a build that was told how to run it. */
+static void has_step(const char *tactic, ew_dtype kv, const char *as)
+{
+    ew_engine_opts none = EW_ENGINE_OPTS_INIT;
+    ew_engine *e = NULL;
+    ew_error err = { 0 };
+    char *json, *at;
+
+    fakecuda_reset();
+    MUST(build_tiny_by(EW_BUILD_NO_TIMING, "cuda:0", tactic, kv, &err));
+    none.device = "none";
+    MUST(ew_engine_open(DIR "/llm.engine", &none, &e, &err));
+    MUST(ew_engine_describe(e, &json, &err));
+    at = strstr(json, "\"decode_step\"");
+    assert_non_null(at);
+    if (!strstr(at, as))
+        fail_msg("%s: no %s in %.200s", tactic ? tactic : "no tactic", as, at);
+    ew_text_free(json);
+    ew_engine_destroy(e);
+}
+
+/* A decode step is one kernel or a graph as it is told; what cannot be one kernel is refused by
+ * name when that is asked for, and is a graph otherwise. */
+static void test_step_tactics(void **state)
+{
+    static const ew_dtype caches[] = { EW_DTYPE_I8, EW_DTYPE_F8E4M3, EW_DTYPE_F32 };
+    ew_error err = { 0 };
+
+    (void)state;
+    has_step("step_kernel", EW_DTYPE_F16, "\"as\": \"one kernel\"");
+    has_step("step_graph", EW_DTYPE_F16, "\"as\": \"graph\"");
+    for (size_t i = 0; i < sizeof(caches) / sizeof(caches[0]); i++) {
+        has_step(NULL, caches[i], "\"as\": \"graph\"");
+        has_step("step_graph", caches[i], "\"one_kernel_ns\": 0");
+        assert_int_equal(
+            build_tiny_by(EW_BUILD_NO_TIMING, "cuda:0", "step_kernel", caches[i], &err),
+            EW_STATUS_UNSUPPORTED);
+        has(&err, "tactic 'step_kernel': one kernel a step: node 'model.layers.0.");
+        has(&err, "a cache other than f16 or bf16");
+    }
+    assert_int_equal(build_tiny_by(0, "cuda:0", "step_nothing", EW_DTYPE_F16, &err),
+                     EW_STATUS_INVALID_ARG);
+    assert_int_equal(build_tiny_by(0, "cpu", "step_kernel", EW_DTYPE_F16, &err),
+                     EW_STATUS_INVALID_ARG);
+    assert_int_equal(fakecuda_live(), 0);
 }
 
 /* A kernel that the driver will not launch is out of the timing; a fault ends the build. */
@@ -522,7 +577,7 @@ int main(void)
         cmocka_unit_test(test_no_graph),       cmocka_unit_test(test_short_activations),
         cmocka_unit_test(test_sticky_fault),   cmocka_unit_test(test_out_of_memory),
         cmocka_unit_test(test_other_chip),     cmocka_unit_test(test_cache),
-        cmocka_unit_test(test_layout_units),
+        cmocka_unit_test(test_layout_units),   cmocka_unit_test(test_step_tactics),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

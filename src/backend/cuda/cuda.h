@@ -23,6 +23,7 @@ struct ew_cuda { /* what a struct ew_device of this backend is */
     bool keeps_steps;                                       /* emit_end leaves lists as they are */
     void (*see)(void *ctx, const struct ew_cuda_launch *l); /* dry: every launch emitted */
     void *see_ctx;
+    ew_error *why_graph; /* the builder's, or NULL: why a step did not become one kernel */
     ew_cu_ptr weights;
     void *registered; /* weights that are the host's own pages */
     void *ranges;     /* NVTX, where it is: names in a profiler's picture */

@@ -121,9 +121,13 @@ ew_status ew_cuda_emit_end(struct ew_step_list *list, const struct ew_emit *e, s
         ew_arena_new(list->arena, struct ew_step_phase, EW_CUDA_DECODE_PHASES(list->n - first));
     if (!nodes || !plan.table)
         return ew_fail(err, EW_STATUS_NO_MEMORY, "launch list");
-    if (!collect(list, first, nodes, &n) ||
-        ew_cuda_decode_plan(nodes, n, &cuda->chip, &nowhere, &plan, NULL))
+    if (!collect(list, first, nodes, &n)) {
+        ew_fail(cuda->why_graph, EW_STATUS_UNSUPPORTED,
+                "one kernel a step: nodes that are no linear, norm or attention");
         return EW_STATUS_OK; /* the graph it is */
+    }
+    if (ew_cuda_decode_plan(nodes, n, &cuda->chip, &nowhere, &plan, cuda->why_graph))
+        return EW_STATUS_OK;
     if (cuda->see) {
         cuda->see(cuda->see_ctx, &plan.launch);
         return EW_STATUS_OK;
