@@ -1,15 +1,16 @@
 /* checkcuda.c - every CUDA kernel against the reference on the host.
  *
  *   checkcuda [--filter TEXT] [--list] [--bench] [--device N] [--jobs N] [--nvrtc PATH]
- *             [--driver PATH] [--compile-only] [--one-each] [--each-kernel] [--sm 80,86,...]
- *             [--verbose]
+ *             [--driver PATH] [--compile-only] [--one-each] [--each-kernel] [--part I/N]
+ *             [--cubins DIR] [--sm 80,86,...] [--verbose]
  *
  * --compile-only needs no GPU: every spec of every family for every chip of --sm (all by default)
  * goes through NVRTC; with --one-each only the first of each entry of each source. On a GPU those
- * two run fewer cases, for tools that make a run slow: --one-each the first case of every entry,
- * --each-kernel the first of every specialisation. Exit status: 0
- * when all is well, 1 after a failure, 2 for wrong arguments, 77 when the machine has no GPU or no
- * NVRTC. */
+ * two run fewer cases, for tools that make a run slow: --one-each the smallest case of every entry,
+ * --each-kernel the smallest of every specialisation. --part 0/3: every third case that the filter
+ * wants, from the first on, so that three processes share the work. --cubins: a folder
+ * where compiled kernels are kept for the next run. Exit status: 0 when all is well, 1 after a
+ * failure, 2 for wrong arguments, 77 when the machine has no GPU or no NVRTC. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -40,7 +41,7 @@ static const struct ew_cuda_chip chips[] = {
 };
 
 struct args {
-    const char *filter, *nvrtc, *driver, *sm;
+    const char *filter, *nvrtc, *driver, *sm, *part, *cubins;
     bool list, bench, compile_only, one_each, each_kernel, verbose;
     int device;
     unsigned jobs;
@@ -49,6 +50,7 @@ struct args {
 static void run_all(struct cc *c, enum cc_mode mode)
 {
     c->mode = mode;
+    c->n_wanted = 0;
     for (size_t i = 0; i < EW_COUNT(families); i++) {
         c->family = families[i];
         c->n_family_cases = c->n_family_failures = 0;
@@ -63,6 +65,7 @@ static void run_all(struct cc *c, enum cc_mode mode)
 struct job {
     struct cc *c;
     struct ew_nvrtc *compiler;
+    const char *cubin_dir;
     bool verbose;
     size_t next;
     size_t n_failures;
@@ -79,17 +82,21 @@ static void compile_body(void *arg, unsigned i, unsigned n)
     (void)n;
     while ((at = __atomic_fetch_add(&j->next, 1, __ATOMIC_RELAXED)) < j->c->n_specs) {
         const struct cc_spec *s = &j->c->specs[at];
+        const int version = ew_nvrtc_version(j->compiler);
         ew_error err = { 0 };
         char *log = NULL;
 
-        if (!ew_nvrtc_supports(j->compiler, s->sm))
+        if (!ew_nvrtc_supports(j->compiler, s->sm) ||
+            cc_cubin_load(j->cubin_dir, s, version, &j->cubins[at], &j->bytes[at]))
             continue;
         if (ew_nvrtc_compile(j->compiler, &s->spec, s->sm, &j->cubins[at], &j->bytes[at], &log,
                              &err)) {
             __atomic_fetch_add(&j->n_failures, 1, __ATOMIC_RELAXED);
             printf("FAIL %s: %s\n%s\n", s->first_case, err.text, j->verbose && log ? log : "");
-        } else if (log && j->verbose) {
-            printf("%s: %s\n", s->spec.entry, log);
+        } else {
+            cc_cubin_save(j->cubin_dir, s, version, j->cubins[at], j->bytes[at]);
+            if (log && j->verbose)
+                printf("%s: %s\n", s->spec.entry, log);
         }
         ew_mem_free(log);
     }
@@ -133,7 +140,7 @@ static bool wants_sm(const char *list, uint32_t sm)
 
 static int compile_only(struct cc *c, const struct args *a, struct ew_nvrtc *compiler)
 {
-    struct job j = { .c = c, .compiler = compiler, .verbose = a->verbose };
+    struct job j = { .c = c, .compiler = compiler, .cubin_dir = a->cubins, .verbose = a->verbose };
     size_t failures;
 
     for (size_t i = 0; i < EW_COUNT(chips); i++) {
@@ -151,23 +158,44 @@ static int compile_only(struct cc *c, const struct args *a, struct ew_nvrtc *com
     return failures ? 1 : 0;
 }
 
-/* The first case of everything that was gathered, and what those launch. */
+/* The smallest case of everything that was gathered, and what those launch. */
 static void choose_cases(struct cc *c)
 {
+    size_t n = 0;
+
     c->chosen = calloc(c->n_specs + 1, sizeof(*c->chosen));
     if (!c->chosen)
         abort();
-    for (size_t i = 0; i < c->n_specs; i++)
-        memcpy(c->chosen[i], c->specs[i].first_case, sizeof(*c->chosen));
-    c->n_chosen = c->n_specs;
+    for (size_t i = 0; i < c->n_specs; i++) {
+        size_t same = 0;
+
+        while (same < n && strcmp(c->chosen[same], c->specs[i].first_case) != 0)
+            same++;
+        if (same == n)
+            memcpy(c->chosen[n++], c->specs[i].first_case, sizeof(*c->chosen));
+    }
+    c->n_chosen = n;
     c->n_specs = 0;
     c->one_each = false;
-    run_all(c, CC_GATHER);
+}
+
+/* "I/N" with I < N. */
+static bool take_part(struct cc *c, const char *text)
+{
+    char *end;
+
+    if (!text)
+        return true;
+    c->part = (unsigned)strtoul(text, &end, 10);
+    if (*end != '/')
+        return false;
+    c->n_parts = (unsigned)strtoul(end + 1, &end, 10);
+    return !*end && c->part < c->n_parts;
 }
 
 static int run_device(struct cc *c, const struct args *a, struct ew_nvrtc *compiler)
 {
-    struct job j = { .c = c, .compiler = compiler, .verbose = a->verbose };
+    struct job j = { .c = c, .compiler = compiler, .cubin_dir = a->cubins, .verbose = a->verbose };
     ew_error err = { 0 };
     size_t failures;
     ew_status st = ew_cuda_modules_open(c->device, NULL, &c->modules, &err);
@@ -182,8 +210,11 @@ static int run_device(struct cc *c, const struct args *a, struct ew_nvrtc *compi
     printf("%s: sm_%u, %u multiprocessors, NVRTC %d\n", c->device->name, c->chip.sm, c->chip.n_sm,
            ew_nvrtc_version(compiler));
     run_all(c, CC_GATHER);
-    if (a->one_each || a->each_kernel)
+    if (a->one_each || a->each_kernel) {
         choose_cases(c);
+        (void)take_part(c, a->part);
+        run_all(c, CC_GATHER);
+    }
     failures = compile_all(&j, a->jobs);
     for (size_t i = 0; i < c->n_specs && !st; i++) {
         const struct ew_cuda_image image = { c->specs[i].spec.source, c->specs[i].spec.defines,
@@ -227,6 +258,10 @@ static bool parse(int argc, char **argv, struct args *a)
             a->nvrtc = argv[++i];
         else if (strcmp(o, "--driver") == 0)
             a->driver = argv[++i];
+        else if (strcmp(o, "--cubins") == 0)
+            a->cubins = argv[++i];
+        else if (strcmp(o, "--part") == 0)
+            a->part = argv[++i];
         else if (strcmp(o, "--sm") == 0)
             a->sm = argv[++i];
         else if (strcmp(o, "--device") == 0)
@@ -247,17 +282,20 @@ int main(int argc, char **argv)
     ew_error err = { 0 };
     int rc;
 
-    if (!parse(argc, argv, &a)) {
+    if (!parse(argc, argv, &a) || !take_part(&c, a.part)) {
         (void)fprintf(stderr,
                       "usage: checkcuda [--filter TEXT] [--list] [--bench] [--device N] [--jobs N] "
                       "[--nvrtc PATH] [--driver PATH] [--compile-only] [--one-each] "
-                      "[--each-kernel] [--sm LIST] [--verbose]\n");
+                      "[--each-kernel] [--part I/N] [--cubins DIR] [--sm LIST] [--verbose]\n");
         return 2;
     }
     c.filter = a.filter;
     c.bench = a.bench;
+    c.verbose = a.verbose;
     c.one_each = a.one_each;
     c.chip = chips[4];
+    if (a.one_each || a.each_kernel)
+        c.n_parts = 0; /* of what is chosen then, not of what it is chosen from */
     if (a.list) {
         run_all(&c, CC_LIST);
         return 0;

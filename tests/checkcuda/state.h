@@ -21,13 +21,17 @@ struct cc_buffer {
 struct cc_spec {
     struct ew_cuda_spec spec;
     uint32_t sm;
-    char first_case[160];
+    char first_case[160]; /* with one_each or each_kernel: the smallest */
+    size_t case_bytes;    /* of its buffers */
 };
 
 struct cc {
     enum cc_mode mode;
     bool bench, one_each; /* one_each: gather a spec for every entry, not for every set of macros */
     const char *filter;
+    unsigned part, n_parts; /* of the cases that the filter wants every n_parts-th; 0: all */
+    unsigned n_wanted;
+    bool verbose; /* name each case when it has run */
     struct ew_cuda_chip chip;
     struct ew_cuda_device *device; /* NULL: compile only */
     struct ew_cuda_modules *modules;
@@ -46,6 +50,12 @@ struct cc {
     struct cc_spec *specs;
     size_t n_specs, cap_specs;
 };
+
+/* cubins.c: a kernel of an earlier run (ew_mem_free); dir NULL: none. version: of NVRTC. */
+bool cc_cubin_load(const char *dir, const struct cc_spec *s, int version, void **cubin,
+                   size_t *bytes);
+void cc_cubin_save(const char *dir, const struct cc_spec *s, int version, const void *cubin,
+                   size_t bytes);
 
 /* bench.c */
 void cc_bench_run(struct cc *c, const struct ew_cuda_launch *l, size_t n, double bytes,
