@@ -180,6 +180,7 @@ EW_API void ew_choice_release(ew_choice_result *r);
 /* ---- parity with a reference file ---- */
 
 #define EW_PARITY_LEAD 0.05 /* of logits: closer ones are a near tie */
+#define EW_PARITY_TIE  0.01 /* of a router's logits: the last expert taken and the next one */
 
 typedef struct ew_parity_row {
     char way[24];                              /* "one go", "chunks", "token by token" */
@@ -199,9 +200,17 @@ typedef struct ew_parity_result {
     double max_kl;                     /* of the three ways */
     uint64_t n_greedy_clear; /* of those that differ: where the reference's best leads by more than
                                 EW_PARITY_LEAD. Any is a difference */
+    uint64_t n_ties;         /* tokens left out of all of the above: see router_gap */
+    double tie_kl;           /* the largest divergence of one of them */
 } ew_parity_result;
 /* reference: a safetensors file with input_ids [B,S] and logits [B,S,V], and hidden_N if it has
- * them. tolerance 0: 1e-4. */
+ * them. tolerance 0: 1e-4.
+ *
+ * router_gap [B,S], for a model with experts: the least lead, over the layers, of the last expert
+ * that the reference takes over the first that it leaves. A device that rounds the operands of
+ * matrix products moves a router's logits by parts of a hundredth, whoever multiplies the router
+ * itself exactly; a token within EW_PARITY_TIE may go to another expert there, and is counted
+ * apart. On a CPU every token is judged. */
 EW_API ew_status ew_eval_parity(ew_runtime *rt, const char *reference, double tolerance,
                                 const ew_progress *progress, ew_parity_result *out,
                                 ew_error *err) EW_MUST_USE;

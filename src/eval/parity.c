@@ -24,6 +24,7 @@ struct parity {
     ew_runtime *rt;
     struct ew_safetensors *file;
     const struct ew_st_tensor *ids;
+    const struct ew_st_tensor *gap; /* of routers; NULL: every token is judged */
     uint32_t batch, seq, n_layers;
     struct tensor_ref *refs; /* hidden_0.., then logits */
     uint32_t n_refs;
@@ -104,6 +105,27 @@ static ew_status find_refs(struct parity *p, const char *path, ew_error *err)
     return add_ref(p, path, "logits", model.vocab, err);
 }
 
+/* The gaps of routers, where they are there and operands are rounded. */
+static ew_status find_gap(struct parity *p, const char *path, ew_error *err)
+{
+    const struct ew_st_tensor *t = ew_safetensors_find(p->file, "router_gap");
+    ew_model_info model;
+
+    if (t && (t->type.n_dims != 2 || !ew_dtype_is_float(t->type.dtype) ||
+              t->type.dim[0] != p->batch || t->type.dim[1] != p->seq))
+        return ew_fail(err, EW_STATUS_MISMATCH, "%s: 'router_gap' is not a float [%u,%u]", path,
+                       p->batch, p->seq);
+    ew_runtime_get_model(p->rt, &model);
+    p->gap = strcmp(model.device, "cpu") != 0 ? t : NULL;
+    return EW_STATUS_OK;
+}
+
+static bool is_tie(const struct parity *p, uint32_t b, uint32_t t)
+{
+    return p->gap && ew_elem_get_f64(p->gap->data, p->gap->type.dtype, (size_t)b * p->seq + t) <
+                         EW_PARITY_TIE;
+}
+
 static ew_status read_tokens(struct parity *p, uint32_t b, ew_error *err)
 {
     for (uint32_t i = 0; i < p->seq; i++) {
@@ -120,12 +142,14 @@ static ew_status read_tokens(struct parity *p, uint32_t b, ew_error *err)
 }
 
 /* Tokens [at, at+n) of batch row b of one tensor. */
-static void compare(const struct tensor_ref *ref, ew_parity_row *row, const float *got, uint32_t b,
-                    uint32_t seq, uint32_t at, uint32_t n)
+static void compare(const struct parity *p, const struct tensor_ref *ref, ew_parity_row *row,
+                    const float *got, uint32_t b, uint32_t at, uint32_t n)
 {
     for (uint32_t t = 0; t < n; t++) {
-        const size_t base = ((size_t)b * seq + at + t) * ref->width;
+        const size_t base = ((size_t)b * p->seq + at + t) * ref->width;
 
+        if (is_tie(p, b, at + t))
+            continue;
         for (uint32_t c = 0; c < ref->width; c++) {
             const double want = ew_elem_get_f64(ref->t->data, ref->t->type.dtype, base + c);
             const double diff = fabs(want - (double)got[(size_t)t * ref->width + c]);
@@ -162,25 +186,36 @@ static double log_sum(const struct tensor_ref *ref, size_t base, const float *go
     return max + log(sum);
 }
 
-/* Sum over tokens of KL(reference || ours). */
-static double divergence(const struct tensor_ref *ref, const float *got, uint32_t b, uint32_t seq,
-                         uint32_t at, uint32_t n)
+/* KL(reference || ours) of one token, whose logits of the reference begin at `base`. */
+static double divergence(const struct tensor_ref *ref, size_t base, const float *mine)
 {
+    const double a = log_sum(ref, base, NULL), z = log_sum(ref, base, mine);
     double kl = 0;
 
-    for (uint32_t t = 0; t < n; t++) {
-        const size_t base = ((size_t)b * seq + at + t) * ref->width;
-        const float *const mine = got + (size_t)t * ref->width;
-        const double a = log_sum(ref, base, NULL), z = log_sum(ref, base, mine);
+    for (uint32_t c = 0; c < ref->width; c++) {
+        const double lp = ew_elem_get_f64(ref->t->data, ref->t->type.dtype, base + c) - a;
 
-        for (uint32_t c = 0; c < ref->width; c++) {
-            const double lp = ew_elem_get_f64(ref->t->data, ref->t->type.dtype, base + c) - a;
-
-            if (lp > -INFINITY) /* 0 log 0 is 0 */
-                kl += exp(lp) * (lp - ((double)mine[c] - z));
-        }
+        if (lp > -INFINITY) /* 0 log 0 is 0 */
+            kl += exp(lp) * (lp - ((double)mine[c] - z));
     }
     return kl;
+}
+
+/* Sums the divergence of tokens into the row; near ties apart. */
+static void diverge(const struct parity *p, ew_parity_row *row, uint32_t b, uint32_t at, uint32_t n,
+                    ew_parity_result *out)
+{
+    const struct tensor_ref *ref = &p->refs[p->n_refs - 1];
+
+    for (uint32_t t = 0; t < n; t++) {
+        const double kl = divergence(ref, ((size_t)b * p->seq + at + t) * ref->width,
+                                     p->logits + (size_t)t * ref->width);
+
+        if (!is_tie(p, b, at + t))
+            row->kl += kl;
+        else if (!(kl <= out->tie_kl))
+            out->tie_kl = kl;
+    }
 }
 
 static void count_greedy(const struct parity *p, const struct tensor_ref *ref, const float *got,
@@ -192,6 +227,10 @@ static void count_greedy(const struct parity *p, const struct tensor_ref *ref, c
         double best = -INFINITY, second = -INFINITY;
         int32_t theirs = -1;
 
+        if (is_tie(p, b, at + t)) {
+            out->n_ties++;
+            continue;
+        }
         for (uint32_t c = 0; c < ref->width; c++) {
             const double v = ew_elem_get_f64(ref->t->data, ref->t->type.dtype, base + c);
 
@@ -223,10 +262,10 @@ static ew_status run_way(struct parity *p, int way, uint32_t b, ew_parity_row *r
             uint32_t n_tokens, width;
             const float *h = ew_runtime_hidden(p->rt, r, &n_tokens, &width);
 
-            compare(&p->refs[r], &rows[r], h, b, p->seq, at, n);
+            compare(p, &p->refs[r], &rows[r], h, b, at, n);
         }
-        compare(&p->refs[p->n_refs - 1], &rows[p->n_refs - 1], p->logits, b, p->seq, at, n);
-        rows[p->n_refs - 1].kl += divergence(&p->refs[p->n_refs - 1], p->logits, b, p->seq, at, n);
+        compare(p, &p->refs[p->n_refs - 1], &rows[p->n_refs - 1], p->logits, b, at, n);
+        diverge(p, &rows[p->n_refs - 1], b, at, n, out);
         if (way == 0)
             count_greedy(p, &p->refs[p->n_refs - 1], p->logits, b, at, n, out);
         at += n;
@@ -259,7 +298,7 @@ static void judge(const struct parity *p, ew_parity_result *out)
                         : row->max_abs_err > 0 ? INFINITY
                                                : 0;
         row->ok = row->relative <= p->tolerance;
-        row->kl /= (double)p->batch * p->seq;
+        row->kl /= fmax(1, (double)p->batch * p->seq - (double)out->n_ties);
         if (!(row->kl <= out->max_kl)) /* NaN is the worst */
             out->max_kl = row->kl;
         if (i % p->n_refs == p->n_refs - 1 && !(row->relative <= out->max_relative_logits))
@@ -306,6 +345,7 @@ static ew_status prepare(struct parity *p, const char *path, ew_parity_result *o
     EW_TRY(ew_safetensors_open(path, &p->file, err));
     EW_TRY(find_ids(p, path, err));
     EW_TRY(find_refs(p, path, err));
+    EW_TRY(find_gap(p, path, err));
     if (!ew_size_mul(p->seq, p->refs[p->n_refs - 1].width, &n_logits))
         return ew_fail(err, EW_STATUS_LIMIT, "%s: logits overflow", path);
     p->tokens = ew_mem_calloc(EW_MEM_EVAL, p->seq, sizeof(*p->tokens));

@@ -5,6 +5,8 @@
 
 #include "engine_fixture.h"
 
+#include "checkpoint/safetensors.h"
+#include "edgewise/eval.h"
 #include "edgewise/runtime.h"
 #include "fakecuda.h"
 #include "fakenvtx.h"
@@ -271,6 +273,96 @@ static void test_mixed_rows(void **state)
     run(rt, r, mixed);
     assert_int_equal(fakecuda_count("cuMemcpyDtoHAsync_v2") - before, 2 * N_OUT);
     close_played(rt);
+}
+
+/* ---- parity ---- */
+
+#define PARITY_DIR  EW_BINARY_DIR "/test-engines/u_cuda_parity"
+#define PARITY_FILE EW_BINARY_DIR "/test-engines/u_cuda_parity.safetensors"
+#define N_TOKENS    4
+
+/* Logits of 0, which nothing here computes, and gaps of a router. n_gaps 0: none. */
+static void write_reference(uint32_t vocab, const float *gaps, int64_t n_gaps)
+{
+    static const int32_t ids[N_TOKENS] = { 5, 6, 7, 8 };
+    const int64_t dims[3] = { 1, N_TOKENS, vocab }, gap_dims[2] = { 1, n_gaps };
+    const struct ew_type types[3] = { ew_type_make(EW_DTYPE_I32, 2, dims),
+                                      ew_type_make(EW_DTYPE_F32, 3, dims),
+                                      ew_type_make(EW_DTYPE_F32, 2, gap_dims) };
+    float *logits = calloc((size_t)N_TOKENS * vocab, sizeof(*logits));
+    struct ew_st_writer *w = NULL;
+    ew_error err = { 0 };
+
+    assert_non_null(logits);
+    for (uint32_t t = 0; t < N_TOKENS; t++)
+        logits[(size_t)t * vocab + t] = 1.0f;
+    MUST(ew_st_writer_create(PARITY_FILE, &w, &err));
+    MUST(ew_st_writer_declare(w, "input_ids", &types[0], &err));
+    MUST(ew_st_writer_declare(w, "logits", &types[1], &err));
+    if (n_gaps)
+        MUST(ew_st_writer_declare(w, "router_gap", &types[2], &err));
+    MUST(ew_st_writer_begin(w, &err));
+    MUST(ew_st_writer_write(w, ids, sizeof(ids), &err));
+    MUST(ew_st_writer_write(w, logits, (size_t)N_TOKENS * vocab * sizeof(*logits), &err));
+    if (n_gaps)
+        MUST(ew_st_writer_write(w, gaps, (size_t)n_gaps * sizeof(*gaps), &err));
+    MUST(ew_st_writer_commit(w, &err));
+    free(logits);
+}
+
+static ew_parity_result parity(ew_runtime *rt)
+{
+    ew_parity_result r;
+    ew_error err = { 0 };
+
+    MUST(ew_eval_parity(rt, PARITY_FILE, 0.5, NULL, &r, &err));
+    return r;
+}
+
+/* Tokens that a router may send elsewhere are judged apart where operands are rounded. */
+static void test_router_ties(void **state)
+{
+    static const float some[N_TOKENS] = { 0.5f, 0.009f, 0.0f, 0.011f }, none[N_TOKENS] = { 0 };
+    ew_build_opts o = EW_BUILD_OPTS_INIT;
+    ew_runtime_opts ro = EW_RUNTIME_OPTS_INIT;
+    ew_runtime *rt = NULL;
+    ew_model_info info;
+    ew_parity_result r;
+    ew_error err = { 0 };
+
+    (void)state;
+    o.device = "cuda";
+    o.flags = EW_BUILD_NO_TIMING | EW_BUILD_ALL_LOGITS;
+    o.n_threads = 2;
+    o.max_batch = 1;
+    o.max_kv_len = o.max_input_len = 64;
+    MUST(ew_model_build(TINY, PARITY_DIR, &o, false, &err));
+    fakecuda_reset();
+    MUST(ew_runtime_open(PARITY_DIR, &ro, &rt, &err));
+    ew_runtime_get_model(rt, &info);
+    write_reference(info.vocab, NULL, 0);
+    r = parity(rt);
+    assert_false(r.ok);
+    assert_int_equal(r.n_ties, 0);
+    assert_int_equal(r.n_greedy, N_TOKENS);
+    ew_parity_release(&r);
+    write_reference(info.vocab, some, N_TOKENS);
+    r = parity(rt);
+    assert_false(r.ok);
+    assert_int_equal(r.n_ties, 2);
+    assert_int_equal(r.n_greedy, N_TOKENS - 2);
+    assert_true(r.tie_kl > 0 && r.max_kl > 0);
+    ew_parity_release(&r);
+    write_reference(info.vocab, none, N_TOKENS);
+    r = parity(rt);
+    assert_true(r.ok);
+    assert_int_equal(r.n_ties, N_TOKENS);
+    assert_true(r.tie_kl > 0 && r.max_kl <= 0);
+    ew_parity_release(&r);
+    write_reference(info.vocab, some, N_TOKENS - 1);
+    assert_int_equal(ew_eval_parity(rt, PARITY_FILE, 0.5, NULL, &r, &err), EW_STATUS_MISMATCH);
+    assert_non_null(strstr(err.text, "'router_gap' is not a float [1,4]"));
+    ew_runtime_destroy(rt);
 }
 
 /* ---- steps begun ahead ---- */
@@ -570,6 +662,7 @@ int main(void)
         cmocka_unit_test(test_mixed_rows),  cmocka_unit_test(test_draw_refusals),
         cmocka_unit_test(test_graph_cache), cmocka_unit_test(test_contexts),
         cmocka_unit_test(test_ranges),      cmocka_unit_test(test_ahead),
+        cmocka_unit_test(test_router_ties),
     };
 
     return cmocka_run_group_tests(tests, make_engine, NULL);

@@ -59,10 +59,11 @@ static int print_parity(const ew_parity_result *r)
                                 (json_int_t)p->worst[2], "ok", p->ok, "kl", eval_real(p->kl)));
         }
         const int code = cli_print_json(
-            json_pack("{s:b, s:s, s:f, s:o, s:I, s:I, s:o}", "ok", is_ok(r), "first_bad",
+            json_pack("{s:b, s:s, s:f, s:o, s:I, s:I, s:I, s:o, s:o}", "ok", is_ok(r), "first_bad",
                       r->first_bad, "max_relative_logits", r->max_relative_logits, "kl",
                       eval_real(r->max_kl), "greedy_equal", (json_int_t)r->n_greedy_equal, "greedy",
-                      (json_int_t)r->n_greedy, "rows", rows),
+                      (json_int_t)r->n_greedy, "ties", (json_int_t)r->n_ties, "tie_kl",
+                      eval_real(r->tie_kl), "rows", rows),
             NULL);
         return code ? code : is_ok(r) ? EXIT_FINE : EXIT_FAILED;
     }
@@ -75,6 +76,10 @@ static int print_parity(const ew_parity_result *r)
     printf("same most likely token: %llu of %llu\n", (unsigned long long)r->n_greedy_equal,
            (unsigned long long)r->n_greedy);
     printf("divergence from the reference: %.3e nats a token\n", r->max_kl);
+    if (r->n_ties)
+        printf("left out: %llu tokens that a router may send elsewhere, lead below %g; "
+               "divergence of one up to %.3e\n",
+               (unsigned long long)r->n_ties, EW_PARITY_TIE, r->tie_kl);
     if (is_ok(r))
         printf("parity: ok\n");
     else if (!r->ok)

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Writes tiny random checkpoints (bf16) and what Hugging Face transformers computes for them in
-float32 with eager attention: input_ids, logits, hidden_0..N, greedy. Run once by hand; the results
-are committed. Usage: generate.py [name...]"""
+float32 with eager attention: input_ids, logits, hidden_0..N, greedy, router_gap of those with experts.
+Run once by hand; the results are committed. Usage: generate.py [name...]"""
 import json
 import os
 import sys
@@ -127,6 +127,26 @@ def randomise(model, gemma):
             p.data = x * (1.0 / p.shape[-1]) ** 0.5
 
 
+def router_gap(model, ids):
+    """Of each token the least lead, over the layers, of the last expert taken over the next one.
+    None without experts."""
+    k = getattr(model.config, "num_experts_per_tok", None)
+    gaps = []
+
+    def hook(gate, args, _):
+        x = args[0].reshape(-1, args[0].shape[-1])
+        best = (x @ gate.weight.T).sort(-1, descending=True).values
+        gaps.append((best[:, k - 1] - best[:, k]).reshape(ids.shape))
+
+    handles = [m.register_forward_hook(hook) for n, m in model.named_modules()
+               if n.endswith("mlp.gate")]
+    with torch.no_grad():
+        model(ids, use_cache=False)
+    for h in handles:
+        h.remove()
+    return torch.stack(gaps).amin(0).contiguous() if gaps else None
+
+
 def generate(name):
     family, kw, edit, greedy = CASES[name]
     torch.manual_seed(sum(map(ord, name)))
@@ -163,6 +183,9 @@ def generate(name):
             y = model.generate(ids, max_new_tokens=12, do_sample=False, eos_token_id=None,
                                attention_mask=torch.ones_like(ids))
         tensors["greedy"] = y[:, T:].int().contiguous()
+    gap = router_gap(model, ids)
+    if gap is not None:
+        tensors["router_gap"] = gap
     save_file(tensors, os.path.join(out, "reference.safetensors"))
     size = sum(os.path.getsize(os.path.join(out, f)) for f in os.listdir(out))
     print(name, size, "max logit %.3f" % got.logits.abs().max().item(), flush=True)
