@@ -281,11 +281,25 @@ static void decode_rows(struct ew_runtime *rt)
     }
 }
 
+/* The rows that are left could not be moved: where their cache is, nobody knows. */
+static void lose_rows(struct ew_runtime *rt, uint32_t n_before, ew_status st, const ew_error *err)
+{
+    for (uint32_t r = 0; r < rt->n_active; r++) {
+        fail_row(rt, r, st, err);
+        ew_row_finish(rt, rt->rows[r], EW_FINISH_ERROR);
+    }
+    for (uint32_t r = 0; r < n_before; r++)
+        rt->lane->kv->lengths[r] = 0;
+    rt->n_active = 0;
+}
+
 /* Rows that ended leave; the others move down, in the cache too. */
 static void compact_rows(struct ew_runtime *rt)
 {
     uint32_t kept = 0;
     const uint32_t n = rt->n_active;
+    ew_error err = { 0 };
+    ew_status st;
 
     for (uint32_t r = 0; r < n; r++) {
         struct ew_row *row = rt->rows[r];
@@ -300,9 +314,13 @@ static void compact_rows(struct ew_runtime *rt)
         rt->lane->regimes[kept] = rt->lane->regimes[r];
         kept++;
     }
-    /* A map made here is ascending and in range: it cannot be refused. */
-    if (kept != n && ew_kv_compact(rt->lane->kv, rt->step_map, n, NULL) == EW_STATUS_OK)
-        rt->n_active = kept;
+    rt->n_active = kept;
+    if (kept == n)
+        return;
+    /* A map made here is ascending and in range: only a device can refuse to copy. */
+    st = ew_kv_compact(rt->lane->kv, rt->step_map, n, &err);
+    if (st)
+        lose_rows(rt, n, st, &err);
 }
 
 static void finish_all(struct ew_runtime *rt, enum ew_finish finish)
