@@ -27,21 +27,21 @@ static const ew_memory *memory_of(const struct ew_on_device *d)
     return &d->device->memory;
 }
 
-bool ew_buffer_grow(struct ew_on_device *d, struct buffer *b, size_t bytes, const char *what,
-                    bool on_host, ew_error *err)
+/* Grown, contents lost. */
+ew_status ew_buffer_grow(struct ew_on_device *d, struct buffer *b, size_t bytes, const char *what,
+                         bool on_host, ew_error *err)
 {
     const ew_memory *m = memory_of(d);
     void *more = NULL;
 
     if (b->data && b->cap >= bytes)
-        return true;
-    if ((on_host ? m->alloc_host : m->alloc)(m->ctx, bytes ? bytes : 1, what, &more, err))
-        return false;
+        return EW_STATUS_OK;
+    EW_TRY((on_host ? m->alloc_host : m->alloc)(m->ctx, bytes ? bytes : 1, what, &more, err));
     if (b->data)
         (on_host ? m->release_host : m->release)(m->ctx, b->data, b->cap);
     b->data = more;
     b->cap = bytes ? bytes : 1;
-    return true;
+    return EW_STATUS_OK;
 }
 
 static void drop(struct ew_on_device *d, struct buffer *b, bool on_host)
@@ -166,10 +166,8 @@ static ew_status open_small(struct ew_context *c, ew_error *err)
             bytes += ew_align_up(most < SMALL_BYTES ? most : SMALL_BYTES, ALIGN);
         bytes += ids_room(p, i, most);
     }
-    return ew_buffer_grow(d, &d->small, bytes, "inputs", false, err) &&
-                   ew_buffer_grow(d, &d->small_host, bytes, "inputs", true, err)
-               ? EW_STATUS_OK
-               : EW_STATUS_NO_MEMORY;
+    EW_TRY(ew_buffer_grow(d, &d->small, bytes, "inputs", false, err));
+    return ew_buffer_grow(d, &d->small_host, bytes, "inputs", true, err);
 }
 
 ew_status ew_context_device_open(struct ew_context *c, ew_error *err)
@@ -277,9 +275,8 @@ ew_status ew_context_device_place(struct ew_context *c)
             d->small_used += ew_align_up(at->bytes, ALIGN);
             continue;
         }
-        if (!ew_buffer_grow(d, &at->own, room_for(at->bytes, largest_input(p, i)),
-                            p->tensors[p->inputs[i]].name, false, &c->err))
-            return EW_STATUS_NO_MEMORY;
+        EW_TRY(ew_buffer_grow(d, &at->own, room_for(at->bytes, largest_input(p, i)),
+                              p->tensors[p->inputs[i]].name, false, &c->err));
         at->address = at->own.data;
     }
     return EW_STATUS_OK;
@@ -289,8 +286,8 @@ void *ew_context_device_held(struct ew_context *c, uint32_t o, size_t bytes)
 {
     struct ew_on_device *d = c->dev;
 
-    if (!ew_buffer_grow(d, &d->held[o], room_for(bytes, largest_output(c->engine, o)),
-                        c->engine->plan.outputs[o].name, false, &c->err))
+    if (ew_buffer_grow(d, &d->held[o], room_for(bytes, largest_output(c->engine, o)),
+                       c->engine->plan.outputs[o].name, false, &c->err))
         return NULL;
     return d->held[o].data;
 }
@@ -313,12 +310,10 @@ ew_status ew_context_device_scratch(struct ew_context *c, const struct ew_step_l
     /* Lists made before hold the old addresses. */
     EW_TRY(d->device->ops->wait(d->stream, &c->err));
     ew_context_forget(c, NULL);
-    if (!ew_buffer_grow(d, &scratch, list->shared_bytes, "scratch", false, &c->err))
-        return EW_STATUS_NO_MEMORY;
+    EW_TRY(ew_buffer_grow(d, &scratch, list->shared_bytes, "scratch", false, &c->err));
     d->scratch = scratch.data;
     c->shared_bytes = scratch.cap > c->shared_bytes ? scratch.cap : c->shared_bytes;
-    if (!ew_buffer_grow(d, &counters, list->counter_bytes, "counters", false, &c->err))
-        return EW_STATUS_NO_MEMORY;
+    EW_TRY(ew_buffer_grow(d, &counters, list->counter_bytes, "counters", false, &c->err));
     d->counters = counters.data;
     d->counters_bytes = counters.cap > d->counters_bytes ? counters.cap : d->counters_bytes;
     return EW_STATUS_OK;
@@ -459,8 +454,8 @@ ew_status ew_context_device_after(struct ew_context *c, struct ew_launch *l)
             /* lists made before hold the old address */
             EW_TRY(d->device->ops->wait(d->stream, &c->err));
             ew_context_forget(c, NULL);
-            if (!ew_buffer_grow(d, &d->tokens[o], room * sizeof(int32_t), "tokens", false, &c->err))
-                return EW_STATUS_NO_MEMORY;
+            EW_TRY(
+                ew_buffer_grow(d, &d->tokens[o], room * sizeof(int32_t), "tokens", false, &c->err));
         }
         ew_context_device_emit(c, &e);
         EW_TRY(emit_pick(c, l, &e, o, rows));
@@ -568,8 +563,7 @@ ew_status ew_context_device_read(struct ew_context *c, uint32_t o, const void **
                        p->outputs[o].name);
     if (!ew_type_bytes(&c->last->shapes.type[p->outputs[o].tensor], &bytes))
         return ew_fail(&c->err, EW_STATUS_LIMIT, "output '%s' is too large", p->outputs[o].name);
-    if (!ew_buffer_grow(d, &d->host_out[o], bytes, p->outputs[o].name, true, &c->err))
-        return EW_STATUS_NO_MEMORY;
+    EW_TRY(ew_buffer_grow(d, &d->host_out[o], bytes, p->outputs[o].name, true, &c->err));
     EW_TRY(
         d->device->ops->download(d->stream, d->host_out[o].data, d->held[o].data, bytes, &c->err));
     EW_TRY(d->device->ops->wait(d->stream, &c->err));

@@ -40,8 +40,7 @@ ew_status ew_launch_lead_on(struct ew_context *c, struct ew_launch *l, uint32_t 
     if (!b->emit_lead_on || !ew_launch_lengths(l, &lengths, &start) || !d->in[lengths].small ||
         (start != EW_PLAN_NONE && !d->in[start].small) || !find_ids(c, &l->lead.ids))
         return EW_STATUS_OK;
-    if (!ew_buffer_grow(d, &d->lead_tokens, 2 * sizeof(int32_t), "tokens", true, &c->err))
-        return EW_STATUS_NO_MEMORY;
+    EW_TRY(ew_buffer_grow(d, &d->lead_tokens, 2 * sizeof(int32_t), "tokens", true, &c->err));
     l->lead.out = o;
     l->lead.on = *can = b->emit_lead_on(&l->list, ew_context_out_address(c, o, 0),
                                         d->in[lengths].address, d->lead_tokens.data,

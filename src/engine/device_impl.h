@@ -36,9 +36,9 @@ struct ew_on_device {
     } * draws;
 };
 
-/* Grown, contents lost. False: no memory, err says of what. */
-bool ew_buffer_grow(struct ew_on_device *d, struct buffer *b, size_t bytes, const char *what,
-                    bool on_host, ew_error *err);
+/* Grown, contents lost. */
+ew_status ew_buffer_grow(struct ew_on_device *d, struct buffer *b, size_t bytes, const char *what,
+                         bool on_host, ew_error *err);
 /* Inputs to the device; outputs and tokens back; the list, as the context's flags say. */
 ew_status ew_context_device_copy_in(struct ew_context *c, const struct ew_launch *l);
 ew_status ew_context_device_copy_out(struct ew_context *c, const struct ew_launch *l);

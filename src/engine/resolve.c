@@ -166,6 +166,8 @@ ew_status ew_launch_emit_outputs(struct ew_context *c, struct ew_launch *l)
         if (p->direct_out[t] == o && !l->shapes.known[t])
             continue;
         to = ew_context_out_address(c, o, bytes);
+        if (!to && c->dev)
+            return c->err.status;
         if (!to)
             return ew_fail(&c->err, EW_STATUS_NO_MEMORY, "output '%s': %zu bytes",
                            p->outputs[o].name, bytes);
@@ -218,6 +220,8 @@ static ew_status fill(struct ew_context *c, struct ew_launch *l)
         return ew_fail(&c->err, EW_STATUS_NO_MEMORY, "launch");
     EW_TRY(ew_plan_shapes(p, c->in_type, &l->arena, &l->shapes, &c->err));
     if (l->shapes.needs_data || !place_all(c, l, &no_memory)) {
+        if (no_memory && c->dev) /* it said what of */
+            return c->err.status;
         if (no_memory)
             return ew_fail(&c->err, EW_STATUS_NO_MEMORY, "outputs held by the context");
         if (c->dev)
