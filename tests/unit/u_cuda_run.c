@@ -5,6 +5,7 @@
 
 #include "engine_fixture.h"
 
+#include "backend/cuda/driver.h"
 #include "checkpoint/safetensors.h"
 #include "edgewise/eval.h"
 #include "edgewise/runtime.h"
@@ -272,6 +273,141 @@ static void test_mixed_rows(void **state)
     before = fakecuda_count("cuMemcpyDtoHAsync_v2");
     run(rt, r, mixed);
     assert_int_equal(fakecuda_count("cuMemcpyDtoHAsync_v2") - before, 2 * N_OUT);
+    close_played(rt);
+}
+
+/* ---- faults ---- */
+
+static int32_t usual[2][N_ROWS][N_OUT]; /* without a fault */
+
+/* Rows that end one after the other (so rows move), prefixes that are kept and taken again. *err:
+ * the first error. */
+static void run_all_kinds(ew_runtime *rt, bool is_usual, ew_error *err)
+{
+    for (int again = 0; again < 2 && !err->status; again++) {
+        ew_request r[N_ROWS];
+        ew_response got[N_ROWS] = { 0 };
+
+        make_requests(r, 3);
+        for (int i = 0; i < N_ROWS; i++) {
+            r[i].max_tokens = 2 + (uint32_t)i;
+            r[i].save_prefix = true;
+        }
+        if (ew_runtime_handle_request(rt, r, N_ROWS, got, err))
+            assert_true(err->status != 0);
+        for (int i = 0; i < N_ROWS; i++) {
+            if (got[i].status && !err->status) {
+                err->status = got[i].status;
+                (void)snprintf(err->text, sizeof(err->text), "%s", got[i].error);
+            }
+            if (!err->status && is_usual)
+                memcpy(usual[again][i], got[i].ids, r[i].max_tokens * sizeof(int32_t));
+            if (!err->status)
+                assert_memory_equal(usual[again][i], got[i].ids, r[i].max_tokens * sizeof(int32_t));
+            ew_response_release(&got[i]);
+        }
+    }
+}
+
+/* The k-th call of a function (0: none) fails with `result`. False: there is no k-th call. What is
+ * nobody's answer may fail in silence (a prefix that is not kept). */
+static bool fault(const char *function, uint64_t k, int result)
+{
+    ew_runtime_opts ro = EW_RUNTIME_OPTS_INIT;
+    ew_runtime *rt = NULL;
+    ew_error err = { 0 }, again = { 0 };
+    bool happened;
+
+    fakecuda_reset();
+    fakecuda_on_launch(on_launch, NULL);
+    memset(&played, 0, sizeof(played));
+    if (k)
+        fakecuda_fail(function, k, result, 0);
+    if (!ew_runtime_open(DIR, &ro, &rt, &err))
+        run_all_kinds(rt, !k, &err);
+    happened = fakecuda_count(function) >= k;
+    if (err.status && !strstr(err.text, "CUDA"))
+        fail_msg("%s %d: '%s' does not say where", function, (int)k, err.text);
+    if (rt && happened && result == EW_CU_ILLEGAL_ADDRESS) {
+        run_all_kinds(rt, false, &again);
+        assert_int_equal(again.status, EW_STATUS_DEVICE);
+    }
+    ew_runtime_destroy(rt);
+    ew_sampler_deinit(&played.sampler);
+    fakecuda_on_launch(NULL, NULL);
+    if (fakecuda_live())
+        fail_msg("%s %d: %d allocations are left", function, (int)k, (int)fakecuda_live());
+    return happened;
+}
+
+/* Whatever call fails, now or for good: a status, words, and nothing is left. */
+static void test_every_fault(void **state)
+{
+    static const char *const functions[] = {
+        "cuLaunchKernelEx",        "cuGraphLaunch",
+        "cuGraphUpload",           "cuStreamSynchronize",
+        "cuStreamBeginCapture_v2", "cuStreamEndCapture",
+        "cuMemcpyHtoDAsync_v2",    "cuMemcpyDtoHAsync_v2",
+
+        "cuMemcpy2DAsync_v2",      "cuMemsetD8Async",
+        "cuModuleGetFunction",     "cuEventRecord",
+        "cuEventCreate",           "cuMemAlloc_v2",
+        "cuMemHostAlloc",          "cuGraphInstantiateWithFlags"
+    };
+    static const int results[] = { 1, EW_CU_OUT_OF_MEMORY, EW_CU_ILLEGAL_ADDRESS };
+
+    (void)state;
+    assert_true(fault("cuInit", 0, 0));
+    for (size_t f = 0; f < sizeof(functions) / sizeof(functions[0]); f++)
+        for (size_t i = 0; i < sizeof(results) / sizeof(results[0]); i++) {
+            uint64_t k = 1;
+
+            while (fault(functions[f], k, results[i]))
+                k += 1 + k / 3;
+            if (k == 1)
+                fail_msg("%s is not called", functions[f]);
+        }
+}
+
+/* A row that its caller ends, and one that a neighbour outlives: the rest is as without them. */
+static bool stop_soon(void *ctx, uint32_t i_request, const char *text, size_t len)
+{
+    int *const left = ctx;
+
+    (void)i_request, (void)text, (void)len;
+    return --*left > 0;
+}
+
+static void test_cancelled_row(void **state)
+{
+    ew_runtime *rt = open_played();
+    ew_request r[N_ROWS];
+    ew_response got[N_ROWS] = { 0 };
+    int32_t alone[N_ROWS][N_OUT];
+    ew_error err = { 0 };
+    uint64_t captures;
+    int left = 2;
+
+    (void)state;
+    make_requests(r, 8);
+    run(rt, r, alone);
+    r[0].on_text = stop_soon;
+    r[0].on_text_ctx = &left;
+    MUST(ew_runtime_handle_request(rt, r, N_ROWS, got, &err));
+    assert_int_equal(got[0].finish, EW_FINISH_CANCELLED);
+    assert_true(got[0].n_ids > 0 && got[0].n_ids < N_OUT);
+    assert_memory_equal(got[0].ids, alone[0], got[0].n_ids * sizeof(int32_t));
+    for (int i = 0; i < N_ROWS; i++) {
+        if (i) {
+            assert_int_equal(got[i].n_ids, N_OUT);
+            assert_memory_equal(got[i].ids, alone[i], sizeof(alone[i]));
+        }
+        ew_response_release(&got[i]);
+    }
+    captures = fakecuda_count("cuGraphInstantiateWithFlags");
+    r[0].on_text = NULL;
+    run(rt, r, alone);
+    assert_int_equal(fakecuda_count("cuGraphInstantiateWithFlags"), captures);
     close_played(rt);
 }
 
@@ -661,6 +797,7 @@ int main(void)
         cmocka_unit_test(test_draws),       cmocka_unit_test(test_left_draws),
         cmocka_unit_test(test_mixed_rows),  cmocka_unit_test(test_draw_refusals),
         cmocka_unit_test(test_graph_cache), cmocka_unit_test(test_contexts),
+        cmocka_unit_test(test_every_fault), cmocka_unit_test(test_cancelled_row),
         cmocka_unit_test(test_ranges),      cmocka_unit_test(test_ahead),
         cmocka_unit_test(test_router_ties),
     };
