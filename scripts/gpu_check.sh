@@ -1,22 +1,24 @@
 #!/bin/sh
 # Everything that needs a GPU, in one go, and one table at the end:
 #   kernels     every kernel against the reference
+#   models      small models of odd shapes beside the CPU: all logits, rows together, contexts in threads (checkmodel)
 #   parity      logits of every reference model beside a file of f32 logits: divergence, largest error, likeliest tokens
-#   kld         the trained models over a text beside the CPU in f32
+#   kld         the trained models over a text beside the CPU in f32, in short and in long steps
 #   greedy      greedy text beside the CPU's, with and without graphs
 #   draws       tokens drawn on the device beside tokens drawn on the host from the same logits
 #   graphs      a second request of a shape captures nothing
 #   requests    rows that end at different times, long prompts in pieces and a saved prefix: the text of a row alone
 #   build       time and peak memory of a build with nothing cached
-#   sanitizer   compute-sanitizer: memcheck, racecheck, initcheck; first every kernel once, then every specialisation
+#   sanitizer   compute-sanitizer: memcheck, racecheck, initcheck over every specialisation in its smallest case, and tiny
 #   bench       speed
 #
 #   scripts/gpu_check.sh [--build DIR] [--device N] [--quick] [--only STAGE,...] [--log DIR] [--json FILE] [--limit S] [--jobs N]
 #                        [--models DIR] [--reference DIR] [--build-config FILE] [--bench MODEL]...
 #
-# --build: holds edgewise and tests/checkcuda (default: build). --quick leaves the sanitizers out. --limit: seconds for one
-# family of kernels under one sanitizer (default 600); what was not reached is said. --jobs: models whose parity
-# is looked at at once (default 1). --models and --reference hold the trained
+# --build: holds edgewise, tests/checkcuda and tests/checkmodel (default: build). --quick leaves the sanitizers out. --limit:
+# seconds for one part of a family of kernels under one sanitizer (default 600); what was not reached is said. --jobs:
+# kernels, models, parity and sanitizers run so many processes at once (default 1); the others time or wait for each
+# other. --models and --reference hold the trained
 # models and what transformers computed (default: ../shared/models, ../shared/reference); what is not there is left out.
 # --build-config: config.json of the synthetic model that is built (default: the 0.6B of bench/configs). --json: the
 # table as JSON too. Exit status 1 when anything failed; a tool that is not installed is "skipped" by name.
@@ -43,11 +45,15 @@ while [ $# -gt 0 ]; do
     shift
 done
 mkdir -p "$log" || exit 1
-ew="$build/edgewise" cc="$build/tests/checkcuda" cuda="--device cuda:$device" cache="$log/engines"
+ew="$build/edgewise" cc="$build/tests/checkcuda" cm="$build/tests/checkmodel" cubins="$log/cubins" cuda="--device cuda:$device" cache="$log/engines"
 table="$log/table.txt" lines="$log/lines.json" max_kl=1e-4
 : >"$table"
 : >"$lines"
-rm -f "$log/failed"
+rm -f "$log/failed" "$log/turns"
+mkdir -p "$cubins"
+mkfifo "$log/turns" && exec 3<>"$log/turns" || exit 1
+for turn in $(seq "$jobs"); do echo >&3; done
+threads=$((($(nproc) + jobs - 1) / jobs))
 
 wants() { [ -z "$only" ] || case $only in *,$1,*) true ;; *) false ;; esac; }
 
@@ -83,6 +89,12 @@ check() {
     line "$name" "$ms" "$result" "$($figures "$log/$name.txt")"
 }
 
+# beside NAME ...: a check in the background, when one of the --jobs is free; `wait` waits for all.
+beside() {
+    read -r turn <&3
+    { check "$@"; echo >&3; } &
+}
+
 # A shell function as a check.
 check_function() {
     name=$1
@@ -93,8 +105,13 @@ check_function() {
 }
 
 kernel_figures() { grep '^checkcuda:' "$1" | tail -1 | cut -c12-; }
+models_figures() {
+    sed -n 's/.* good .*error \([^ ]*\) .*/\1/p' "$1" | sort -g | tail -1 | sed 's/^/largest error /' | tr '\n' ' '
+    sed -n 's/^checkmodel: //p' "$1"
+}
 parity_figures() {
-    sed -n 's/^divergence from the reference: \([^ ]*\).*/KL \1/p; s/^same most likely token: /same top /p' "$1" | tr '\n' ' '
+    sed -n 's/^divergence from the reference: \([^ ]*\).*/KL \1/p; s/^same most likely token: /same top /p;
+        s/^left out: \([0-9]*\) .* up to /router ties \1, KL there /p' "$1" | tr '\n' ' '
     sed -n 's/^[a-z ]* logits .*relative \([^ ]*\).*/\1/p' "$1" | sort -g | tail -1 | sed 's/^/error /'
 }
 kld_figures() { sed -n 's/^mean KL *\([^ ]*\).*/KL \1/p; s/^same top token *\([^ ]*\).*/same top \1 %/p' "$1" | tr '\n' ' '; }
@@ -106,21 +123,19 @@ parity() {
         line "parity-$1" 0 "skipped: the reference has seen pictures"
         return 0
     fi
-    n_running=$((n_running + 1))
-    [ $n_running -le "$jobs" ] || { wait; n_running=1; }
-    parity_of "$@" &
-}
-n_running=0
-parity_of() {
-    check "parity-$1" 300 parity_figures "$ew" eval parity "$2" $cuda --no-timing --reference "$3" --tolerance 1e-2 \
+    beside "parity-$1" 300 parity_figures "$ew" eval parity "$2" $cuda --no-timing --reference "$3" --tolerance 1e-2 \
         --max-kl $max_kl --cache-dir "$cache" -q
 }
 
-# Over a text, with the cache that is the default, beside the CPU with a cache of f32.
+# Over a text, with the cache that is the default, beside the CPU with a cache of f32: windows of 256 tokens, and of 1024 in
+# one step.
 kld() {
     [ -f "$2/config.json" ] || return 0
-    check "kld-$1" 600 kld_figures "$ew" eval kld "$2" --against "$2" $cuda --against-device cpu --against-kv f32 --no-timing \
-        --text README.md --window 256 --chunks 4 --max-kl $max_kl --cache-dir "$cache" -q
+    against="--against $2 --against-device cpu --against-kv f32 --max-kl $max_kl"
+    check "kld-$1" 600 kld_figures "$ew" eval kld "$2" $against $cuda --no-timing --text README.md --window 256 --chunks 4 \
+        --cache-dir "$cache" -q
+    check "kld-1024-$1" 600 kld_figures "$ew" eval kld "$2" $against $cuda --no-timing --text README.md --window 1024 --chunks 2 \
+        --max-kv-len 1024 --max-input-len 1024 --cache-dir "$cache" -q
 }
 
 one_answer() {
@@ -217,8 +232,39 @@ build_once() {
     [ "$seconds" -le 60 ] && [ "$peak" -le $((weights / 10 * 13 + (1 << 30))) ]
 }
 
+families=$(sed -n 's/^CC(\(.*\))$/\1/p' tests/checkcuda/families.inc)
+
+# Into how many processes the cases of a family go.
+parts_of() {
+    case $1 in
+    linear_cuda | attention_cuda | moe_cuda) [ "$jobs" -lt 6 ] && echo "$jobs" || echo 6 ;;
+    *) echo 1 ;;
+    esac
+}
+
+# kernels NAME LIMIT [command...]: checkcuda, under the command, family by family. What it needs is compiled once.
+kernels() {
+    prefix=$1 seconds=$2
+    shift 2
+    for family in $families; do
+        parts=$(parts_of "$family")
+        for part in $(seq 0 $((parts - 1))); do
+            beside "$prefix-$family-$part" "$seconds" kernel_figures "$@" "$cc" --device "$device" --filter "$family/" \
+                --part "$part/$parts" --cubins "$cubins" --jobs "$threads" $each
+        done
+    done
+    wait
+}
+
 if wants kernels; then
-    check kernels 900 kernel_figures "$cc" --device "$device"
+    each=--verbose
+    kernels kernels 900
+fi
+if wants models && [ -x "$cm" ]; then
+    for part in $(seq 0 $((jobs - 1))); do
+        beside "models-$part" 900 models_figures "$cm" --device "cuda:$device" --dir "$log/models-$part.tmp" --part "$part/$jobs"
+    done
+    wait
 fi
 if wants parity; then
     for dir in tests/golden/families/*/ "$shared"/architectures/*/; do
@@ -241,18 +287,13 @@ wants build && check_function build build_once
 if wants sanitizer && [ $quick = 0 ]; then
     if command -v compute-sanitizer >/dev/null; then
         sanitize="compute-sanitizer --error-exitcode 9 --tool"
+        each="--each-kernel --verbose"
         for tool in memcheck racecheck initcheck; do
-            check "$tool-every-kernel" "$limit" kernel_figures $sanitize $tool "$cc" --device "$device" --one-each
+            kernels $tool "$limit" $sanitize $tool
+            beside "$tool-tiny" 900 true $sanitize $tool "$ew" run models/tiny $cuda -q --no-timing --no-graph \
+                --cache-dir "$cache" -p "What do you call a young bear?" --max-tokens 3 --temperature 0.8 --top-k 20
         done
-        for tool in memcheck racecheck initcheck; do
-            check "$tool-tiny" 900 true $sanitize $tool "$ew" run models/tiny $cuda -q --no-timing --no-graph --cache-dir "$cache" \
-                -p "What do you call a young bear?" --max-tokens 3 --temperature 0.8 --top-k 20
-        done
-        for family in $(sed -n 's/^CC(\(.*\))$/\1/p' tests/checkcuda/families.inc); do
-            for tool in memcheck racecheck initcheck; do
-                check "$tool-$family" "$limit" kernel_figures $sanitize $tool "$cc" --device "$device" --each-kernel --filter "$family/"
-            done
-        done
+        wait
     else
         line sanitizer 0 "skipped: compute-sanitizer is not installed"
     fi

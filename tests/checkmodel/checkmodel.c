@@ -4,8 +4,9 @@
  *
  * Each model of models.c is made (and quantised), built for both devices, and one sequence that
  * fills the cache to its last place runs in several ways: in the longest steps, in uneven pieces,
- * token by token, again from the middle. Logits of each token are compared. Then five rows of
- * different lengths together, greedy; then contexts of one engine at once in threads. A line a
+ * token by token, again from the middle. Logits of each token are compared. Then eight
+ * requests of different lengths over five rows, greedy, twice: rows end, move and are taken again,
+ * prefixes are kept and taken; then contexts of one engine at once in threads. A line a
  * model. --device cpu checks the program itself. Exit status: 0 when all is well, 1 after a
  * failure, 2 for wrong arguments, 77 without a GPU. */
 #include "checkmodel.h"
@@ -25,6 +26,7 @@
 #define NO_DEVICE   77
 #define PATH_CAP    1024
 #define N_ROWS      5
+#define N_REQUESTS  8
 #define N_OUT       8
 #define MAX_KL      1e-4
 #define MAX_ERROR   2e-2 /* of the largest logit */
@@ -185,50 +187,79 @@ static void sequence(struct pair *p)
 
 /* ---- rows ---- */
 
-static void rows(struct pair *p)
+/* More requests than rows, of different lengths, that end at different steps: rows move and are
+ * taken again. */
+static void make_requests(const struct pair *p, ew_request r[N_REQUESTS], bool wants_lead)
 {
     const uint32_t most = p->m->cap - N_OUT;
-    const uint32_t lens[N_ROWS] = { 1, 17, most < 64 ? most : 64, 5, most };
-    ew_request r[N_ROWS];
-    ew_response want[N_ROWS] = { 0 }, got[N_ROWS] = { 0 };
-    ew_error err = { 0 };
+    const uint32_t lens[N_REQUESTS] = { 1, 17, most < 64 ? most : 64, 5, most, 2, 16, 33 };
 
-    for (int i = 0; i < N_ROWS; i++) {
+    for (int i = 0; i < N_REQUESTS; i++) {
         r[i] = (ew_request)EW_REQUEST_INIT;
-        r[i].prompt_ids = p->ids + i;
-        r[i].n_prompt_ids = lens[i];
+        r[i].prompt_ids = p->ids + i % 3;
+        r[i].n_prompt_ids = lens[i] < most ? lens[i] : most;
         r[i].ignore_eos = true;
-        r[i].max_tokens = N_OUT - (i % 2); /* rows end at different steps */
+        r[i].max_tokens = N_OUT - (uint32_t)i % 3;
+        r[i].save_prefix = true;
         r[i].sampling.greedy = true;
-        r[i].sampling.num_logprobs = 2;
+        r[i].sampling.num_logprobs = wants_lead ? 2 : 0;
     }
-    if (ew_runtime_handle_request(p->cpu, r, N_ROWS, want, &err)) {
-        fail(p, "rows on the CPU", err.text);
-        return;
-    }
-    for (int i = 0; i < N_ROWS; i++)
-        r[i].sampling.num_logprobs = 0;
-    if (ew_runtime_handle_request(p->gpu, r, N_ROWS, got, &err))
-        fail(p, "rows", err.text);
-    for (int i = 0; i < N_ROWS; i++) {
+}
+
+/* The same tokens, or others from a near tie on. */
+static void compare_rows(struct pair *p, const char *what, const ew_response *want,
+                         const ew_response *got)
+{
+    for (int i = 0; i < N_REQUESTS; i++) {
         uint32_t at = 0;
         char text[128];
 
-        if (got[i].status || want[i].status)
-            fail(p, "a row", got[i].status ? got[i].error : want[i].error);
+        if (got[i].status || want[i].status) {
+            fail(p, what, got[i].status ? got[i].error : want[i].error);
+            continue;
+        }
         while (at < want[i].n_ids && at < got[i].n_ids && want[i].ids[at] == got[i].ids[at])
             at++;
-        if (at < want[i].n_ids && want[i].logprobs &&
-            want[i].logprobs[at * 3 + 1].logprob - want[i].logprobs[at * 3 + 2].logprob >=
-                NEAR_TIE &&
-            !p->m->routes) {
-            (void)snprintf(text, sizeof(text), "token %u of row %d (%u of %u tokens) is another",
-                           at, i, got[i].n_ids, want[i].n_ids);
-            fail(p, "rows", text);
-        }
-        ew_response_release(&want[i]);
-        ew_response_release(&got[i]);
+        if (at == want[i].n_ids || p->m->routes)
+            continue;
+        if (got[i].n_ids == want[i].n_ids &&
+            want[i].logprobs[at * 3 + 1].logprob - want[i].logprobs[at * 3 + 2].logprob < NEAR_TIE)
+            continue;
+        (void)snprintf(text, sizeof(text), "token %u of request %d (%u of %u tokens) is another",
+                       at, i, got[i].n_ids, want[i].n_ids);
+        fail(p, what, text);
     }
+}
+
+static void rows(struct pair *p)
+{
+    ew_request r[N_REQUESTS];
+    ew_response want[N_REQUESTS] = { 0 };
+    ew_error err = { 0 };
+    uint64_t reused = 0;
+
+    make_requests(p, r, true);
+    if (ew_runtime_handle_request(p->cpu, r, N_REQUESTS, want, &err)) {
+        fail(p, "rows on the CPU", err.text);
+        return;
+    }
+    make_requests(p, r, false);
+    for (int again = 0; again < 2; again++) { /* the second time on prefixes that were kept */
+        ew_response got[N_REQUESTS] = { 0 };
+
+        if (ew_runtime_handle_request(p->gpu, r, N_REQUESTS, got, &err))
+            fail(p, "rows", err.text);
+        else
+            compare_rows(p, again ? "rows on prefixes" : "rows", want, got);
+        for (int i = 0; i < N_REQUESTS; i++) {
+            reused += again ? got[i].n_reused : 0;
+            ew_response_release(&got[i]);
+        }
+    }
+    if (!reused)
+        fail(p, "rows on prefixes", "no prefix was taken");
+    for (int i = 0; i < N_REQUESTS; i++)
+        ew_response_release(&want[i]);
 }
 
 /* ---- contexts in threads ---- */
