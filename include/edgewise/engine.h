@@ -30,10 +30,13 @@ typedef struct ew_engine_opts {
     const ew_logger *logger;
     const char *device; /* "cpu", "cuda", "cuda:1"; NULL: what the engine was built for; "none": it
                            is only looked at, and gives no context */
+    const char *profiler; /* a GPU's: library of a tool that shows NVTX ranges, which then carry the
+                             names of nodes; what the tool puts into NVTX_INJECTION64_PATH. The
+                             first one of a process is loaded, for good. NULL: none */
 } ew_engine_opts;
 #define EW_ENGINE_OPTS_INIT                                                                        \
     {                                                                                              \
-        sizeof(ew_engine_opts), 0, 0, 0                                                            \
+        sizeof(ew_engine_opts), 0, 0, 0, 0                                                         \
     }
 
 /* Maps and checks the file: magic, version, length, every section's checksum, device fingerprint.

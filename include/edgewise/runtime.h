@@ -22,11 +22,11 @@ typedef struct ew_runtime_opts {
     uint32_t flags;         /* enum ew_context_flags of engine.h */
     const char *trace_path; /* NULL: none. Chrome trace of everything until destroy */
     const ew_logger *logger;
-    const char *device; /* of the engine: as ew_engine_opts */
+    const char *device, *profiler; /* of the engine: as ew_engine_opts */
 } ew_runtime_opts;
 #define EW_RUNTIME_OPTS_INIT                                                                       \
     {                                                                                              \
-        sizeof(ew_runtime_opts), 0, 0, 0, 0, 0, 0                                                  \
+        sizeof(ew_runtime_opts), 0, 0, 0, 0, 0, 0, 0                                               \
     }
 
 /* `dir`: an engine directory (llm.engine, config.json, tokenizer files). A directory without

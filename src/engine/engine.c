@@ -21,7 +21,9 @@ static bool opts_read(struct ew_engine *e, const ew_engine_opts *opts)
     }
     if (o.device)
         e->device_name = ew_mem_strdup(EW_MEM_ENGINE, o.device);
-    return !o.device || e->device_name;
+    if (o.profiler)
+        e->profiler = ew_mem_strdup(EW_MEM_ENGINE, o.profiler);
+    return (!o.device || e->device_name) && (!o.profiler || e->profiler);
 }
 
 static struct ew_tensor_info *info_at(const struct ew_engine *e, uint32_t profile, uint32_t i)
@@ -149,7 +151,8 @@ static ew_status open_device(struct ew_engine *e, ew_error *err)
         return ew_fail(err, EW_STATUS_UNSUPPORTED,
                        "shapes depend on data: the CUDA backend runs fixed lists alone");
     e->backend = ew_backend_cuda();
-    return ew_cuda_open(&e->plan, index, e->has_logger ? &e->logger : NULL, &e->device, err);
+    return ew_cuda_open(&e->plan, index, e->profiler, e->has_logger ? &e->logger : NULL, &e->device,
+                        err);
 }
 
 static ew_status engine_start(struct ew_engine *e, ew_error *err)
@@ -244,6 +247,7 @@ void ew_engine_destroy(ew_engine *e)
     if (e->device)
         e->device->ops->close(e->device);
     ew_mem_free(e->device_name);
+    ew_mem_free(e->profiler);
     ew_mem_free(e->info);
     ew_map_deinit(&e->names);
     ew_plan_deinit(&e->plan);

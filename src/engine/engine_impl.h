@@ -30,7 +30,7 @@ struct ew_engine {
     bool has_logger;
     const struct ew_backend *backend;
     struct ew_device *device;          /* NULL: the CPU */
-    char *device_name;                 /* of the options */
+    char *device_name, *profiler;      /* of the options */
     struct ew_map names;               /* tensor name -> i of ew_engine_get_tensor */
     struct ew_tensor_info *info;       /* [n_profiles][n_inputs + n_outputs] */
     size_t shared_bytes, thread_bytes; /* scratch that the profiles' max shapes need */

@@ -183,7 +183,7 @@ static ew_status inspect_onnx(const char *path, char **json, ew_error *err)
 
 static ew_status inspect_engine(const char *path, char **json, ew_error *err)
 {
-    const ew_engine_opts opts = { sizeof(opts), 1, NULL, "none" };
+    const ew_engine_opts opts = { sizeof(opts), 1, NULL, "none", NULL };
     ew_engine *e = NULL;
     ew_status st;
 

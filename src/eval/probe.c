@@ -34,7 +34,7 @@ static ew_status build_engine(struct ew_probe *p, const char *dir, const ew_buil
     ew_build_opts opts = EW_BUILD_OPTS_INIT;
     ew_checkpoint_opts read = EW_CHECKPOINT_OPTS_INIT;
     const ew_engine_opts engine = { sizeof(engine), build ? build->n_threads : 0, NULL,
-                                    build ? build->device : NULL };
+                                    build ? build->device : NULL, NULL };
     ew_graph *g;
     size_t n_bytes;
     ew_status st;

@@ -16,7 +16,8 @@
 static ew_status load_engine(struct ew_runtime *rt, const char *dir, const ew_runtime_opts *opts,
                              ew_error *err)
 {
-    const ew_engine_opts eo = { sizeof(eo), opts->n_threads, opts->logger, opts->device };
+    const ew_engine_opts eo = { sizeof(eo), opts->n_threads, opts->logger, opts->device,
+                                opts->profiler };
     char path[4096];
     const char *config;
     uint64_t bytes = 0;

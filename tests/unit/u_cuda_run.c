@@ -784,6 +784,75 @@ static void test_ranges(void **state)
     ew_runtime_destroy(rt);
 }
 
+/* ---- the library of a tool ---- */
+
+#define TOOL EW_BINARY_DIR "/tests/fakeinject/libinject.so"
+
+static unsigned warned;
+
+static void count_warnings(void *ctx, ew_log_level level, const char *text)
+{
+    (void)ctx;
+    warned += level == EW_LOG_WARN && strstr(text, "profiler: ") != NULL;
+}
+
+/* One forward pass with the tool named; launches. */
+static uint64_t forward_under(const char *tool)
+{
+    const ew_logger logger = { NULL, count_warnings };
+    ew_runtime_opts ro = EW_RUNTIME_OPTS_INIT;
+    const int32_t id = 1;
+    ew_runtime *rt = NULL;
+    ew_error err = { 0 };
+    uint64_t n;
+
+    fakecuda_reset();
+    ro.flags = EW_CONTEXT_NO_GRAPH;
+    ro.profiler = tool;
+    ro.logger = &logger;
+    MUST(ew_runtime_open(DIR, &ro, &rt, &err));
+    fakenvtx_reset();
+    MUST(ew_runtime_forward(rt, 0, &id, 1, 0, NULL, 0, &err));
+    n = fakecuda_count("cuLaunchKernelEx");
+    ew_runtime_destroy(rt);
+    return n;
+}
+
+/* A profiler's own library gets the names of launches, of every engine of the process from then on
+ * that names one. */
+static void test_tool(void **state)
+{
+    unsigned (*count)(void);
+    int (*depth)(void);
+    const char *(*name)(unsigned);
+    void *lib, *symbols[3];
+    ew_error err = { 0 };
+    uint64_t n;
+
+    (void)state;
+    warned = 0;
+    lib = ew_lib_open(TOOL, &err);
+    if (!lib)
+        fail_msg("%s", err.text);
+    symbols[0] = ew_lib_symbol(lib, "fakeinject_count");
+    symbols[1] = ew_lib_symbol(lib, "fakeinject_depth");
+    symbols[2] = ew_lib_symbol(lib, "fakeinject_name");
+    memcpy(&count, &symbols[0], sizeof(count));
+    memcpy(&depth, &symbols[1], sizeof(depth));
+    memcpy(&name, &symbols[2], sizeof(name));
+    n = forward_under(TOOL);
+    assert_int_equal(count(), n);
+    assert_int_equal(depth(), 0);
+    assert_non_null(strstr(name((unsigned)n - 4), "model."));
+    assert_null(fakenvtx_name(0));                  /* nobody is told twice */
+    assert_int_equal(count(), forward_under(NULL)); /* NVTX's own library */
+    assert_non_null(fakenvtx_name(0));
+    n = count() + forward_under("another.so"); /* the first one stays */
+    assert_int_equal(count(), n);
+    assert_int_equal(warned, 0);
+    ew_lib_close(lib);
+}
+
 static int make_engine(void **state)
 {
     (void)state;
@@ -799,7 +868,7 @@ int main(void)
         cmocka_unit_test(test_graph_cache), cmocka_unit_test(test_contexts),
         cmocka_unit_test(test_every_fault), cmocka_unit_test(test_cancelled_row),
         cmocka_unit_test(test_ranges),      cmocka_unit_test(test_ahead),
-        cmocka_unit_test(test_router_ties),
+        cmocka_unit_test(test_router_ties), cmocka_unit_test(test_tool),
     };
 
     return cmocka_run_group_tests(tests, make_engine, NULL);

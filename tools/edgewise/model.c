@@ -176,6 +176,7 @@ int model_open(const char *model, uint32_t flags, bool hidden_states, ew_runtime
                  (model_opts.profile ? EW_CONTEXT_PROFILE : 0u) |
                  (model_opts.pin ? EW_CONTEXT_PIN : 0u);
     opts.trace_path = model_opts.trace;
+    opts.profiler = getenv("NVTX_INJECTION64_PATH"); /* set by a profiler around us */
     opts.logger = cli_logger();
     opts.device = model_opts.device;
     if (ew_runtime_open(dir, &opts, out, &err))

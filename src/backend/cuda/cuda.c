@@ -152,22 +152,6 @@ static struct ew_cuda *cuda_new(ew_error *err)
     return c;
 }
 
-/* NVTX names launches in a profiler's picture; it is there where the toolkit is. */
-static void open_ranges(struct ew_cuda *c)
-{
-    void *push, *pop;
-
-    c->ranges = ew_lib_open("libnvToolsExt.so.1", NULL);
-    if (!c->ranges)
-        return;
-    push = ew_lib_symbol(c->ranges, "nvtxRangePushA");
-    pop = ew_lib_symbol(c->ranges, "nvtxRangePop");
-    if (!push || !pop)
-        return;
-    memcpy(&c->range_push, &push, sizeof(push));
-    memcpy(&c->range_pop, &pop, sizeof(pop));
-}
-
 ew_status ew_cuda_bare(int index, bool compiles, struct ew_cuda **out, ew_error *err)
 {
     struct ew_cuda *c = cuda_new(err);
@@ -177,8 +161,6 @@ ew_status ew_cuda_bare(int index, bool compiles, struct ew_cuda **out, ew_error 
     if (!c)
         return EW_STATUS_NO_MEMORY;
     st = ew_cuda_device_open(index, NULL, &c->device, err);
-    if (!st)
-        open_ranges(c);
     if (!st && compiles)
         st = ew_nvrtc_open(NULL, &c->compiler, err);
     if (!st) {
@@ -233,8 +215,7 @@ void ew_cuda_close(struct ew_cuda *c)
     }
     ew_mutex_destroy(c->memory_lock);
     ew_nvrtc_close(c->compiler);
-    if (c->ranges)
-        ew_lib_close(c->ranges);
+    ew_cuda_ranges_close(&c->ranges);
     ew_cuda_device_close(c->device);
     ew_mem_free(c);
 }
@@ -360,8 +341,8 @@ static ew_status check_chip(const struct ew_plan *p, const struct ew_cuda *c, ew
                    c->chip.n_sm);
 }
 
-ew_status ew_cuda_open(const struct ew_plan *p, int index, const ew_logger *logger,
-                       struct ew_device **out, ew_error *err)
+ew_status ew_cuda_open(const struct ew_plan *p, int index, const char *profiler,
+                       const ew_logger *logger, struct ew_device **out, ew_error *err)
 {
     struct ew_cuda *c = NULL;
     ew_status st = ew_cuda_bare(index < 0 ? 0 : index, false, &c, err);
@@ -369,6 +350,7 @@ ew_status ew_cuda_open(const struct ew_plan *p, int index, const ew_logger *logg
     *out = NULL;
     if (st)
         return st;
+    ew_cuda_ranges_open(&c->ranges, profiler, logger);
     st = check_chip(p, c, err);
     for (uint32_t i = 0; i < p->n_images && !st; i++) {
         const struct ew_cuda_image image = { p->images[i].source, p->images[i].defines,

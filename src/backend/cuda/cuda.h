@@ -11,6 +11,7 @@
 #include "backend/backend.h"
 #include "backend/cuda/modules.h"
 #include "backend/cuda/queue.h"
+#include "backend/cuda/ranges.h"
 
 struct ew_cuda { /* what a struct ew_device of this backend is */
     struct ew_device base;
@@ -26,9 +27,7 @@ struct ew_cuda { /* what a struct ew_device of this backend is */
     ew_error *why_graph; /* the builder's, or NULL: why a step did not become one kernel */
     ew_cu_ptr weights;
     void *registered; /* weights that are the host's own pages */
-    void *ranges;     /* NVTX, where it is: names in a profiler's picture */
-    int (*range_push)(const char *name);
-    int (*range_pop)(void);
+    struct ew_cuda_ranges ranges;
 };
 
 /* Launches want more than an arena gives: allocate EW_CUDA_ALIGN bytes more and go up to this. */
@@ -65,8 +64,8 @@ ew_status ew_cuda_dry(const struct ew_cuda_chip *chip,
                       struct ew_cuda **out, ew_error *err);
 /* The device of an engine: MISMATCH when the plan was built for another chip. Weights are copied
  * from p's mapped section in pieces. index < 0: the first GPU that fits. */
-ew_status ew_cuda_open(const struct ew_plan *p, int index, const ew_logger *logger,
-                       struct ew_device **out, ew_error *err);
+ew_status ew_cuda_open(const struct ew_plan *p, int index, const char *profiler,
+                       const ew_logger *logger, struct ew_device **out, ew_error *err);
 void ew_cuda_close(struct ew_cuda *c); /* NULL is fine */
 
 /* ---- for emitters ---- */

@@ -175,11 +175,11 @@ static ew_status issue(struct ew_stream *s, const struct ew_step_list *list, siz
 
         if (step_ns)
             EW_TRY(record_event(s, s->events[i], err));
-        if (s->cuda->range_push)
-            (void)s->cuda->range_push(c->name);
+        if (s->cuda->ranges.push)
+            (void)s->cuda->ranges.push(c->name);
         st = issue_step(s, c, err);
-        if (s->cuda->range_push)
-            (void)s->cuda->range_pop();
+        if (s->cuda->ranges.push)
+            (void)s->cuda->ranges.pop();
         if (st)
             return st;
     }
