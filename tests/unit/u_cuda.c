@@ -243,6 +243,38 @@ static void test_bad_kernel(void **state)
     fakecuda_reset();
 }
 
+/* Any call of a build fails: an engine all the same (a kernel less, a step not timed), or words of
+ * the driver and nothing left. */
+static void test_build_faults(void **state)
+{
+    static const char *const functions[] = { "cuMemAlloc_v2",       "cuMemHostAlloc",
+                                             "cuModuleLoadData",    "cuLaunchKernelEx",
+                                             "cuStreamSynchronize", "cuStreamEndCapture",
+                                             "cuGraphLaunch",       "cuGraphInstantiateWithFlags",
+                                             "cuMemsetD8Async",     "cuEventElapsedTime" };
+    static const int results[] = { 1, EW_CU_OUT_OF_MEMORY, EW_CU_ILLEGAL_ADDRESS };
+
+    (void)state;
+    for (size_t f = 0; f < sizeof(functions) / sizeof(functions[0]); f++)
+        for (size_t i = 0; i < sizeof(results) / sizeof(results[0]); i++)
+            for (uint64_t k = 1;; k += 1 + 2 * k) {
+                ew_error err = { 0 };
+                ew_status st;
+
+                fakecuda_reset();
+                fakecuda_fail(functions[f], k, results[i], 0);
+                st = build_tiny(0, "cuda:0", &err);
+                if (st)
+                    has(&err, "CUDA");
+                if (fakecuda_live())
+                    fail_msg("%s %d: %d allocations are left", functions[f], (int)k,
+                             (int)fakecuda_live());
+                if (fakecuda_count(functions[f]) < k)
+                    break;
+            }
+    fakecuda_reset();
+}
+
 static void test_refused(void **state)
 {
     ew_error err = { 0 };
@@ -578,6 +610,7 @@ int main(void)
         cmocka_unit_test(test_sticky_fault),   cmocka_unit_test(test_out_of_memory),
         cmocka_unit_test(test_other_chip),     cmocka_unit_test(test_cache),
         cmocka_unit_test(test_layout_units),   cmocka_unit_test(test_step_tactics),
+        cmocka_unit_test(test_build_faults),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
