@@ -47,7 +47,7 @@ while [ $# -gt 0 ]; do
 done
 mkdir -p "$log" || exit 1
 ew="$build/edgewise" cc="$build/tests/checkcuda" cm="$build/tests/checkmodel" cubins="$log/cubins" cuda="--device cuda:$device" cache="$log/engines"
-table="$log/table.txt" lines="$log/lines.json" max_kl=1e-4
+table="$log/table.txt" lines="$log/lines.json" max_kl=1e-4 timing=--no-timing
 : >"$table"
 : >"$lines"
 rm -f "$log/failed" "$log/turns"
@@ -124,16 +124,18 @@ parity() {
         line "parity-$1" 0 "skipped: the reference has seen pictures"
         return 0
     fi
-    beside "parity-$1" 300 parity_figures "$ew" eval parity "$2" $cuda --no-timing --reference "$3" --tolerance 1e-2 \
+    beside "parity-$1" 300 parity_figures "$ew" eval parity "$2" $cuda $timing --reference "$3" --tolerance 1e-2 \
         --max-kl $max_kl --cache-dir "$cache" -q
 }
 
 # Over a text, with the cache that is the default, beside the CPU with a cache of f32: windows of 256 tokens, and of 1024 in
-# one step.
+# one step. Once with the kernels that the builder finds fastest, as users get them.
 kld() {
     [ -f "$2/config.json" ] || return 0
     against="--against $2 --against-device cpu --against-kv f32 --max-kl $max_kl"
     check "kld-$1" 600 kld_figures "$ew" eval kld "$2" $against $cuda --no-timing --text README.md --window 256 --chunks 4 \
+        --cache-dir "$cache" -q
+    check "kld-timed-$1" 600 kld_figures "$ew" eval kld "$2" $against $cuda --text README.md --window 256 --chunks 4 \
         --cache-dir "$cache" -q
     check "kld-1024-$1" 600 kld_figures "$ew" eval kld "$2" $against $cuda --no-timing --text README.md --window 1024 --chunks 2 \
         --max-kv-len 1024 --max-input-len 1024 --cache-dir "$cache" -q
@@ -277,6 +279,11 @@ if wants parity; then
     done
     parity tiny models/tiny "$shared/trained/tiny-forward.safetensors"
     parity small "$models/small" "$shared/trained/small-forward.safetensors"
+    wait
+    timing= # with the kernels that the builder finds fastest, one after the other
+    parity timed-tiny models/tiny "$shared/trained/tiny-forward.safetensors"
+    wait
+    parity timed-small "$models/small" "$shared/trained/small-forward.safetensors"
     wait
 fi
 for model in models/tiny "$models/small"; do

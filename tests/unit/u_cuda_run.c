@@ -369,6 +369,44 @@ static void test_every_fault(void **state)
         }
 }
 
+/* The host's own memory ends, at any allocation: a status (or the usual tokens, where it was
+ * nobody's answer), and nothing is left on either side. */
+static void test_no_host_memory(void **state)
+{
+    const uint64_t gpu = ew_mem_tag_bytes(EW_MEM_GPU), context = ew_mem_tag_bytes(EW_MEM_CONTEXT),
+                   engine = ew_mem_tag_bytes(EW_MEM_ENGINE);
+    uint64_t n = 1, before;
+
+    (void)state;
+    for (uint64_t k = 0; k <= n; k += 1 + k / 8) { /* 0: none fails, to count them */
+        ew_runtime_opts ro = EW_RUNTIME_OPTS_INIT;
+        ew_runtime *rt = NULL;
+        ew_error err = { 0 };
+
+        fakecuda_reset();
+        fakecuda_on_launch(on_launch, NULL);
+        memset(&played, 0, sizeof(played));
+        MUST(ew_sampler_init(&played.sampler, 4096, &err)); /* the test's own */
+        before = ew_mem_count();
+        ew_mem_fail_at(k);
+        if (!ew_runtime_open(DIR, &ro, &rt, &err))
+            run_all_kinds(rt, false, &err);
+        ew_mem_fail_at(0);
+        if (!k)
+            n = ew_mem_count() - before;
+        if (err.status && !err.text[0])
+            fail_msg("allocation %d: no words", (int)k);
+        ew_runtime_destroy(rt);
+        ew_sampler_deinit(&played.sampler);
+        fakecuda_on_launch(NULL, NULL);
+        if (fakecuda_live() || ew_mem_tag_bytes(EW_MEM_GPU) != gpu ||
+            ew_mem_tag_bytes(EW_MEM_CONTEXT) != context ||
+            ew_mem_tag_bytes(EW_MEM_ENGINE) != engine)
+            fail_msg("allocation %d: something is left", (int)k);
+    }
+    assert_true(n > 100);
+}
+
 /* A row that its caller ends, and one that a neighbour outlives: the rest is as without them. */
 static bool stop_soon(void *ctx, uint32_t i_request, const char *text, size_t len)
 {
@@ -863,12 +901,13 @@ static int make_engine(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_draws),       cmocka_unit_test(test_left_draws),
-        cmocka_unit_test(test_mixed_rows),  cmocka_unit_test(test_draw_refusals),
-        cmocka_unit_test(test_graph_cache), cmocka_unit_test(test_contexts),
-        cmocka_unit_test(test_every_fault), cmocka_unit_test(test_cancelled_row),
-        cmocka_unit_test(test_ranges),      cmocka_unit_test(test_ahead),
-        cmocka_unit_test(test_router_ties), cmocka_unit_test(test_tool),
+        cmocka_unit_test(test_draws),         cmocka_unit_test(test_left_draws),
+        cmocka_unit_test(test_mixed_rows),    cmocka_unit_test(test_draw_refusals),
+        cmocka_unit_test(test_graph_cache),   cmocka_unit_test(test_contexts),
+        cmocka_unit_test(test_every_fault),   cmocka_unit_test(test_no_host_memory),
+        cmocka_unit_test(test_cancelled_row), cmocka_unit_test(test_ranges),
+        cmocka_unit_test(test_ahead),         cmocka_unit_test(test_router_ties),
+        cmocka_unit_test(test_tool),
     };
 
     return cmocka_run_group_tests(tests, make_engine, NULL);
