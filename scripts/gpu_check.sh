@@ -230,7 +230,7 @@ build_once() {
     [ -f "$config" ] || { echo "no $config"; return 1; }
     rm -rf "$log/synthetic" "$log/synthetic-engine"
     "$ew" synth "$config" "$log/synthetic" -q || return 1
-    "$ew" build "$log/synthetic" "$log/synthetic-engine" $cuda -q --json >"$log/build.json" || return 1
+    "$ew" build "$log/synthetic" "$log/synthetic-engine" $cuda -q --kernel-cache none --json >"$log/build.json" || return 1
     weights=$(cat "$log"/synthetic/*.safetensors | wc -c)
     seconds=$(sed -n 's/^ *"seconds": \([0-9]*\).*/\1/p' "$log/build.json")
     peak=$(sed -n 's/^ *"peak_resident_bytes": \([0-9]*\).*/\1/p' "$log/build.json")
@@ -269,7 +269,8 @@ if wants kernels; then
 fi
 if wants models && [ -x "$cm" ]; then
     for part in $(seq 0 $((jobs - 1))); do
-        beside "models-$part" 900 models_figures "$cm" --device "cuda:$device" --dir "$log/models-$part.tmp" --part "$part/$jobs"
+        beside "models-$part" 900 models_figures "$cm" --device "cuda:$device" --dir "$log/models-$part.tmp" \
+            --part "$part/$jobs" --kernel-cache "$cubins"
     done
     wait
 fi

@@ -62,10 +62,12 @@ typedef struct ew_build_opts {
                                    (ew_model_build), not by ew_build_file */
     const char *device; /* "cpu" (and NULL), "cuda", "cuda:1": what the engine is for. A GPU must be
                            there; its cache is f16 where kv_dtype is NONE and the graph says f32 */
+    const char *kernel_cache; /* folder where compiled kernels of a GPU are kept, by a hash of all
+                                 that they are made from; made when it is not there. NULL: none */
 } ew_build_opts;
 #define EW_BUILD_OPTS_INIT                                                                         \
     {                                                                                              \
-        sizeof(ew_build_opts), 0, 0, 0, 0, 0, 0, EW_DTYPE_NONE, 0, 0, 0, 0, { 0, 0 }, 0, 0, 0      \
+        sizeof(ew_build_opts), 0, 0, 0, 0, 0, 0, EW_DTYPE_NONE, 0, 0, 0, 0, { 0, 0 }, 0, 0, 0, 0   \
     }
 
 /* Writes the engine to `path` (atomic). The graph is consumed in the sense that passes change it;

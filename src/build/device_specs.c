@@ -3,6 +3,7 @@
 #include <stdio.h>
 
 #include "backend/cuda/cuda.h"
+#include "backend/cuda/nvrtc_cache.h"
 #include "build/build_impl.h"
 
 void ew_build_specs_init(struct ew_build_specs *s)
@@ -101,8 +102,9 @@ static void compile_body(void *arg, unsigned i, unsigned n)
         ew_error err = { 0 };
 
         memcpy(spec.defines, sp->defines, strlen(sp->defines) + 1);
-        if (!sp->code && ew_nvrtc_compile(j->b->cuda->compiler, &spec, j->b->cuda->chip.sm,
-                                          &sp->code, &sp->bytes, NULL, &err))
+        if (!sp->code &&
+            ew_nvrtc_compile_in(j->b->opts.kernel_cache, j->b->cuda->compiler, &spec,
+                                j->b->cuda->chip.sm, &sp->code, &sp->bytes, NULL, &err))
             fail_once(j, &err);
         __atomic_fetch_add(&j->done, 1, __ATOMIC_RELAXED);
         if (i == 0 && /* the caller's thread */

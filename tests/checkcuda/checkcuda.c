@@ -15,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "backend/cuda/nvrtc_cache.h"
 #include "base/mem.h"
 #include "base/pool.h"
 #include "base/size.h"
@@ -82,21 +83,17 @@ static void compile_body(void *arg, unsigned i, unsigned n)
     (void)n;
     while ((at = __atomic_fetch_add(&j->next, 1, __ATOMIC_RELAXED)) < j->c->n_specs) {
         const struct cc_spec *s = &j->c->specs[at];
-        const int version = ew_nvrtc_version(j->compiler);
         ew_error err = { 0 };
         char *log = NULL;
 
-        if (!ew_nvrtc_supports(j->compiler, s->sm) ||
-            cc_cubin_load(j->cubin_dir, s, version, &j->cubins[at], &j->bytes[at]))
+        if (!ew_nvrtc_supports(j->compiler, s->sm))
             continue;
-        if (ew_nvrtc_compile(j->compiler, &s->spec, s->sm, &j->cubins[at], &j->bytes[at], &log,
-                             &err)) {
+        if (ew_nvrtc_compile_in(j->cubin_dir, j->compiler, &s->spec, s->sm, &j->cubins[at],
+                                &j->bytes[at], &log, &err)) {
             __atomic_fetch_add(&j->n_failures, 1, __ATOMIC_RELAXED);
             printf("FAIL %s: %s\n%s\n", s->first_case, err.text, j->verbose && log ? log : "");
-        } else {
-            cc_cubin_save(j->cubin_dir, s, version, j->cubins[at], j->bytes[at]);
-            if (log && j->verbose)
-                printf("%s: %s\n", s->spec.entry, log);
+        } else if (log && j->verbose) {
+            printf("%s: %s\n", s->spec.entry, log);
         }
         ew_mem_free(log);
     }

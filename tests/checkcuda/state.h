@@ -51,12 +51,6 @@ struct cc {
     size_t n_specs, cap_specs;
 };
 
-/* cubins.c: a kernel of an earlier run (ew_mem_free); dir NULL: none. version: of NVRTC. */
-bool cc_cubin_load(const char *dir, const struct cc_spec *s, int version, void **cubin,
-                   size_t *bytes);
-void cc_cubin_save(const char *dir, const struct cc_spec *s, int version, const void *cubin,
-                   size_t bytes);
-
 /* bench.c */
 void cc_bench_run(struct cc *c, const struct ew_cuda_launch *l, size_t n, double bytes,
                   double flops);

@@ -1,5 +1,7 @@
 /* fakenvrtc.c - a run-time compiler that makes an empty ELF file of everything, so that CI builds
  * engines for a GPU where there is no CUDA at all. A source that says "#error" does not compile. */
+#include "fakenvrtc.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -7,6 +9,8 @@
 #define FAKE(type, name, args)                                                                     \
     EXPORT type name args;                                                                         \
     EXPORT type name args
+
+static _Atomic uint64_t n_compiled;
 
 static const char code[16] = "\177ELF fake code";
 
@@ -52,6 +56,7 @@ FAKE(int, nvrtcCompileProgram, (void *p, int n, const char *const *options))
 {
     (void)n;
     (void)options;
+    n_compiled++;
     return strstr(p, "#error") ? 6 : 0;
 }
 
@@ -87,4 +92,14 @@ FAKE(int, nvrtcGetProgramLog, (void *p, char *log))
     (void)p;
     *log = 0;
     return 0;
+}
+
+EXPORT uint64_t fakenvrtc_count(void)
+{
+    return n_compiled;
+}
+
+EXPORT void fakenvrtc_reset(void)
+{
+    n_compiled = 0;
 }

@@ -17,6 +17,7 @@
 #include "edgewise/graph.h"
 #include "edgewise/runtime.h"
 #include "fakecuda.h"
+#include "fakenvrtc.h"
 #include "kernels/cuda/linear.h"
 #include "kv/cache.h"
 #include "os/os.h"
@@ -174,6 +175,71 @@ static void test_build(void **state)
     none.device = "cpu";
     assert_int_equal(ew_engine_open(DIR "/llm.engine", &none, &e, &err), EW_STATUS_MISMATCH);
     has(&err, "not for the CPU");
+}
+
+#define KERNELS EW_BINARY_DIR "/test-engines/u_cuda_kernels"
+
+/* Files of the folder of kernels. */
+static size_t n_kernels(char first[4096])
+{
+    char **names = NULL;
+    size_t n = 0;
+
+    first[0] = '\0';
+    if (ew_dir_list(KERNELS, &names, &n, NULL))
+        return 0;
+    for (size_t i = 0; i < n; i++) {
+        if (i == 0)
+            assert_true(ew_path_join(first, 4096, KERNELS, names[i]));
+        ew_mem_free(names[i]);
+    }
+    ew_mem_free(names);
+    return n;
+}
+
+static uint64_t build_with_kernels(const char *dir)
+{
+    ew_build_opts o = EW_BUILD_OPTS_INIT;
+    ew_error err = { 0 };
+
+    fakenvrtc_reset();
+    o.device = "cuda:0";
+    o.flags = EW_BUILD_NO_TIMING;
+    o.n_threads = 2;
+    o.kernel_cache = dir;
+    MUST(ew_model_build(TINY, DIR, &o, false, &err));
+    return fakenvrtc_count();
+}
+
+/* A kernel is compiled once; a file that is not what it was is compiled anew and mended; a folder
+ * that cannot be made keeps nothing. */
+static void test_kernel_cache(void **state)
+{
+    char path[4096], *text;
+    size_t len, len_again;
+    uint64_t n;
+    ew_error err = { 0 };
+
+    (void)state;
+    ew_dir_remove(KERNELS);
+    n = build_with_kernels(NULL);
+    assert_true(n > 10);
+    assert_int_equal(n_kernels(path), 0);
+    assert_int_equal(build_with_kernels(KERNELS), n);
+    assert_int_equal(n_kernels(path), n);
+    assert_int_equal(build_with_kernels(KERNELS), 0);
+    MUST(ew_file_read(path, 1 << 20, &text, &len, &err));
+    text[len - 1] ^= 1;
+    MUST(ew_file_write(path, text, len, &err));
+    assert_int_equal(build_with_kernels(KERNELS), 1);
+    assert_int_equal(build_with_kernels(KERNELS), 0);
+    MUST(ew_file_write(path, text, 10, &err));
+    assert_int_equal(build_with_kernels(KERNELS), 1);
+    ew_mem_free(text);
+    MUST(ew_file_read(path, 1 << 20, &text, &len_again, &err));
+    assert_int_equal(len_again, len);
+    ew_mem_free(text);
+    assert_int_equal(build_with_kernels(DIR "/llm.engine/no"), n);
 }
 
 /* What inspect says of a decode step, after a build that was told how to run it. */
@@ -610,7 +676,7 @@ int main(void)
         cmocka_unit_test(test_sticky_fault),   cmocka_unit_test(test_out_of_memory),
         cmocka_unit_test(test_other_chip),     cmocka_unit_test(test_cache),
         cmocka_unit_test(test_layout_units),   cmocka_unit_test(test_step_tactics),
-        cmocka_unit_test(test_build_faults),
+        cmocka_unit_test(test_build_faults),   cmocka_unit_test(test_kernel_cache),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

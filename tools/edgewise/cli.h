@@ -98,7 +98,7 @@ bool cli_parse_u32_list(const char *text, uint32_t *out, uint32_t cap, uint32_t 
 
 /* ---- options of every command that runs a model (model.c) ---- */
 struct model_opts {
-    const char *cache_dir, *cpu, *kv, *activations, *tactic, *timing_cache, *trace;
+    const char *cache_dir, *cpu, *kv, *activations, *tactic, *timing_cache, *kernel_cache, *trace;
     const char *device;
     uint32_t threads, max_batch, max_input_len, max_kv_len;
     bool rebuild, no_graph, no_fusion, no_timing, profile, pin, quiet, verbose;

@@ -26,6 +26,7 @@ const struct opt build_opt_table[] = {
     { "kv", 0, OPT_TEXT, &model_opts.kv, "DTYPE", "KV cache: f16 (default, unless the checkpoint asks for another; eval parity: f32), f32, bf16, fp8, int8" },
     { "activations", 0, OPT_TEXT, &model_opts.activations, "KIND", "what x is rounded to: exact (default: nothing), before quantised weights int8 (a scale a token: fast) or declared (as the checkpoint says), before bf16 weights bf16 (fast where the processor multiplies it)" },
     { "tactic", 0, OPT_TEXT, &model_opts.tactic, "NAME", "force a kernel where it applies (names: inspect)" },
+    { "kernel-cache", 0, OPT_TEXT, &model_opts.kernel_cache, "DIR", "folder of compiled kernels of a GPU (default: kernels in the cache folder); none: compile all" },
     { "timing-cache", 0, OPT_TEXT, &model_opts.timing_cache, "FILE", "reuse and keep measured tactic times" },
     { "no-timing", 0, OPT_FLAG, &model_opts.no_timing, NULL, "take the best-ranked kernels without timing them" },
     { "no-fusion", 0, OPT_FLAG, &model_opts.no_fusion, NULL, "only fold constants and simplify: to find a pass that is wrong" },
@@ -83,6 +84,36 @@ bool model_activations(ew_activations *out)
     return false;
 }
 
+static bool default_cache_dir(char *out, size_t cap)
+{
+    const char *const xdg = getenv("XDG_CACHE_HOME");
+    const char *const home = getenv("HOME");
+    int n;
+
+    if (xdg && xdg[0] == '/')
+        n = snprintf(out, cap, "%s/edgewise", xdg);
+    else if (home && home[0])
+        n = snprintf(out, cap, "%s/.cache/edgewise", home);
+    else
+        n = snprintf(out, cap, ".edgewise-cache");
+    return n > 0 && (size_t)n < cap;
+}
+
+/* Where compiled kernels are kept; NULL: nowhere. */
+static const char *kernel_cache(void)
+{
+    static char path[4200];
+    char cache[4096];
+
+    if (model_opts.kernel_cache)
+        return strcmp(model_opts.kernel_cache, "none") == 0 ? NULL : model_opts.kernel_cache;
+    if (!model_opts.cache_dir && !default_cache_dir(cache, sizeof(cache)))
+        return NULL;
+    const int n = snprintf(path, sizeof(path), "%s/kernels",
+                           model_opts.cache_dir ? model_opts.cache_dir : cache);
+    return n > 0 && (size_t)n < sizeof(path) ? path : NULL;
+}
+
 bool model_build_opts(ew_build_opts *out)
 {
     *out = (ew_build_opts)EW_BUILD_OPTS_INIT;
@@ -107,24 +138,10 @@ bool model_build_opts(ew_build_opts *out)
     out->max_kv_len = model_opts.max_kv_len;
     out->tactic = model_opts.tactic;
     out->timing_cache = model_opts.timing_cache;
+    out->kernel_cache = kernel_cache();
     out->progress = cli_progress();
     out->logger = cli_logger();
     return true;
-}
-
-static bool default_cache_dir(char *out, size_t cap)
-{
-    const char *const xdg = getenv("XDG_CACHE_HOME");
-    const char *const home = getenv("HOME");
-    int n;
-
-    if (xdg && xdg[0] == '/')
-        n = snprintf(out, cap, "%s/edgewise", xdg);
-    else if (home && home[0])
-        n = snprintf(out, cap, "%s/.cache/edgewise", home);
-    else
-        n = snprintf(out, cap, ".edgewise-cache");
-    return n > 0 && (size_t)n < cap;
 }
 
 int model_engine_dir(const char *model, uint32_t flags, bool hidden_states, char *dir, size_t cap)

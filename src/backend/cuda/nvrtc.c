@@ -165,18 +165,22 @@ bool ew_nvrtc_supports(const struct ew_nvrtc *c, uint32_t sm)
 struct options {
     const char *at[MAX_OPTIONS];
     int n;
-    char text[EW_CUDA_DEFINES_CAP + 128];
+    char text[EW_NVRTC_OPTIONS_CAP];
 };
 
 /* "-DA=1 -DB=2" and what every kernel gets. */
+void ew_nvrtc_options(char out[EW_NVRTC_OPTIONS_CAP], const struct ew_cuda_spec *spec, uint32_t sm)
+{
+    (void)snprintf(out, EW_NVRTC_OPTIONS_CAP, "--gpu-architecture=sm_%u%s --std=c++17 %s", sm,
+                   sm == 90 ? "a" : "", spec->defines);
+}
+
 static bool make_options(struct options *o, const struct ew_cuda_spec *spec, uint32_t sm)
 {
     char *at = o->text;
-    int used;
 
     o->n = 0;
-    used = snprintf(at, 128, "--gpu-architecture=sm_%u%s --std=c++17 ", sm, sm == 90 ? "a" : "");
-    (void)snprintf(at + used, sizeof(o->text) - (size_t)used, "%s", spec->defines);
+    ew_nvrtc_options(o->text, spec, sm);
     while (*at) {
         at += strspn(at, " ");
         if (!*at)

@@ -21,6 +21,10 @@ int ew_nvrtc_version(const struct ew_nvrtc *c);
 /* Whether it can make code for this chip. */
 bool ew_nvrtc_supports(const struct ew_nvrtc *c, uint32_t sm);
 
+/* What the compiler is told for a kernel, in one line. */
+#define EW_NVRTC_OPTIONS_CAP (EW_CUDA_DEFINES_CAP + 128)
+void ew_nvrtc_options(char out[EW_NVRTC_OPTIONS_CAP], const struct ew_cuda_spec *spec, uint32_t sm);
+
 /* A spec to a cubin for chip `sm` (90 means 90a). *cubin is freed by ew_mem_free. On failure err
  * has the first error line of the compiler's log; where `log` is given, *log has all of it
  * (ew_mem_free; warnings too when it worked, NULL when there is nothing). */
