@@ -60,6 +60,7 @@ typedef uint32x4_t vmask; /* all ones or zeros per lane */
 #define v_as_int(a)       vreinterpretq_s32_f32(a)
 #define vi_as_float(a)    vreinterpretq_f32_s32(a)
 #define v_prefetch(p)     __builtin_prefetch(p)
+#define v_prefetch_l2(p)  __builtin_prefetch(p, 0, 2)
 /* Keeps a in a register, and what is done to it in order. */
 #define v_keep(a) __asm__ volatile("" : "+w"(a))
 

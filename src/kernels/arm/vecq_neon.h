@@ -13,9 +13,14 @@
 
 #define QNP(r) ((r) == 1 ? 4 : (r) <= 4 ? 2 : 1) /* panels that a tile of r rows takes at once */
 
+/* Rows that meet 4-bit codes with tables, and vectors of them that r such rows meet at once: as
+ * many as leave room for the codes and one row's columns. */
+#define W8_FEW     8
+#define W8_WIDE(r) ((r) <= 4 ? 4 : 2)
+
 #define vi_xor(a, b)   veorq_s32(a, b)
 #define vi_mul(a, b)   vmulq_s32(a, b)
-#define vi_store(p, a) vst1q_s32(p, a)
+#define vi_store(p, a) vst1q_u8((uint8_t *)(void *)(p), vreinterpretq_u8_s32(a))
 #define vi_set1_8(x)   vreinterpretq_s32_u8(vdupq_n_u8((uint8_t)(x)))
 /* 16 bytes in every 128-bit block. */
 #define vi_dup16(p) vi_load(p)
@@ -29,6 +34,54 @@ ALWAYS veci vi_shuffle8(veci a, veci i)
 ALWAYS veci vi_sub8(veci a, veci b)
 {
     return vreinterpretq_s32_s8(vsubq_s8(vreinterpretq_s8_s32(a), vreinterpretq_s8_s32(b)));
+}
+
+#define vi_zip32_lo(a, b) vzip1q_s32(a, b)
+#define vi_zip32_hi(a, b) vzip2q_s32(a, b)
+
+ALWAYS veci vi_zip64_lo(veci a, veci b)
+{
+    return vreinterpretq_s32_s64(vzip1q_s64(vreinterpretq_s64_s32(a), vreinterpretq_s64_s32(b)));
+}
+
+ALWAYS veci vi_zip64_hi(veci a, veci b)
+{
+    return vreinterpretq_s32_s64(vzip2q_s64(vreinterpretq_s64_s32(a), vreinterpretq_s64_s32(b)));
+}
+
+/* 16-bit lanes; vi_packs16 makes bytes of two vectors. */
+#define AS16(a)        vreinterpretq_s16_s32(a)
+#define vi_sll16(a, n) vreinterpretq_s32_s16(vshlq_n_s16(AS16(a), n))
+
+ALWAYS veci vi_sub16(veci a, veci b)
+{
+    return vreinterpretq_s32_s16(vsubq_s16(AS16(a), AS16(b)));
+}
+
+/* a * b / 2^15, halves up; a and b are not both -2^15. */
+ALWAYS veci vi_mulhrs16(veci a, veci b)
+{
+    return vreinterpretq_s32_s16(vqrdmulhq_s16(AS16(a), AS16(b)));
+}
+
+ALWAYS veci vi_packs16(veci a, veci b)
+{
+    return vreinterpretq_s32_s8(vcombine_s8(vqmovn_s16(AS16(a)), vqmovn_s16(AS16(b))));
+}
+
+/* The number at p in all 16-bit lanes. */
+ALWAYS veci vi_spread16(const unsigned char *p)
+{
+    int16_t one;
+
+    memcpy(&one, p, sizeof(one));
+    return vreinterpretq_s32_s16(vdupq_n_s16(one));
+}
+
+/* The same of a byte without a sign. */
+ALWAYS veci vi_spread8(const unsigned char *p)
+{
+    return vreinterpretq_s32_s16(vdupq_n_s16(*p));
 }
 
 /* VL numbers of 8 or 16 bits, one a lane. */

@@ -66,6 +66,7 @@ typedef __m256 vmask; /* all ones or zeros per lane */
 #define v_as_int(a)       _mm256_castps_si256(a)
 #define vi_as_float(a)    _mm256_castsi256_ps(a)
 #define v_prefetch(p)     _mm_prefetch((const char *)(p), _MM_HINT_T0)
+#define v_prefetch_l2(p)  _mm_prefetch((const char *)(p), _MM_HINT_T1)
 /* Keeps a in a register, and what is done to it in order. */
 #define v_keep(a) __asm__ volatile("" : "+v"(a))
 

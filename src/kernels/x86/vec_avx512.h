@@ -67,6 +67,7 @@ typedef __mmask16 vmask;
 #define v_as_int(a)       _mm512_castps_si512(a)
 #define vi_as_float(a)    _mm512_castsi512_ps(a)
 #define v_prefetch(p)     _mm_prefetch((const char *)(p), _MM_HINT_T0)
+#define v_prefetch_l2(p)  _mm_prefetch((const char *)(p), _MM_HINT_T1)
 /* Keeps a in a register, and what is done to it in order. */
 #define v_keep(a) __asm__ volatile("" : "+v"(a))
 

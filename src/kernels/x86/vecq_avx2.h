@@ -3,6 +3,8 @@
 #ifndef EW_KERNELS_VECQ_AVX2_H
 #define EW_KERNELS_VECQ_AVX2_H
 
+#include <string.h>
+
 #include "kernels/x86/vec_avx2.h"
 
 /* Rows of f32 x that meet codes as they come from memory, at once and in all, and panels that such
@@ -13,6 +15,11 @@
 
 #define QNP(r) 1 /* panels that a tile of r rows takes at once; two streams are slower than one */
 
+/* Rows that meet 4-bit codes with tables, and vectors of them that r such rows meet at once: as
+ * many as leave room for the codes and one row's columns. */
+#define W8_FEW     8
+#define W8_WIDE(r) ((r) <= 4 ? 2 : 1)
+
 #define vi_xor(a, b)      _mm256_xor_si256(a, b)
 #define vi_mul(a, b)      _mm256_mullo_epi32(a, b)
 #define vi_shuffle8(a, i) _mm256_shuffle_epi8(a, i)
@@ -21,9 +28,36 @@
 #define vi_set1_8(x)      _mm256_set1_epi8((char)(x))
 /* 16 bytes in every 128-bit block. */
 #define vi_dup16(p) _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(const void *)(p)))
+/* 128-bit blocks of two vectors, each for itself. */
+#define vi_zip32_lo(a, b) _mm256_unpacklo_epi32(a, b)
+#define vi_zip32_hi(a, b) _mm256_unpackhi_epi32(a, b)
+#define vi_zip64_lo(a, b) _mm256_unpacklo_epi64(a, b)
+#define vi_zip64_hi(a, b) _mm256_unpackhi_epi64(a, b)
+/* 16-bit lanes; vi_packs16 makes bytes of two vectors, block by block. */
+#define vi_sub16(a, b)    _mm256_sub_epi16(a, b)
+#define vi_sll16(a, n)    _mm256_slli_epi16(a, n)
+#define vi_mulhrs16(a, b) _mm256_mulhrs_epi16(a, b)
+#define vi_packs16(a, b)  _mm256_packs_epi16(a, b)
 /* VL numbers of 8 or 16 bits, one a lane. */
 #define vi_load_u8(p)  _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)(p)))
 #define vi_load_i16(p) _mm256_cvtepi16_epi32(_mm_loadu_si128((const __m128i *)(const void *)(p)))
+
+/* Number l of the two at p in all 16-bit lanes of block l. */
+ALWAYS veci vi_spread16(const unsigned char *p)
+{
+    const veci lane = _mm256_set_epi32(0x03020302, 0x03020302, 0x03020302, 0x03020302, 0x01000100,
+                                       0x01000100, 0x01000100, 0x01000100);
+    int32_t two;
+
+    memcpy(&two, p, sizeof(two));
+    return _mm256_shuffle_epi8(_mm256_set1_epi32(two), lane);
+}
+
+/* The same of bytes without a sign. */
+ALWAYS veci vi_spread8(const unsigned char *p)
+{
+    return _mm256_set_m128i(_mm_set1_epi16(p[1]), _mm_set1_epi16(p[0]));
+}
 
 /* Lanes of -128 to 127 as bytes. */
 ALWAYS void vi_store_s8(int8_t *p, veci a)
