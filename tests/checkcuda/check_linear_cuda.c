@@ -572,6 +572,27 @@ static void times(struct cc *c, const struct ew_cuda_linear_kernel *k,
         }
 }
 
+/* Strips: every number of rows (what is behind the last one is read by nobody), shared by all sizes
+ * of clusters, several a block. */
+static void strips(struct cc *c, const struct ew_cuda_linear_kernel *k,
+                   const struct ew_quant_format *f)
+{
+    static const struct shape list[] = {
+        { 24, 656, 1416, true, true, false, false, EW_ACT_SILU, 1, 0, false },
+        { 16, 4112, 640, false, false, true, true, 0, 1, 0, false },
+        { 31, 80, 6200, false, true, false, true, 0, 1, 0, false },
+        { 2, 25500, 136, false, false, true, false, 0, 1, 0, false },
+    };
+
+    for (size_t m = 1; m <= 64 && m <= k->max_rows; m++) {
+        const struct shape s = { .m = m, .n = 84, .k = 264, .bias = true, .scale = 1 };
+
+        one(c, k, f, &s);
+    }
+    for (size_t i = 0; i < sizeof(list) / sizeof(*list); i++)
+        one(c, k, f, &list[i]);
+}
+
 CC_FAMILY(linear_cuda)
 {
     size_t n;
@@ -586,6 +607,8 @@ CC_FAMILY(linear_cuda)
             shapes(c, all[i], plain ? NULL : &formats[j], !first);
             if (first)
                 same_bits(c, all[i], plain ? NULL : &formats[j]);
+            if (first && strncmp(all[i]->name, "strip", 5) == 0)
+                strips(c, all[i], plain ? NULL : &formats[j]);
             if (cc_is_bench(c) && (plain || j == 0 || j == 2 || j == 7 || j == 9 || j == 13))
                 times(c, all[i], plain ? NULL : &formats[j]);
         }

@@ -221,8 +221,8 @@ static long macro_of(const struct ew_cuda_linear_kernel *k, const struct ew_cuda
 
 static void test_sharing_does_not_depend_on_m(void **state)
 {
-    static const char *const few[] = { "gemv_bf16", "rows_bf16", "rows_q4", "digits_q4",
-                                       "rows16_q8" };
+    static const char *const few[] = { "gemv_bf16", "rows_bf16", "rows_q4",
+                                       "digits_q4", "rows16_q8", "stripd_q4" };
     static const char *const many[] = { "wgmma_bf16", "wgmma_q4" };
 
     (void)state;

@@ -198,7 +198,7 @@ ew_status ew_cuda_emit_linear(struct ew_step_list *list, const struct ew_emit *e
     }
     norm = norm_before(list, k, &p);
     /* Kernels that prepare x in a launch of their own always do the norm there. */
-    if (norm && (k->takes_prepared || !e->plan->device.split_norms)) {
+    if (norm && (k->takes_prepared || k->prepares || !e->plan->device.split_norms)) {
         see_without_norm(cuda, k, &p);
         p.x = address(norm->norm.x);
         p.norm_weight = address(norm->norm.w);

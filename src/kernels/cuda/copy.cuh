@@ -170,6 +170,12 @@ EW_DEV void ew_bulk_load(uint32_t shared, const void *p, uint32_t bytes, uint32_
                  : "memory");
 }
 
+// A map is asked for: the first box does not wait for it.
+EW_DEV void ew_map_ahead(const void *map)
+{
+    asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");
+}
+
 // A box of a tensor map: column x, row y.
 EW_DEV void ew_box_load(uint32_t shared, const void *map, uint32_t x, uint32_t y, uint32_t bar)
 {

@@ -6,6 +6,7 @@
  *   0        it is multiplied as it is (error as in kernels/linear.h)
  *   2^-17,18 it is taken apart into two bf16 numbers, or three 7-bit digits of an integer (then the
  *            error is a part of the largest of 128 neighbours): x_error is relative to sum |x W|
+ *   2^-14    it is an integer of 16 bits, of which the largest of 128 neighbours is the largest
  *   2^-9,12  it is rounded to bf16 (f16 for f16 weights) once: the tolerance is against the rounded x
  * Codes of quantised weights are exact inside and scales are applied in f32 to the sums of a group
  * (e4m3 and e8m0 scales of float codes to the codes, which is exact in bf16 too): weights lose
@@ -23,6 +24,8 @@
  *             tensor cores; q4, q8
  *   strip     sm_90 alone, up to 64 rows, rounded (strip16: up to 16, rounded on their way); bf16, f16,
  *             q4, q8 with groups of less than 128 columns or a multiple of that
+ *   stripd    sm_90 alone, up to 32 rows, integers of 16 bits as two digits on integer tensor cores;
+ *             q4 of i4 codes with groups of a multiple of 128 columns or none
  *   wgmma     sm_90 alone, any m, best above 64; plain weights in tiles by the copy engine
  *   dense     sm_90 alone, made for hundreds of rows: quantised weights as bf16 into the workspace, then
  *             wgmma on those; q4, q8 of up to 512 MB as bf16
@@ -97,6 +100,7 @@ struct ew_cuda_linear_kernel {
     float x_error;           /* as in ew_linear_kernel; 2^-9: x rounded to bf16 */
     float w_error;           /* 2^-8: weights with their scales are rounded to bf16; 0 for most */
     bool takes_prepared, takes_norm, puts_short;
+    bool prepares; /* takes x as it is and does the norm in a launch of its own */
     bool (*takes)(const struct ew_quant_format *f, size_t n, size_t k, bool glu); /* NULL: all */
     /* For m rows; 0 for most. */
     size_t (*workspace_bytes)(const struct ew_cuda_chip *c, const struct ew_cuda_linear_problem *p);

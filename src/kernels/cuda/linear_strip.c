@@ -2,11 +2,15 @@
  * comes rounded; strip16 rounds on its way) and the product. How many rows of W a block has and how
  * many blocks share its columns follows from n, k, the format and the chip alone, so that bits do
  * not depend on m. */
+#include <stdio.h>
 #include <string.h>
 
 #include "kernels/cuda/linear_plan.h"
 
 #define STAGE 128u /* columns */
+
+/* x is rounded by the product on its way; by a launch before; made digits by one. */
+enum way { ROUNDS, ROUNDED, DIGITS };
 
 struct tiling {
     uint32_t groups, cluster, strips;
@@ -18,32 +22,38 @@ struct tiling {
  * Ratios are what matters. */
 #define BYTE        0.028
 #define QUANT       210.0
+#define DIGIT       130.0
 #define ALONE_PLAIN 150.0
 #define ALONE_QUANT 340.0
+#define ALONE_DIGIT 260.0
 #define JOIN        200.0 /* a block */
 #define TURN        300.0
 
 /* Blocks of clusters of `size` that run at once. Clusters stay within a group of multiprocessors
  * and leave out what is left of one: of an H200's 132, 120 run clusters of 4 or 8, 110 those of 5,
- * 96 those of 6; 120 are too many for clusters of 3 or 6, which then take two turns. */
+ * 96 those of 3 or 6; 120 are too many for these, which then take two turns. */
 static uint32_t at_once(const struct ew_cuda_chip *c, uint32_t size)
 {
-    return size <= 2   ? c->n_sm
-           : size == 5 ? c->n_sm * 5 / 6
-           : size == 6 ? c->n_sm * 8 / 11
-                       : c->n_sm * 10 / 11;
+    return size <= 2       ? c->n_sm
+           : size == 5     ? c->n_sm * 5 / 6
+           : size % 3 == 0 ? c->n_sm * 8 / 11
+                           : c->n_sm * 10 / 11;
 }
 
 /* The sharing that is done first. */
 static struct tiling tiling_of(const struct ew_cuda_chip *c, const struct ew_cuda_linear_problem *p,
-                               bool many)
+                               enum way way)
 {
-    static const uint8_t clusters[] = { 1, 2, 4, 5, 6, 8 };
+    static const uint8_t clusters[] = { 1, 2, 3, 4, 5, 6, 8 };
     const bool quant = ew_quant_is(&p->format);
     const double size = quant ? ew_quant_code_bits(p->format.code) / 8.0 : 2.0;
     const double bytes = 64.0 * (double)STAGE * size * BYTE;
-    const double work = quant && bytes < QUANT ? QUANT : bytes;
-    const double alone = !quant ? ALONE_PLAIN : many ? 2 * ALONE_QUANT : ALONE_QUANT;
+    const double least = way == DIGITS ? DIGIT : quant ? QUANT : 0.0;
+    const double work = bytes < least ? least : bytes;
+    const double alone = !quant           ? ALONE_PLAIN
+                         : way == ROUNDED ? 2 * ALONE_QUANT
+                         : way == DIGITS  ? ALONE_DIGIT
+                                          : ALONE_QUANT;
     const size_t wgs = ew_cuda_div_up(p->glu ? p->n / 2 : p->n, p->glu ? 32 : 64),
                  stages = ew_cuda_div_up(p->k, STAGE);
     struct tiling best = { 1, 1, (uint32_t)wgs };
@@ -91,6 +101,31 @@ static size_t workspace_bytes(const struct ew_cuda_chip *c, const struct ew_cuda
     return p->prepared ? 0 : p->m * ((p->k + 7) & ~(size_t)7) * 2;
 }
 
+/* Digits, two rows a row, and their scales. */
+static size_t digits_workspace(const struct ew_cuda_chip *c, const struct ew_cuda_linear_problem *p)
+{
+    const size_t rows = (p->m + 7) & ~(size_t)7, stages = ew_cuda_div_up(p->k, STAGE);
+
+    (void)c;
+    return rows * stages * (2 * STAGE + sizeof(float));
+}
+
+static struct ew_cuda_launch prepare_digits(const struct ew_cuda_linear_problem *p,
+                                            struct ew_cuda_linear_args *a)
+{
+    const uint32_t stages = ew_cuda_div_up(p->k, STAGE);
+    struct ew_cuda_launch l;
+
+    a->prepared = p->workspace;
+    a->prepared_stride = stages * (STAGE / 2); /* of two bytes */
+    l = ew_cuda_linear_launch("linear_prepare_digits", "ew_linear_prepare_digits", a);
+    l.grid[0] = (uint32_t)(p->m + 7) & ~7u;
+    l.grid[1] = p->norm_weight ? 1 : ew_cuda_div_up(stages, 16);
+    l.block[0] = 512;
+    (void)snprintf(l.spec.defines, sizeof(l.spec.defines), "-DEW_NORM=%d", p->norm_weight != 0);
+    return l;
+}
+
 static size_t no_workspace(const struct ew_cuda_chip *c, const struct ew_cuda_linear_problem *p)
 {
     (void)c;
@@ -98,18 +133,41 @@ static size_t no_workspace(const struct ew_cuda_chip *c, const struct ew_cuda_li
     return 0;
 }
 
-static size_t plan(const struct ew_cuda_chip *c, const struct ew_cuda_linear_problem *p, bool round,
-                   bool f16, struct ew_cuda_launch *out)
+static struct ew_cuda_tensor_map map_of_x(const struct ew_cuda_linear_problem *p,
+                                          const struct ew_cuda_linear_args *a, enum way way,
+                                          bool f16, uint32_t rows)
 {
-    const bool quant = ew_quant_is(&p->format);
-    const struct tiling t = tiling_of(c, p, !round);
-    const uint32_t n = p->m <= 8 && round ? 8 : p->m <= 16 ? 16 : p->m <= 32 ? 32 : 64;
+    return (struct ew_cuda_tensor_map){
+        .address = a->prepared,
+        .cols = way == DIGITS ? a->prepared_stride : p->k,
+        .rows = way == DIGITS ? ((p->m + 7) & ~(size_t)7) * 2 : p->m,
+        .row_bytes = a->prepared_stride * 2,
+        .box_cols = 64,
+        .box_rows = rows,
+        .swizzle_bytes = 128,
+        .is_f16 = f16,
+        .arg_offset = 0,
+    };
+}
+
+static size_t plan(const struct ew_cuda_chip *c, const struct ew_cuda_linear_problem *p,
+                   enum way way, bool f16, struct ew_cuda_launch *out)
+{
+    const bool quant = ew_quant_is(&p->format), round = way == ROUNDS;
+    const struct tiling t = tiling_of(c, p, way);
+    const uint32_t n = p->m <= 8 && (round || way == DIGITS) ? 8
+                       : p->m <= 16                          ? 16
+                       : p->m <= 32                          ? 32
+                                                             : 64;
+    const uint32_t x_rows = way == DIGITS ? 2 * n : n, x_cols = way == DIGITS ? 64 : 128;
     const uint32_t stages = ew_cuda_div_up(ew_cuda_div_up(p->k, STAGE), t.cluster);
     const uint32_t ahead = stages < 4 && t.strips <= c->n_sm ? stages : 4;
-    const uint32_t x_stages = round ? 4 : n <= 16 ? 8 : n == 32 ? 6 : 4, warps = t.groups * 4;
-    const uint32_t slot = slot_bytes(&p->format, p->k);
+    const uint32_t x_stages = round ? 4 : way == DIGITS || n <= 16 ? 8 : n == 32 ? 6 : 4;
+    const uint32_t warps = t.groups * 4, slot = slot_bytes(&p->format, p->k);
     const uint32_t tiles = n >= 32 && t.cluster == 1 ? warps * 32 * 20 * 4 : 0;
-    const uint32_t room = c->shared_per_block - 1024 - tiles - x_stages * n * STAGE * 2;
+    const uint32_t fixed = 512 + (way == DIGITS ? x_stages * n * 4 : 0);
+    const uint32_t x_bytes = x_stages * x_rows * x_cols * 2;
+    const uint32_t room = c->shared_per_block - 512 - fixed - tiles - x_bytes;
     uint32_t slots = (quant && room > 128u << 10 ? 128u << 10 : room) / (warps * slot);
     struct ew_cuda_linear_map_args args = { .a = ew_cuda_linear_args_of(p) };
     struct ew_cuda_launch *l = out;
@@ -120,15 +178,16 @@ static size_t plan(const struct ew_cuda_chip *c, const struct ew_cuda_linear_pro
     slots = slots > 16 ? 16 : slots;
     if (!quant && slots > stages)
         slots = stages;
-    if (!round && !p->prepared)
+    if (way == DIGITS)
+        *l++ = prepare_digits(p, &args.a);
+    else if (!round && !p->prepared)
         *l++ = ew_cuda_linear_prepare(p, f16, &args.a);
     args.a.tiles_n = t.strips;
     *l = (struct ew_cuda_launch){ .spec = { .source = "linear_strip", .entry = "ew_linear_strip" },
                                   .grid = { t.strips * t.cluster, 1, 1 },
                                   .block = { warps * 32 + 128 + (round && !quant ? 32 : 0), 1, 1 },
                                   .cluster = t.cluster > 1 ? t.cluster : 0,
-                                  .shared_bytes =
-                                      x_stages * n * STAGE * 2 + slots * warps * slot + 512 + tiles,
+                                  .shared_bytes = x_bytes + slots * warps * slot + fixed + tiles,
                                   .early_start = true,
                                   .n_maps = (round ? 0 : 1) + (quant ? 0 : 1),
                                   .arg_bytes = sizeof(args) };
@@ -137,15 +196,7 @@ static size_t plan(const struct ew_cuda_chip *c, const struct ew_cuda_linear_pro
     if (t.cluster == 1 && t.strips > c->n_sm)
         l->grid[0] = ew_cuda_div_up(t.strips, ew_cuda_div_up(t.strips, c->n_sm));
     if (!round)
-        *map++ = (struct ew_cuda_tensor_map){ .address = args.a.prepared,
-                                              .cols = p->k,
-                                              .rows = p->m,
-                                              .row_bytes = args.a.prepared_stride * 2,
-                                              .box_cols = 64,
-                                              .box_rows = n,
-                                              .swizzle_bytes = 128,
-                                              .is_f16 = f16,
-                                              .arg_offset = 0 };
+        *map++ = map_of_x(p, &args.a, way, f16, x_rows);
     if (!quant)
         *map = (struct ew_cuda_tensor_map){ .address = p->w,
                                             .cols = p->k,
@@ -162,9 +213,11 @@ static size_t plan(const struct ew_cuda_chip *c, const struct ew_cuda_linear_pro
         ew_cuda_quant_defines(&p->format, p->k, format, sizeof(format));
     ew_cuda_linear_define(l, p,
                           "%s -DEW_N=%u -DEW_GROUPS=%u -DEW_SLOTS=%u -DEW_X_STAGES=%u "
-                          "-DEW_CLUSTER=%u -DEW_AHEAD=%u -DEW_ROUND=%d -DEW_NORM=%d -DEW_F16=%d",
+                          "-DEW_CLUSTER=%u -DEW_AHEAD=%u -DEW_ROUND=%d -DEW_NORM=%d -DEW_F16=%d "
+                          "-DEW_DIGITS=%d -DEW_MANY=%d",
                           format, n, t.groups, slots, x_stages, t.cluster, round ? ahead : 0, round,
-                          round && p->norm_weight != 0, f16);
+                          round && p->norm_weight != 0, f16, way == DIGITS,
+                          l->grid[0] < t.strips * t.cluster);
     return (size_t)(l - out) + 1;
 }
 
@@ -186,13 +239,13 @@ static bool takes_16(const struct ew_quant_format *f, size_t n, size_t k, bool g
                                    const struct ew_cuda_linear_problem *p,                         \
                                    struct ew_cuda_launch *out)                                     \
     {                                                                                              \
-        return plan(c, p, true, f16, out);                                                         \
+        return plan(c, p, ROUNDS, f16, out);                                                       \
     }                                                                                              \
     static size_t plan_##suffix(const struct ew_cuda_chip *c,                                      \
                                 const struct ew_cuda_linear_problem *p,                            \
                                 struct ew_cuda_launch *out)                                        \
     {                                                                                              \
-        return plan(c, p, false, f16, out);                                                        \
+        return plan(c, p, ROUNDED, f16, out);                                                      \
     }                                                                                              \
     extern const struct ew_cuda_linear_kernel ew_cuda_strip_##suffix, ew_cuda_strip16_##suffix;    \
     const struct ew_cuda_linear_kernel ew_cuda_strip16_##suffix = {                                \
@@ -226,3 +279,32 @@ STRIP(bf16, false, EW_X_ERROR_BF16)
 STRIP(f16, true, EW_X_ERROR_F16)
 STRIP(q4, false, EW_X_ERROR_BF16)
 STRIP(q8, false, EW_X_ERROR_BF16)
+
+/* Codes with a sign that fill half of a byte, whole stages of a scale. */
+static bool takes_digits(const struct ew_quant_format *f, size_t n, size_t k, bool glu)
+{
+    return f->code == EW_DTYPE_I4 && !f->zero && takes(f, n, k, glu) &&
+           (ew_quant_groups(f, k) == 1 || f->group % STAGE == 0);
+}
+
+static size_t plan_digits(const struct ew_cuda_chip *c, const struct ew_cuda_linear_problem *p,
+                          struct ew_cuda_launch *out)
+{
+    return plan(c, p, DIGITS, false, out);
+}
+
+extern const struct ew_cuda_linear_kernel ew_cuda_stripd_q4;
+const struct ew_cuda_linear_kernel ew_cuda_stripd_q4 = {
+    .name = "stripd_q4",
+    .layout = &ew_cuda_layout_q4,
+    .sm_min = 90,
+    .sm_max = 90,
+    .max_rows = 32,
+    .x_error = 0x1p-14f,
+    .takes_norm = true,
+    .puts_short = true,
+    .prepares = true,
+    .takes = takes_digits,
+    .workspace_bytes = digits_workspace,
+    .plan = plan_digits,
+};

@@ -117,6 +117,36 @@ struct ew_wg; // rs: A in registers, B a low half; ss: A in shared memory. keep 
                              : "l"(a), "l"(b), "r"(keep));                                         \
             }                                                                                      \
         };
+// The same of 8-bit integers: k = 32, lane 4g + t of warp w has columns 4t..4t+3 and 16 + 4t.. of
+// rows 16w + g and 16w + g + 8 in the order of A in registers; sums are integers.
+#    define EW_WG_INTS_4(d, i)                                                                     \
+        "+r"((d)[i]), "+r"((d)[(i) + 1]), "+r"((d)[(i) + 2]), "+r"((d)[(i) + 3])
+#    define EW_WG_INTS_8(d, i)  EW_WG_INTS_4(d, i), EW_WG_INTS_4(d, (i) + 4)
+#    define EW_WG_INTS_16(d, i) EW_WG_INTS_8(d, i), EW_WG_INTS_8(d, (i) + 8)
+#    define EW_WG_INTS_32(d, i) EW_WG_INTS_16(d, i), EW_WG_INTS_16(d, (i) + 16)
+#    define EW_WG_INTS_64(d, i) EW_WG_INTS_32(d, i), EW_WG_INTS_32(d, (i) + 32)
+
+template <int N> struct ew_wg_s8;
+
+#    define EW_WG_S8(N, R, R1, R2, R3, R4, R5)                                                     \
+        template <> struct ew_wg_s8<N> {                                                           \
+            static __device__ __forceinline__ void rs(int *d, const uint32_t *a, uint32_t b,       \
+                                                      int keep)                                    \
+            {                                                                                      \
+                asm volatile("{\n.reg .pred p;\n.reg .b64 b;\nsetp.ne.b32 p, %" #R5 ", 0;\n"       \
+                             "mov.b64 b, {%" #R4 ", " EW_WG_TILE_HIGH "};\n"                       \
+                             "wgmma.mma_async.sync.aligned.m64n" #N "k32.s32.s8.s8 "               \
+                             "{" EW_WG_NAMES_##R "}, {%" #R ",%" #R1 ",%" #R2 ",%" #R3 "}, b"      \
+                             ", p;\n}\n"                                                           \
+                             : EW_WG_INTS_##R(d, 0)                                                \
+                             : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b), "r"(keep));     \
+            }                                                                                      \
+        };
+EW_WG_S8(16, 8, 9, 10, 11, 12, 13)
+EW_WG_S8(32, 16, 17, 18, 19, 20, 21)
+EW_WG_S8(64, 32, 33, 34, 35, 36, 37)
+EW_WG_S8(128, 64, 65, 66, 67, 68, 69)
+
 EW_WG(8, 4, 5, 6, 7, 8, 9)
 EW_WG(16, 8, 9, 10, 11, 12, 13)
 EW_WG(32, 16, 17, 18, 19, 20, 21)
