@@ -166,6 +166,23 @@ static struct ew_cuda_linear_problem problem(const struct ew_cuda_linear_kernel 
     return p;
 }
 
+/* What others may bring into L2 ahead lies within the weights, in panels from their beginning. */
+static void check_reads(const struct ew_cuda_linear_kernel *k,
+                        const struct ew_cuda_linear_problem *p, const struct ew_cuda_launch *l)
+{
+    const size_t bytes = k->layout->packed_bytes(&p->format, p->n, p->k, p->glu);
+    const struct ew_cuda_ahead *a = &l->reads;
+
+    assert_true(!l->ahead_at || l->ahead_at + sizeof(*a) <= l->arg_bytes);
+    if (!a->bytes)
+        return;
+    assert_true(a->w == p->w && a->bytes % 16 == 0 && a->pitch % 16 == 0 &&
+                a->part_pitch % 16 == 0);
+    assert_true((a->parts - 1) * (uint64_t)a->part_pitch + a->bytes <= a->pitch);
+    assert_true(a->rows * a->pitch <= bytes);
+    assert_true((uint64_t)a->rows * a->parts * a->bytes <= 64u << 20); /* L2 has to hold it */
+}
+
 /* Every launch of every plan could be launched. */
 static void test_plans_fit_the_chip(void **state)
 {
@@ -202,6 +219,7 @@ static void test_plans_fit_the_chip(void **state)
                         assert_true(l[j].arg_bytes <= EW_CUDA_ARGS_CAP);
                         assert_true(strlen(l[j].spec.defines) + 1 < EW_CUDA_DEFINES_CAP);
                         assert_non_null(strstr(l[j].spec.defines, "-DEW_"));
+                        check_reads(all[i], &p, &l[j]);
                     }
                     assert_true(n == 1 || all[i]->workspace_bytes(&chips[c], &p) > 0);
                 }

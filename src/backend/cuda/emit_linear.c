@@ -147,6 +147,20 @@ static void see_without_norm(const struct ew_cuda *cuda, const struct ew_cuda_li
         cuda->see(cuda->see_ctx, &l[i]);
 }
 
+/* The launch before that brings weights into L2 while others work is told of this one's. */
+static void tell_ahead(const struct ew_step_list *list, const struct ew_cuda_launch *l)
+{
+    for (size_t i = list->n; l->reads.bytes && i > list->n_ran; i--) {
+        struct ew_cuda_step *s;
+
+        memcpy(&s, &list->steps[i - 1].args, sizeof(s)); /* of a list that is being made */
+        if (s->kind == EW_CUDA_STEP_LAUNCH && s->launch.ahead_at) {
+            memcpy(s->launch.args + s->launch.ahead_at, &l->reads, sizeof(l->reads));
+            return;
+        }
+    }
+}
+
 ew_status ew_cuda_emit_linear(struct ew_step_list *list, const struct ew_emit *e, ew_error *err)
 {
     const struct ew_attr_linear *at = &e->node->attrs.linear;
@@ -209,6 +223,8 @@ ew_status ew_cuda_emit_linear(struct ew_step_list *list, const struct ew_emit *e
     if (bytes)
         p.workspace = address(ew_cuda_work_take(&work, bytes));
     n = k->plan(&cuda->chip, &p, launches);
+    if (n)
+        tell_ahead(list, &launches[n - 1]);
     EW_TRY(ew_cuda_emit_launches(list, e, launches, n, k->name,
                                  w->expert_bytes + 4ull * p.m * (p.k + p.y_stride),
                                  2ull * p.m * p.n * p.k, err));

@@ -176,6 +176,12 @@ EW_DEV void ew_map_ahead(const void *map)
     asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");
 }
 
+// Into the L2 cache alone: a multiple of 16 bytes, 16-byte aligned.
+EW_DEV void ew_bulk_ahead(const void *p, uint32_t bytes)
+{
+    asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(p), "r"(bytes) : "memory");
+}
+
 // A box of a tensor map: column x, row y.
 EW_DEV void ew_box_load(uint32_t shared, const void *map, uint32_t x, uint32_t y, uint32_t bar)
 {

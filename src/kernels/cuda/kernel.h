@@ -17,6 +17,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "kernels/cuda/linear_args.cuh"
+
 #define EW_CUDA_DEFINES_CAP 384
 #define EW_CUDA_ARGS_CAP    512 /* bytes of an argument struct */
 
@@ -55,7 +57,9 @@ struct ew_cuda_launch {
     bool early_start; /* programmatic dependent launch: it may begin before the launch before
                          it ends, and calls griddepcontrol.wait before its first dependent
                          load. Harmless where the chip (< sm_90) has none */
-    uint32_t n_maps;  /* 0 for most kernels */
+    struct ew_cuda_ahead reads; /* what a launch before may bring into L2; bytes 0: nothing */
+    uint32_t ahead_at;          /* where in the arguments it is told such things; 0: it is not */
+    uint32_t n_maps;            /* 0 for most kernels */
     struct ew_cuda_tensor_map maps[EW_CUDA_MAPS_CAP];
     uint32_t arg_bytes;
     _Alignas(64) uint8_t args[EW_CUDA_ARGS_CAP];

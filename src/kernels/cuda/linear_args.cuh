@@ -32,12 +32,20 @@ struct ew_cuda_linear_args {
     uint32_t tiles_m, tiles_n; /* of persistent kernels */
 };
 
-/* Of linear_mma.cu with EW_MOE: rows of one expert at a time (moe_args.cuh says what a place is). */
+/* Of linear_mma.cu with EW_MOE: rows of one expert at a time (moe_args.cuh says what a place is).
+ */
 struct ew_cuda_linear_moe_args {
     struct ew_cuda_linear_args a; /* w of the first expert; m is not read */
     uint64_t tiles, n_tiles;      /* int4 {expert, first place, places, 0}; one u32 */
     uint64_t row;                 /* row of x of a place, or 0: x is by place, as y is */
     uint64_t expert_stride;       /* bytes of w */
+};
+
+/* What a launch reads first that no launch makes: `bytes` from w + row * pitch + part * part_pitch
+ * on. A launch before it brings that into the L2 cache while it waits itself. */
+struct ew_cuda_ahead {
+    uint64_t w, pitch;
+    uint32_t part_pitch, rows, parts, bytes; /* bytes: a multiple of 16; 0: nothing */
 };
 
 /* Of the kernels that read through the copy engine: maps first, since they need 64 bytes. */
@@ -50,6 +58,7 @@ struct ew_cuda_linear_map_args {
     _Alignas(64) unsigned char map_w[128];
 #endif
     struct ew_cuda_linear_args a;
+    struct ew_cuda_ahead ahead; /* of linear_strip.cu: the next launch's */
 };
 
 #endif

@@ -2,6 +2,7 @@
  * comes rounded; strip16 rounds on its way) and the product. How many rows of W a block has and how
  * many blocks share its columns follows from n, k, the format and the chip alone, so that bits do
  * not depend on m. */
+#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -133,6 +134,37 @@ static size_t no_workspace(const struct ew_cuda_chip *c, const struct ew_cuda_li
     return 0;
 }
 
+/* A lane asks for so many pieces in a time that nobody waits for. */
+#define PIECES 16u
+
+/* The first columns of every panel for every block of the clusters, a quarter of the L2 cache in
+ * all. */
+static struct ew_cuda_ahead reads_first(const struct ew_cuda_chip *c,
+                                        const struct ew_cuda_linear_problem *p,
+                                        const struct tiling *t)
+{
+    const struct ew_cuda_panel l = ew_cuda_panel_of(&p->format, p->k);
+    const uint32_t panels = ew_cuda_div_up(p->n, 16), stages = ew_cuda_div_up(p->k, STAGE);
+    const uint32_t unit = ew_quant_groups(&p->format, p->k) > 1 && p->format.group > STAGE
+                              ? p->format.group / STAGE
+                              : 1;
+    const uint32_t range = ew_cuda_div_up(ew_cuda_div_up(stages, unit), t->cluster) * unit;
+    const uint32_t part = range * (STAGE / (uint32_t)l.block_cols) * 512;
+    const uint32_t parts = ew_cuda_div_up(stages, range);
+    const size_t pieces = (size_t)panels * parts, most = c->l2_bytes / 4 / pieces / 512 * 512;
+    const size_t last = l.k_blocks * 512 - (size_t)(parts - 1) * part;
+    const size_t bytes = part < most ? part : most;
+
+    if (pieces > (size_t)PIECES * c->n_sm)
+        return (struct ew_cuda_ahead){ 0 };
+    return (struct ew_cuda_ahead){ .w = p->w,
+                                   .pitch = l.bytes,
+                                   .part_pitch = part,
+                                   .rows = panels,
+                                   .parts = parts,
+                                   .bytes = (uint32_t)(bytes < last ? bytes : last) };
+}
+
 static struct ew_cuda_tensor_map map_of_x(const struct ew_cuda_linear_problem *p,
                                           const struct ew_cuda_linear_args *a, enum way way,
                                           bool f16, uint32_t rows)
@@ -208,6 +240,9 @@ static size_t plan(const struct ew_cuda_chip *c, const struct ew_cuda_linear_pro
                                             .swizzle_bytes = 128,
                                             .is_f16 = f16,
                                             .arg_offset = 128 };
+    if (quant)
+        l->reads = reads_first(c, p, &t);
+    l->ahead_at = (uint32_t)offsetof(struct ew_cuda_linear_map_args, ahead);
     memcpy(l->args, &args, sizeof(args));
     if (quant)
         ew_cuda_quant_defines(&p->format, p->k, format, sizeof(format));

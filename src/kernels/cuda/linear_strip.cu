@@ -253,6 +253,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
             asm volatile("setmaxnreg.dec.sync.aligned.u32 32;");
         if (EW_ROUND ? warp < WARPS + 4 : warp == WARPS && lane == 0)
             produce(p, w, f);
+        if (warp == WARPS && lane == 0)
+            read_ahead(p.ahead);
 #    if !EW_CODE
         if (warp == W_WARP && lane == 0)
             load_weights(p, w, f);

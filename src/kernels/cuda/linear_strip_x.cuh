@@ -160,6 +160,15 @@ EW_DEV void produce(const struct ew_cuda_linear_map_args &p, const struct work &
         }
 }
 #    endif
+
+// All that this block reads was asked for: now what the next launch reads first. One lane.
+EW_DEV void read_ahead(const struct ew_cuda_ahead &n)
+{
+    if (n.bytes)
+        for (uint32_t i = blockIdx.x; i < n.rows * n.parts; i += gridDim.x)
+            ew_bulk_ahead((const char *)n.w + i / n.parts * n.pitch + i % n.parts * n.part_pitch,
+                          n.bytes);
+}
 #endif
 
 #endif
