@@ -48,6 +48,7 @@ ew_status ew_build_weights(struct ew_build *b, struct ew_plan_writer *w); /* wei
 ew_status ew_build_place_weights(struct ew_build *b);
 
 /* tactics_time.c: nanoseconds of one run of `kernel` at m rows, measured, or from the cache. */
+#define EW_TIME_MANY 16 /* rows; fewer are timed with weights that come from memory */
 struct ew_timing_cache;
 ew_status ew_timing_cache_open(const char *path, const ew_logger *logger,
                                struct ew_timing_cache **out, ew_error *err);

@@ -5,7 +5,8 @@
 #include "backend/cuda/cuda.h"
 #include "kernels/cuda/linear.h"
 
-#define FEW_ROWS 8 /* of a batch that decodes together */
+#define FEW_ROWS         8   /* of a batch that decodes together */
+#define READ_PER_WRITTEN 4.0 /* tokens of prompts for one of an answer */
 
 /* Rows at the opt shape of each profile: what tactics are timed at; or at the max shape. */
 static ew_status rows_at(struct ew_build *b, int which, uint64_t *m_of /* [n_profiles][n_nodes] */)
@@ -159,15 +160,16 @@ static ew_status candidates(struct ew_build *b, struct ew_plan_tactic *t)
                    ew_cpu_level_text(b->cpu_flags));
 }
 
-/* Time per token: a request decodes about as many tokens as it reads, alone or with others, and a
- * decode step makes one a row. few_ns: of a batch, 0 if no profile holds one. */
+/* What a candidate costs for each token that is written: that token alone, one of a batch (few_ns;
+ * 0 if no profile holds one), and the tokens of prompts that are read meanwhile. */
 static double cost_of(const struct ew_build *b, const struct ew_plan_tactic *t, uint32_t candidate,
                       const uint64_t *few_ns)
 {
     double cost = (double)few_ns[candidate] / FEW_ROWS;
 
     for (uint32_t p = 0; p < b->plan.n_profiles; p++)
-        cost += (double)t->candidates[candidate].ns[p] / (double)t->m[p];
+        cost += (double)t->candidates[candidate].ns[p] / (double)t->m[p] *
+                (t->m[p] < EW_TIME_MANY ? 1.0 : READ_PER_WRITTEN);
     return cost;
 }
 

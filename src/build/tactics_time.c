@@ -16,8 +16,11 @@
 #define FLOP_CAP  2e9    /* of one timed run */
 #define CACHE_CAP ((size_t)16 << 20)
 
+#define COLD_BYTES ((size_t)64 << 20) /* read before a timed run: no weight stays in caches */
+
 struct ew_timing_cache {
     json_t *entries; /* key -> ns */
+    uint8_t *cold;   /* COLD_BYTES, once something is timed with few rows */
 };
 
 ew_status ew_timing_cache_open(const char *path, const ew_logger *logger,
@@ -62,6 +65,7 @@ void ew_timing_cache_close(struct ew_timing_cache *tc)
     if (!tc)
         return;
     json_decref(tc->entries);
+    ew_mem_free_aligned(tc->cold);
     ew_mem_free(tc);
 }
 
@@ -89,9 +93,21 @@ struct bench {
     size_t pack_stride;
     float *x, *y;
     uint16_t *row;
+    const uint8_t *cold; /* NULL: weights may stay in caches */
     size_t stride, units;
-    enum { BENCH_PACK, BENCH_PREPARE, BENCH_RUN } phase;
+    enum { BENCH_PACK, BENCH_COLD, BENCH_PREPARE, BENCH_RUN } phase;
 };
+
+/* A word of each line. */
+static void bench_cool(const uint8_t *cold, unsigned i, unsigned n)
+{
+    volatile const uint8_t *const at = cold;
+    size_t begin, end;
+
+    ew_split_range(COLD_BYTES, 64, i, n, &begin, &end);
+    for (size_t b = begin; b < end; b += 64)
+        (void)at[b];
+}
 
 static void bench_body(void *arg, unsigned i, unsigned n)
 {
@@ -105,6 +121,10 @@ static void bench_body(void *arg, unsigned i, unsigned n)
                                        .scratch = t->pack_scratch + i * t->pack_stride };
     size_t begin, end;
 
+    if (t->phase == BENCH_COLD) {
+        bench_cool(t->cold, i, n);
+        return;
+    }
     ew_split_range(t->phase == BENCH_PREPARE ? t->a.m : t->units, 1, i, n, &begin, &end);
     if (begin >= end)
         return;
@@ -184,9 +204,26 @@ static ew_status bench_make(struct ew_build *b, struct bench *t)
     return EW_STATUS_OK;
 }
 
+/* Few rows wait for weights to come from memory, as they do in a model, where all other weights
+ * were read since; many find them in caches. */
+static ew_status cold_make(struct ew_build *b, struct ew_timing_cache *tc, struct bench *t)
+{
+    if (t->a.m >= EW_TIME_MANY)
+        return EW_STATUS_OK;
+    if (!tc->cold) {
+        tc->cold = ew_mem_alloc_aligned(EW_MEM_BUILD, COLD_BYTES, 64);
+        if (!tc->cold)
+            return ew_fail(b->err, EW_STATUS_NO_MEMORY, "timing: %zu bytes", COLD_BYTES);
+        memset(tc->cold, 1, COLD_BYTES); /* pages of its own */
+    }
+    t->cold = tc->cold;
+    return EW_STATUS_OK;
+}
+
 /* Best of a few runs; n was cut to keep it short, so the time is scaled back up. */
-static ew_status measure(struct ew_build *b, const struct ew_linear_kernel *kernel,
-                         const struct ew_plan_tactic *t, uint64_t m, uint64_t *ns)
+static ew_status measure(struct ew_build *b, struct ew_timing_cache *tc,
+                         const struct ew_linear_kernel *kernel, const struct ew_plan_tactic *t,
+                         uint64_t m, uint64_t *ns)
 {
     const double row_bytes =
         (double)t->k * (ew_quant_is(&t->format)
@@ -206,9 +243,15 @@ static ew_status measure(struct ew_build *b, const struct ew_linear_kernel *kern
     bench.a.format = &t->format;
     bench.a.act = t->glu ? EW_ACT_SILU : EW_ACT_NONE;
     st = bench_make(b, &bench);
+    if (!st)
+        st = cold_make(b, tc, &bench);
     for (int run = 0; !st && run < 12 && (run < 3 || spent < 30000000u); run++) {
-        const uint64_t begin = ew_clock_ns();
-        uint64_t took;
+        uint64_t begin, took;
+
+        bench.phase = BENCH_COLD;
+        if (bench.cold)
+            ew_pool_run(b->pool, bench_body, &bench);
+        begin = ew_clock_ns();
 
         bench.phase = BENCH_PREPARE;
         if (kernel->prepare)
@@ -233,12 +276,13 @@ ew_status ew_time_linear(struct ew_build *b, struct ew_timing_cache *tc,
     char format[64];
 
     ew_quant_format_text(&t->format, format, sizeof(format));
-    snprintf(key, sizeof(key), "%s|%u threads|%s|%s|%llux%llu%s|m%llu", b->cpu.model,
+    snprintf(key, sizeof(key), "%s|%u threads|%s|%s|%llux%llu%s|m%llu%s", b->cpu.model,
              ew_pool_threads(b->pool), kernel->name, format, (unsigned long long)t->n,
-             (unsigned long long)t->k, t->glu ? " glu" : "", (unsigned long long)m);
+             (unsigned long long)t->k, t->glu ? " glu" : "", (unsigned long long)m,
+             m < EW_TIME_MANY ? " cold" : "");
     if (ew_timing_cache_get(tc, key, ns))
         return EW_STATUS_OK;
-    EW_TRY(measure(b, kernel, t, m, ns));
+    EW_TRY(measure(b, tc, kernel, t, m, ns));
     if (!ew_timing_cache_put(tc, key, *ns))
         return ew_fail(b->err, EW_STATUS_NO_MEMORY, "timing cache");
     return EW_STATUS_OK;
