@@ -1,11 +1,11 @@
 /* base/pool.c - the thread pool. One word counts runs; workers watch it, spin a while, then sleep
  * on it. Barriers do the same on a word of their own.
  *
- *   run_word  odd while quitting is asked for; +2 for each run
- *   arrived   threads at the barrier in hand; the last one sets it back and advances `epoch`
- *   epoch     barriers passed; each thread keeps its own count, so all agree on what to wait for
- *   cursor    of a thread's share: tag of the phase << 16 | grains given out. A cursor of an older
- *             tag counts as 0, so nothing has to be set back between phases. */
+ *   run_word  bit 0: quitting is asked for; then who takes part: threads below that number; above
+ * it the number of the run arrived   threads at the barrier in hand; the last one sets it back and
+ * advances `epoch` epoch     barriers passed; each thread keeps its own count, so all agree on what
+ * to wait for cursor    of a thread's share: tag of the phase << 16 | grains given out. A cursor of
+ * an older tag counts as 0, so nothing has to be set back between phases. */
 #include "base/pool.h"
 
 #include <stdatomic.h>
@@ -19,8 +19,17 @@
 #define SPIN_LEAST_NS   3000u /* where spinning was in vain again and again: others want the core */
 #define SPIN_RUN_NS     100000u
 #define PAUSES          32 /* between looks at the clock */
-#define CURSOR_BITS     16
-#define CURSOR_MASK     (((uint64_t)1 << CURSOR_BITS) - 1)
+
+/* Fewer threads while others have a core: see ew_pool_run_fit. */
+#define FIT_WINDOW_NS 50000000u   /* of runs that are judged together */
+#define FIT_HOLD_NS   200000000u  /* first time with fewer threads; doubled where it goes on */
+#define FIT_MOST_NS   3200000000u /* the longest */
+
+#define RUN_ACTIVE_BITS  11 /* of run_word */
+#define RUN_ACTIVE(word) ((word) >> 1 & ((1u << RUN_ACTIVE_BITS) - 1))
+#define RUN_STEP         (1u << (RUN_ACTIVE_BITS + 1))
+#define CURSOR_BITS      16
+#define CURSOR_MASK      (((uint64_t)1 << CURSOR_BITS) - 1)
 
 struct worker {
     _Atomic uint64_t cursor; /* other threads take from it too */
@@ -45,8 +54,17 @@ struct ew_pool {
     char pad2[124];
     ew_pool_fn *fn;
     void *arg;
-    uint64_t n_runs;
+    uint64_t n_runs, n_fewer;
+    uint64_t first_barrier; /* of the run: what n_barriers was when it began */
+    uint64_t waited_ns;     /* of the caller, asleep at barriers of the run */
     unsigned n_threads;
+    unsigned n_active; /* that take part in the run */
+    struct {
+        uint64_t run_ns, waited_ns; /* since the window began */
+        uint64_t until_ns;          /* with so many threads; 0: with all */
+        uint64_t hold_ns;
+        unsigned n;
+    } fit; /* the caller's alone */
     bool spins, pinned;
     struct ew_core_mask caller_mask; /* what workers had before they were pinned */
     struct worker *workers;          /* [n_threads]; entry 0 is the caller */
@@ -109,18 +127,24 @@ static void publish(struct ew_pool *p, _Atomic uint32_t *word, uint32_t value)
 void ew_pool_barrier(struct ew_pool *p, unsigned i_thread)
 {
     struct worker *const w = &p->workers[i_thread];
+    const unsigned n = p->n_active; /* after the arrival it may be another run's */
 
-    if (p->n_threads == 1)
+    if (n == 1)
         return;
     const uint32_t seen = (uint32_t)w->barriers++;
-    if (atomic_fetch_add_explicit(&p->arrived, 1, memory_order_acq_rel) + 1 == p->n_threads) {
+    if (atomic_fetch_add_explicit(&p->arrived, 1, memory_order_acq_rel) + 1 == n) {
         atomic_store_explicit(&p->arrived, 0, memory_order_relaxed);
         publish(p, &p->epoch, seen + 1);
     } else {
         const bool paid = p->spins && spin_change(&p->epoch, seen, w->spin_ns);
 
-        if (!paid)
+        if (!paid) {
+            const uint64_t start = ew_clock_ns();
+
             sleep_change(w, &p->epoch, seen);
+            if (i_thread == 0)
+                p->waited_ns += ew_clock_ns() - start + w->spin_ns;
+        }
         w->spin_ns = paid ? w->spin_ns * 2 : w->spin_ns / 2;
         w->spin_ns = w->spin_ns > SPIN_BARRIER_NS ? SPIN_BARRIER_NS : w->spin_ns;
         w->spin_ns = w->spin_ns < SPIN_LEAST_NS ? SPIN_LEAST_NS : w->spin_ns;
@@ -132,38 +156,92 @@ static void worker_main(void *arg)
     struct worker *const w = arg;
     struct ew_pool *const p = w->pool;
     uint32_t seen = 0;
+    bool was_in = true;
 
     for (;;) {
-        if (!p->spins || !spin_change(&p->run_word, seen, SPIN_RUN_NS))
+        if (!p->spins || !was_in || !spin_change(&p->run_word, seen, SPIN_RUN_NS))
             sleep_change(w, &p->run_word, seen);
         seen = atomic_load_explicit(&p->run_word, memory_order_acquire);
         if (seen & 1u)
             return;
-        p->fn(p->arg, w->index, p->n_threads);
+        was_in = w->index < RUN_ACTIVE(seen);
+        if (!was_in) /* nobody waits for this thread: it may look at nothing else of the run */
+            continue;
+        w->barriers = p->first_barrier;
+        p->fn(p->arg, w->index, p->n_active);
         ew_pool_barrier(p, w->index); /* the end of the run */
     }
 }
 
-static void wake(struct ew_pool *p, uint32_t add)
+/* n: that take part; 0: quit. */
+static void wake(struct ew_pool *p, unsigned n)
 {
-    publish(p, &p->run_word, atomic_load_explicit(&p->run_word, memory_order_relaxed) + add);
+    const uint32_t old = atomic_load_explicit(&p->run_word, memory_order_relaxed);
+
+    publish(p, &p->run_word, n ? (old / RUN_STEP + 1) * RUN_STEP + 2 * n : old | 1u);
 }
 
-void ew_pool_run(struct ew_pool *p, ew_pool_fn *fn, void *arg)
+static void run_on(struct ew_pool *p, ew_pool_fn *fn, void *arg, unsigned n)
 {
     struct ew_core_mask old;
     const bool pins = p->pinned && ew_thread_pin(p->workers[0].core, &old);
 
     p->n_runs++;
-    if (p->n_threads > 1) {
+    p->n_active = n;
+    p->waited_ns = 0;
+    if (n > 1) {
+        p->first_barrier = p->workers[0].barriers;
         p->fn = fn;
         p->arg = arg;
-        wake(p, 2);
+        wake(p, n);
     }
-    fn(arg, 0, p->n_threads);
+    fn(arg, 0, n);
     ew_pool_barrier(p, 0);
     if (pins)
         ew_thread_unpin(&old);
+}
+
+void ew_pool_run(struct ew_pool *p, ew_pool_fn *fn, void *arg)
+{
+    run_on(p, fn, arg, p->n_threads);
+}
+
+/* After a run that ended at `now` and took run_ns. A thread less costs an n-th of the work; where
+ * the caller sleeps for half of that or more, others have a core, and what is given up is mostly
+ * waiting. */
+static void fit_judge(struct ew_pool *p, uint64_t now, uint64_t run_ns)
+{
+    const bool is_held = p->fit.n < p->n_threads && now >= p->fit.until_ns;
+
+    p->fit.run_ns += run_ns;
+    p->fit.waited_ns += p->waited_ns;
+    if (is_held) { /* all of them again, for a window at least */
+        p->fit.n = p->n_threads;
+        p->fit.run_ns = p->fit.waited_ns = 0;
+        return;
+    }
+    if (p->fit.run_ns < FIT_WINDOW_NS)
+        return;
+    if (p->fit.n > 1 && p->fit.waited_ns > p->fit.run_ns / (2 * p->fit.n)) {
+        p->fit.n--;
+        p->fit.hold_ns = p->fit.hold_ns * 2 < FIT_MOST_NS ? p->fit.hold_ns * 2 : FIT_MOST_NS;
+        p->fit.until_ns = now + p->fit.hold_ns;
+    } else if (p->fit.n == p->n_threads) {
+        p->fit.hold_ns = FIT_HOLD_NS / 2;
+    }
+    p->fit.run_ns = p->fit.waited_ns = 0;
+}
+
+void ew_pool_run_fit(struct ew_pool *p, ew_pool_fn *fn, void *arg)
+{
+    const uint64_t begin = ew_clock_ns();
+
+    p->n_fewer += p->fit.n < p->n_threads;
+    run_on(p, fn, arg, p->fit.n);
+    if (p->spins && p->n_threads > 1) {
+        const uint64_t now = ew_clock_ns();
+        fit_judge(p, now, now - begin);
+    }
 }
 
 static void pin_self(void *arg, unsigned i, unsigned n)
@@ -223,7 +301,9 @@ uint64_t ew_pool_n_barriers(const struct ew_pool *p)
 
 void ew_pool_get_stats(const struct ew_pool *p, struct ew_pool_stats *out)
 {
-    *out = (struct ew_pool_stats){ .n_runs = p->n_runs, .n_barriers = ew_pool_n_barriers(p) };
+    *out = (struct ew_pool_stats){ .n_runs = p->n_runs,
+                                   .n_fewer = p->n_fewer,
+                                   .n_barriers = ew_pool_n_barriers(p) };
     for (unsigned i = 0; i < p->n_threads; i++) {
         out->n_sleeps += atomic_load_explicit(&p->workers[i].n_sleeps, memory_order_relaxed);
         out->n_stolen += p->workers[i].n_stolen;
@@ -285,7 +365,7 @@ void ew_pool_destroy(struct ew_pool *p)
 {
     if (!p)
         return;
-    wake(p, 1);
+    wake(p, 0);
     for (unsigned i = 1; i < p->n_threads; i++)
         ew_thread_join(p->workers[i].thread);
     ew_mem_free_aligned(p->workers);
@@ -303,7 +383,7 @@ ew_status ew_pool_create(unsigned n_threads, struct ew_pool **out, ew_error *err
     p = ew_mem_alloc_aligned(EW_MEM_MISC, sizeof(*p), 128);
     if (!p)
         return ew_fail(err, EW_STATUS_NO_MEMORY, "thread pool");
-    *p = (struct ew_pool){ .n_threads = 1, .spins = n_threads <= ew_os_cores() };
+    *p = (struct ew_pool){ .n_threads = 1, .n_active = 1, .spins = n_threads <= ew_os_cores() };
     p->workers = ew_mem_alloc_aligned(EW_MEM_MISC, n_threads * sizeof(*p->workers), 128);
     if (!p->workers) {
         ew_mem_free_aligned(p);
@@ -323,6 +403,8 @@ ew_status ew_pool_create(unsigned n_threads, struct ew_pool **out, ew_error *err
         }
     }
     p->n_threads = n_threads;
+    p->fit.n = n_threads;
+    p->fit.hold_ns = FIT_HOLD_NS / 2;
     *out = p;
     return EW_STATUS_OK;
 }

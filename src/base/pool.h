@@ -23,6 +23,11 @@ ew_status ew_pool_create(unsigned n_threads, struct ew_pool **out, ew_error *err
 void ew_pool_destroy(struct ew_pool *p); /* NULL is fine */
 unsigned ew_pool_threads(const struct ew_pool *p);
 void ew_pool_run(struct ew_pool *p, ew_pool_fn *fn, void *arg);
+/* The same with fewer threads (fn hears how many) while other processes have some of the cores: a
+ * thread without one is late at every barrier, and all wait for it. All are tried again after some
+ * tenths of a second, later each time that it was in vain. For work whose results do not depend on
+ * the number of threads. */
+void ew_pool_run_fit(struct ew_pool *p, ew_pool_fn *fn, void *arg);
 void ew_pool_barrier(struct ew_pool *p, unsigned i_thread);
 
 /* Ties thread i to the i-th best core (fast cores first, second threads of a core last). The caller
@@ -32,6 +37,7 @@ ew_status ew_pool_pin(struct ew_pool *p, ew_error *err);
 
 struct ew_pool_stats {
     uint64_t n_runs, n_barriers; /* n_barriers: met by all threads; the end of a run is one */
+    uint64_t n_fewer;            /* runs with fewer threads than there are */
     uint64_t n_sleeps;           /* times that a thread gave up spinning, between runs included */
     uint64_t n_stolen;           /* ranges taken from another thread's share */
 };

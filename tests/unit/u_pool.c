@@ -252,6 +252,63 @@ static void test_storm(void **state)
 
 /* ---- cores ---- */
 
+struct fit_work {
+    struct ew_pool *pool;
+    unsigned last_n, n_wrong;
+    bool is_late;
+    unsigned n_in; /* atomic */
+};
+
+/* The caller works 1 ms between two barriers; thread 1 comes 2 ms late where it is told to. */
+static void fit_phases(void *arg, unsigned i, unsigned n)
+{
+    struct fit_work *const w = arg;
+
+    if (i == 0) {
+        w->last_n = n;
+        w->n_in = 0;
+    }
+    ew_pool_barrier(w->pool, i);
+    __atomic_add_fetch(&w->n_in, 1, __ATOMIC_RELAXED);
+    (void)usleep(i == 1 && w->is_late ? 3000 : 1000);
+    ew_pool_barrier(w->pool, i);
+    if (i == 0)
+        w->n_wrong += w->n_in != n;
+}
+
+/* Runs until n threads take part; false after `most` of them. */
+static bool fits(struct fit_work *w, unsigned n, unsigned most)
+{
+    for (unsigned run = 0; run < most; run++) {
+        ew_pool_run_fit(w->pool, fit_phases, w);
+        if (w->last_n == n)
+            return true;
+    }
+    return false;
+}
+
+static void test_fewer_threads(void **state)
+{
+    struct fit_work w = { .is_late = true };
+    struct ew_pool_stats stats;
+
+    (void)state;
+    if (ew_os_cores() < 2) { /* more threads than cores sleep at once: nothing is judged */
+        print_message("one core: not checked\n");
+        return;
+    }
+    assert_int_equal(ew_pool_create(2, &w.pool, NULL), 0);
+    assert_true(fits(&w, 1, 200)); /* the late one is left out */
+    ew_pool_run(w.pool, fit_phases, &w);
+    assert_int_equal(w.last_n, 2); /* who asks for all gets them */
+    w.is_late = false;
+    assert_true(fits(&w, 2, 5000)); /* and it is tried again */
+    ew_pool_get_stats(w.pool, &stats);
+    assert_true(stats.n_fewer > 0);
+    assert_int_equal(w.n_wrong, 0);
+    ew_pool_destroy(w.pool);
+}
+
 static void note_core(void *arg, unsigned i, unsigned n)
 {
     struct ew_os_core one[2];
@@ -369,17 +426,12 @@ static void test_quota(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_runs),
-        cmocka_unit_test(test_create_and_destroy),
-        cmocka_unit_test(test_split),
-        cmocka_unit_test(test_shares),
-        cmocka_unit_test(test_late_thread),
-        cmocka_unit_test(test_share_of_one),
-        cmocka_unit_test(test_oversubscribed),
-        cmocka_unit_test(test_storm),
-        cmocka_unit_test(test_pin),
-        cmocka_unit_test(test_kinds_of_cores),
-        cmocka_unit_test(test_quota),
+        cmocka_unit_test(test_runs),           cmocka_unit_test(test_create_and_destroy),
+        cmocka_unit_test(test_split),          cmocka_unit_test(test_shares),
+        cmocka_unit_test(test_late_thread),    cmocka_unit_test(test_share_of_one),
+        cmocka_unit_test(test_oversubscribed), cmocka_unit_test(test_storm),
+        cmocka_unit_test(test_fewer_threads),  cmocka_unit_test(test_pin),
+        cmocka_unit_test(test_kinds_of_cores), cmocka_unit_test(test_quota),
     };
 
     (void)snprintf(root, sizeof(root), "%s/u_pool.%u", EW_BINARY_DIR, ew_os_pid());

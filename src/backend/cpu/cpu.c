@@ -112,7 +112,7 @@ static void cpu_run(const struct ew_step_list *list, size_t begin, size_t end, s
     struct walk w = { list->steps + begin, end - begin, x };
 
     if (w.n)
-        ew_pool_run(x->pool, walk, &w);
+        ew_pool_run_fit(x->pool, walk, &w);
     if (x->step_ns)
         x->step_ns[w.n] = ew_clock_ns();
 }
