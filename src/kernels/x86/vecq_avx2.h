@@ -129,9 +129,27 @@ ALWAYS veci vi_dot_small(veci acc, veci u0, veci x0, veci u1, veci x1)
     return _mm256_add_epi32(acc, _mm256_madd_epi16(s, _mm256_set1_epi16(1)));
 }
 
+/* The same in two parts: 16-bit sums, of so many steps of 8 columns that they fit for u of 15
+ * (8 * 15 * 254) and of 24 (4 * 24 * 254), and what adds them to 32 bits. */
+#    define DOT_SUMS16(kind) ((kind) == Q_E2M1 ? 2 : 4)
+ALWAYS veci vi_sum16(veci u0, veci x0, veci u1, veci x1)
+{
+    return _mm256_add_epi16(_mm256_maddubs_epi16(u0, x0), _mm256_maddubs_epi16(u1, x1));
+}
+
+ALWAYS veci vi_add16(veci a, veci b)
+{
+    return _mm256_add_epi16(a, b);
+}
+
+ALWAYS veci vi_add_sum16(veci acc, veci s)
+{
+    return _mm256_add_epi32(acc, _mm256_madd_epi16(s, _mm256_set1_epi16(1)));
+}
+
 /* The same for signed bytes of any size, x at least -127: |w| <= 128 and |x| <= 127 keep the sums
  * of two in 16 bits. An 8-bit code as loaded goes through vi_dot_operand first. */
-#    define DOT_OFFSET 0 /* what vi_dot_operand adds to a code */
+#    define DOT_OFFSET       0 /* what vi_dot_operand adds to a code */
 ALWAYS veci vi_dot_operand(veci w)
 {
     return w;
