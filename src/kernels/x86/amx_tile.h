@@ -36,4 +36,12 @@ static inline void amx_release(void)
 #define AMX_MUL_INT8(c, x, w)                                                                      \
     __asm__ volatile("tdpbssd %%tmm" #w ", %%tmm" #x ", %%tmm" #c : : : "memory")
 
+/* The same where x (first) or w (second) has no sign. */
+#define AMX_MUL_SIGNED_UNSIGNED(c, x, w)                                                           \
+    __asm__ volatile("tdpbsud %%tmm" #w ", %%tmm" #x ", %%tmm" #c : : : "memory")
+#define AMX_MUL_UNSIGNED_SIGNED(c, x, w)                                                           \
+    __asm__ volatile("tdpbusd %%tmm" #w ", %%tmm" #x ", %%tmm" #c : : : "memory")
+#define AMX_MUL_UNSIGNED(c, x, w)                                                                  \
+    __asm__ volatile("tdpbuud %%tmm" #w ", %%tmm" #x ", %%tmm" #c : : : "memory")
+
 #endif
