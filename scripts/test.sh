@@ -4,7 +4,7 @@
 set -u
 cd "$(dirname "$0")/.." || exit 1
 
-stages="static release unit headers symbols e2e clang asan tsan fuzz cross"
+stages="static release unit headers symbols e2e amx clang asan tsan fuzz cross"
 usage() {
     cat <<TEXT
 scripts/test.sh [--quick] [--only STAGE]... [--list]
@@ -20,6 +20,7 @@ Stages:
   headers  each public header alone as C99 and C++17; a program against the library
   symbols  exported symbols against docs/abi/symbols.txt
   e2e      tests/e2e/*.sh on the release build
+  amx      kernels for matrix tiles (AMX), the instructions emulated
   clang    clang -Werror and its unit tests
   asan     AddressSanitizer and UBSan: unit tests, hostile files, a short answer
   tsan     ThreadSanitizer: pool, engine, runtime tests, an answer on two threads
@@ -133,6 +134,10 @@ stage_e2e() {
     for script in tests/e2e/*.sh; do
         [ "$(basename "$script")" = lib.sh ] || one "e2e $(basename "$script" .sh)" env EW_BIN=build "$script"
     done
+}
+stage_amx() {
+    grep -q avx512_vnni /proc/cpuinfo || { skip "amx (no AVX-512 VNNI here)"; return; }
+    build amx-emulated checkkern && one "amx kernels" build-amx-emulated/tests/checkkern --filter amx
 }
 stage_clang() { build clang && tests build-clang "clang" -E '^(t_(models|torture|engine_file|export)|checkcuda_compile)$'; }
 stage_asan() {

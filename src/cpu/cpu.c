@@ -146,6 +146,9 @@ static uint32_t detect_flags(void)
     if ((xcr0 & xcr0_amx) == xcr0_amx &&
         has_all(d7, L7_EDX_AMX_TILE | L7_EDX_AMX_INT8 | L7_EDX_AMX_BF16) && ew_os_grant_amx())
         flags |= EW_CPU_AMX;
+#    ifdef EW_EMULATE_AMX
+    flags |= EW_CPU_AMX;
+#    endif
     return flags;
 }
 

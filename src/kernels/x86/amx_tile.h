@@ -1,5 +1,13 @@
-/* kernels/x86/amx_tile.h - the matrix tiles in assembly. The intrinsics of gcc 12 name too little
- * of the memory that they read and write; here every instruction clobbers memory. */
+/* kernels/x86/amx_tile.h - the instructions of the matrix tiles:
+ *
+ *   amx_configure(c), amx_release()
+ *   AMX_ZERO(t), AMX_LOAD(t, p, stride), AMX_STORE(t, p, stride)
+ *   AMX_LOAD_ONCE: what is not read again soon; it comes from L2 and leaves what L1 holds there
+ *   AMX_MUL_BF16(c, x, w)     c += x w: bf16 pairs into f32
+ *   AMX_MUL_INT8(c, x, w)     signed bytes by fours into i32; _SIGNED_UNSIGNED, _UNSIGNED_SIGNED,
+ *                             _UNSIGNED: x first, then w
+ *
+ * t, c, x, w: tile numbers as plain tokens. stride in bytes, size_t. */
 #ifndef EW_KERNELS_AMX_TILE_H
 #define EW_KERNELS_AMX_TILE_H
 
@@ -11,37 +19,10 @@ struct amx_config { /* palette 1: up to 8 tiles of 16 rows of 64 bytes */
     uint8_t rows[16];
 };
 
-static inline void amx_configure(const struct amx_config *c)
-{
-    __asm__ volatile("ldtilecfg %0" : : "m"(*c));
-}
-
-static inline void amx_release(void)
-{
-    __asm__ volatile("tilerelease" : : : "memory");
-}
-
-/* t, c, x, w: tile numbers as plain tokens. stride in bytes, size_t. */
-#define AMX_ZERO(t) __asm__ volatile("tilezero %%tmm" #t : : : "memory")
-#define AMX_LOAD(t, p, stride)                                                                     \
-    __asm__ volatile("tileloadd (%0,%1,1), %%tmm" #t : : "r"(p), "r"(stride) : "memory")
-/* The same for what is not read again soon: it comes from L2 and leaves what L1 holds there. */
-#define AMX_LOAD_ONCE(t, p, stride)                                                                \
-    __asm__ volatile("tileloaddt1 (%0,%1,1), %%tmm" #t : : "r"(p), "r"(stride) : "memory")
-#define AMX_STORE(t, p, stride)                                                                    \
-    __asm__ volatile("tilestored %%tmm" #t ", (%0,%1,1)" : : "r"(p), "r"(stride) : "memory")
-/* c += x w: bf16 pairs into f32; signed bytes by fours into i32 */
-#define AMX_MUL_BF16(c, x, w)                                                                      \
-    __asm__ volatile("tdpbf16ps %%tmm" #w ", %%tmm" #x ", %%tmm" #c : : : "memory")
-#define AMX_MUL_INT8(c, x, w)                                                                      \
-    __asm__ volatile("tdpbssd %%tmm" #w ", %%tmm" #x ", %%tmm" #c : : : "memory")
-
-/* The same where x (first) or w (second) has no sign. */
-#define AMX_MUL_SIGNED_UNSIGNED(c, x, w)                                                           \
-    __asm__ volatile("tdpbsud %%tmm" #w ", %%tmm" #x ", %%tmm" #c : : : "memory")
-#define AMX_MUL_UNSIGNED_SIGNED(c, x, w)                                                           \
-    __asm__ volatile("tdpbusd %%tmm" #w ", %%tmm" #x ", %%tmm" #c : : : "memory")
-#define AMX_MUL_UNSIGNED(c, x, w)                                                                  \
-    __asm__ volatile("tdpbuud %%tmm" #w ", %%tmm" #x ", %%tmm" #c : : : "memory")
+#ifdef EW_EMULATE_AMX
+#    include "kernels/x86/amx_emulated.h"
+#else
+#    include "kernels/x86/amx_asm.h"
+#endif
 
 #endif
