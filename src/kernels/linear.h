@@ -69,7 +69,7 @@ struct ew_pack_args {
  * rounded x, and the integer sums are exact. INT8_W8 does that and takes 4-bit weights as 8-bit
  * integers with one scale a row (kernels/linear_w8.h): the tolerance is against both, and
  * unpack_row gives those integers times their scale. x_error adds itself to the tolerance (x as two
- * bf16 numbers: 2^-18). */
+ * bf16 numbers: 2^-17; what is left of x below 2^-126 and products below that count as 0). */
 struct ew_linear_kernel {
     const char *name;      /* "linear_bf16__avx2_p16" */
     uint32_t cpu_need;     /* enum ew_cpu_flags */

@@ -120,6 +120,8 @@ static double exact_sum(const struct ck_problem *p, size_t m, size_t n, double *
     *slack = mass * fabs(scale) * (2e-6 + unit + (double)p->x_error) + 1e-42 * (double)p->s.k;
     *slack +=
         127 * 0.8e-45 * weights * fabs(scale); /* a denormal scale of codes is a whole number */
+    if (p->x_error > 0) /* denormals are 0 there: of x's parts, and of products */
+        *slack += 0x1p-126 * (weights + (double)p->s.k) * fabs(scale);
     z *= scale;
     if (cap != 0)
         z = cap * tanh(z / cap);

@@ -1,7 +1,7 @@
 /* kernels/x86/linear_amx_avx512.c - bf16 weights on the matrix tiles (AMX), which multiply bf16 by
  * bf16 into f32. Two kernels:
  *   bf16     a row of x is split into two bf16 numbers, x = hi + lo (17 significant bits, the error
- *            of a product below 2^-18): C += hi B, then C += lo B, 32 columns at a time
+ *            of a product at most 2^-17): C += hi B, then C += lo B, 32 columns at a time
  *   bf16x16  x is rounded to bf16 (EW_XQ_BF16): half of the work
  * 32 rows of x stay in L1 while some panels pass by, which come from L2.
  * k ascends, and every count of rows runs the same chain, so results do not depend on the batch.
@@ -177,7 +177,7 @@ const struct ew_linear_kernel ew_linear_bf16__amx_p32 = {
     .name = "linear_bf16__amx_p32",
     .cpu_need = EW_CPU_AVX2 | EW_CPU_AVX512 | EW_CPU_AMX,
     .weight_dtype = EW_DTYPE_BF16,
-    .x_error = 0x1p-18f,
+    .x_error = 0x1p-17f,
     .panel = 2 * VL,
     .packed_bytes = packed_bytes,
     .pack = pack,
