@@ -15,9 +15,9 @@
 #include "kernels/simd/vmath.inc"
 #include "kernels/x86/linear_bf16_pairs.inc"
 
-#define AHEAD 4096 /* bytes of weights fetched ahead */
-#define ROWS_A_BLOCK                                                                               \
-    256 /* rows of prepared x that meet a group of panels before the next block starts */
+#define AHEAD     4096              /* bytes of weights fetched ahead */
+#define X_BYTES   ((size_t)7 << 18) /* rows of prepared x that stay in L2 while panels pass by */
+#define ROWS_MOST ((size_t)256)     /* where all would be more: of a block */
 
 /* ---- x as two bf16 numbers ---- */
 
@@ -79,24 +79,61 @@ static void configure(size_t rows0, size_t rows1)
     amx_configure(&c);
 }
 
-/* Sums of up to 32 rows and one panel into z [32][z_stride]. x: prepared rows, `parts` numbers for
- * every element: a constant where this is inlined, as is two, more than 16 rows. */
-ALWAYS void tile(int parts, bool two, const uint8_t *x, size_t row_bytes, const uint8_t *w,
-                 size_t k, float *z, size_t z_stride)
+#define ZS    (2 * P)     /* from one row of sums to the next: two panels side by side */
+#define WEAVE ((size_t)2) /* rows that are finished at once */
+
+/* Sums of one unit and up to 32 rows, [rows][ZS], on their way to y. */
+struct sums {
+    size_t m, rows, u; /* whose they are; rows 0: nobody's */
+    float *z;
+};
+
+/* Rows [r0, r1) of these sums -> y. */
+static void finish(const struct ew_linear_args *a, const struct sums *s, size_t r0, size_t r1)
 {
-    const uint8_t *x1 = x + TILE_ROWS * row_bytes;
+    finish_rows(a, s->z + r0 * ZS, ZS, s->m + r0, r1 - r0, s->u);
+}
+
+/* Weights of the next group of panels on their way to L2: so many bytes at every tile of columns.
+ */
+struct fetch {
+    const uint8_t *at;
+    size_t step;
+};
+
+struct tile_args {
+    const struct ew_linear_args *a;
+    size_t row_bytes; /* of prepared x */
+    const uint8_t *x; /* prepared rows */
+    const uint8_t *w; /* panel */
+    float *z;         /* [rows][ZS] */
+    const struct sums *late;
+    size_t done, end; /* rows of `late` that are finished meanwhile */
+    struct fetch *fetch;
+};
+
+/* Sums of up to 32 rows and one panel, and between the tiles of columns some rows of `late`: a
+ * tile's loads are so many operations that no processor sees past them to work that comes after.
+ * `parts` numbers for every element of x: a constant where this is inlined, as is two, more than
+ * 16 rows. */
+ALWAYS void tile(int parts, bool two, struct tile_args t)
+{
+    const size_t row_bytes = t.row_bytes, steps = up_k(t.a->k) / KB, rows = t.end - t.done;
+    const uint8_t *x1 = t.x + TILE_ROWS * row_bytes, *next = t.fetch->at;
+    const size_t step = t.fetch->step;
+    size_t due = 0; /* rows that should have been finished, in 1 / steps */
 
     AMX_ZERO(0);
     AMX_ZERO(1);
     AMX_ZERO(2);
     AMX_ZERO(3);
-    for (size_t i = 0; i < up_k(k); i += KB, w += 2 * TILE_BYTES) {
+    for (size_t i = 0; i < steps; i++, t.w += 2 * TILE_BYTES) {
         for (size_t line = 0; !two && line < 2 * TILE_BYTES; line += 64)
-            _mm_prefetch((const char *)w + AHEAD + line, _MM_HINT_T0);
-        AMX_LOAD_ONCE(6, w, (size_t)64);
-        AMX_LOAD_ONCE(7, w + TILE_BYTES, (size_t)64);
-        for (int part = 0; part < parts; part++, x += 64, x1 += 64) {
-            AMX_LOAD(4, x, row_bytes);
+            _mm_prefetch((const char *)t.w + AHEAD + line, _MM_HINT_T0);
+        AMX_LOAD_ONCE(6, t.w, (size_t)64);
+        AMX_LOAD_ONCE(7, t.w + TILE_BYTES, (size_t)64);
+        for (int part = 0; part < parts; part++, t.x += 64, x1 += 64) {
+            AMX_LOAD(4, t.x, row_bytes);
             AMX_MUL_BF16(0, 4, 6);
             AMX_MUL_BF16(1, 4, 7);
             if (!two)
@@ -105,57 +142,97 @@ ALWAYS void tile(int parts, bool two, const uint8_t *x, size_t row_bytes, const 
             AMX_MUL_BF16(2, 5, 6);
             AMX_MUL_BF16(3, 5, 7);
         }
+        for (size_t line = 0; line < step; line += 64)
+            _mm_prefetch((const char *)next + line, _MM_HINT_T1);
+        next += step;
+        due += rows;
+        if (due >= WEAVE * steps && t.done + WEAVE <= t.end) {
+            finish(t.a, t.late, t.done, t.done + WEAVE);
+            t.done += WEAVE;
+            due -= WEAVE * steps;
+        }
     }
-    AMX_STORE(0, z, z_stride * 4);
-    AMX_STORE(1, z + 16, z_stride * 4);
+    AMX_STORE(0, t.z, ZS * sizeof(float));
+    AMX_STORE(1, t.z + 16, ZS * sizeof(float));
     if (two) {
-        AMX_STORE(2, z + TILE_ROWS * z_stride, z_stride * 4);
-        AMX_STORE(3, z + TILE_ROWS * z_stride + 16, z_stride * 4);
+        AMX_STORE(2, t.z + TILE_ROWS * ZS, ZS * sizeof(float));
+        AMX_STORE(3, t.z + TILE_ROWS * ZS + 16, ZS * sizeof(float));
     }
+    if (t.done < t.end)
+        finish(t.a, t.late, t.done, t.end);
+    t.fetch->at = next;
 }
 
-/* Rows [m0, m0 + rows), rows <= 32, and units [u0, u1). */
-ALWAYS void run_rows(int parts, const struct ew_linear_args *a, size_t m0, size_t rows, size_t u0,
-                     size_t u1)
+/* Sums of rows [now->m, now->m + rows), at most 32, and units [us[0], us[1]); all but those of the
+ * last unit reach y here, and those of `late` before. */
+ALWAYS void run_rows(int parts, const struct ew_linear_args *a, const size_t us[2],
+                     struct sums *late, struct sums *now, struct fetch *fetch)
 {
     const size_t per_unit = a->glu ? 2 : 1, bytes = panel_bytes(a->k);
     const size_t row_bytes =
         parts == 2 ? prepared_row_bytes(NULL, a->k) : bf16_row_bytes(NULL, a->k);
-    const uint8_t *x = (const uint8_t *)a->prepared + m0 * row_bytes;
-    _Alignas(64) float z[2 * TILE_ROWS * 2 * P];
 
-    for (size_t u = u0; u < u1; u++) {
+    for (now->u = us[0]; now->u < us[1]; now->u++) {
         for (size_t p = 0; p < per_unit; p++) {
-            const uint8_t *w = (const uint8_t *)a->w + (u * per_unit + p) * bytes;
+            const struct tile_args t = {
+                .a = a,
+                .row_bytes = row_bytes,
+                .x = (const uint8_t *)a->prepared + now->m * row_bytes,
+                .w = (const uint8_t *)a->w + (now->u * per_unit + p) * bytes,
+                .z = now->z + p * P,
+                .late = late,
+                .done = late->rows * p / per_unit,
+                .end = late->rows * (p + 1) / per_unit,
+                .fetch = fetch,
+            };
 
-            if (rows > TILE_ROWS)
-                tile(parts, true, x, row_bytes, w, a->k, z + p * P, 2 * P);
+            if (now->rows > TILE_ROWS)
+                tile(parts, true, t);
             else
-                tile(parts, false, x, row_bytes, w, a->k, z + p * P, 2 * P);
+                tile(parts, false, t);
         }
-        finish_rows(a, z, 2 * P, m0, rows, u);
+        const struct sums free = *late;
+        *late = *now;
+        now->z = free.z;
     }
+}
+
+/* Rows [ms[0], ms[1]) and units [us[0], us[1]). */
+ALWAYS void run_block(int parts, const struct ew_linear_args *a, const size_t us[2],
+                      const size_t ms[2])
+{
+    const size_t per_unit = a->glu ? 2 : 1, bytes = per_unit * panel_bytes(a->k);
+    const size_t rows = ms[1] - ms[0], tiles = (rows + 2 * TILE_ROWS - 1) / (2 * TILE_ROWS);
+    const size_t group = tiles > 1 ? 4 / per_unit : us[1] - us[0];
+    _Alignas(64) float z[2][2 * TILE_ROWS * ZS];
+    struct sums late = { .z = z[0] }, now = { .z = z[1] };
+
+    for (size_t u = us[0]; u < us[1]; u += group) {
+        const size_t some[2] = { u, us[1] - u < group ? us[1] : u + group };
+        struct fetch fetch = { (const uint8_t *)a->w + some[1] * bytes,
+                               tiles > 1 ? 2 * TILE_BYTES / tiles : 0 };
+
+        for (now.m = ms[0]; now.m < ms[1]; now.m += 2 * TILE_ROWS) {
+            now.rows = ms[1] - now.m < 2 * TILE_ROWS ? ms[1] - now.m : 2 * TILE_ROWS;
+            if (now.m == ms[0] || now.rows < 2 * TILE_ROWS)
+                configure(now.rows < TILE_ROWS ? now.rows : TILE_ROWS,
+                          now.rows > TILE_ROWS ? now.rows - TILE_ROWS : 0);
+            run_rows(parts, a, some, &late, &now, &fetch);
+        }
+    }
+    finish(a, &late, 0, late.rows);
 }
 
 ALWAYS void run_parts(int parts, const struct ew_linear_args *a, size_t begin, size_t end)
 {
-    const size_t units_a_group = a->m > 2 * TILE_ROWS ? (a->glu ? 2 : 4) : end - begin;
+    const size_t row_bytes =
+        parts == 2 ? prepared_row_bytes(NULL, a->k) : bf16_row_bytes(NULL, a->k);
+    const size_t most = a->m * row_bytes <= X_BYTES ? a->m : ROWS_MOST, us[2] = { begin, end };
 
-    for (size_t block = 0; block < a->m; block += ROWS_A_BLOCK) {
-        const size_t block_end = a->m - block < ROWS_A_BLOCK ? a->m : block + ROWS_A_BLOCK;
+    for (size_t m = 0; m < a->m; m += most) {
+        const size_t ms[2] = { m, a->m - m < most ? a->m : m + most };
 
-        for (size_t u = begin; u < end; u += units_a_group) {
-            const size_t u1 = end - u < units_a_group ? end : u + units_a_group;
-
-            for (size_t m = block; m < block_end; m += 2 * TILE_ROWS) {
-                const size_t rows = block_end - m < 2 * TILE_ROWS ? block_end - m : 2 * TILE_ROWS;
-
-                if (m == block || rows < 2 * TILE_ROWS)
-                    configure(rows < TILE_ROWS ? rows : TILE_ROWS,
-                              rows > TILE_ROWS ? rows - TILE_ROWS : 0);
-                run_rows(parts, a, m, rows, u, u1);
-            }
-        }
+        run_block(parts, a, us, ms);
     }
     amx_release();
 }
