@@ -582,6 +582,9 @@ static void strips(struct cc *c, const struct ew_cuda_linear_kernel *k,
         { 16, 4112, 640, false, false, true, true, 0, 1, 0, false },
         { 31, 80, 6200, false, true, false, true, 0, 1, 0, false },
         { 2, 25500, 136, false, false, true, false, 0, 1, 0, false },
+        { 3, 16904, 640, true, true, false, false, EW_ACT_SILU, 1, 0, false },
+        { 5, 4216, 2100, false, false, false, true, 0, 1, 0, false },
+        { 20, 4216, 2100, false, true, true, false, 0, 1, 0, false },
     };
 
     for (size_t m = 1; m <= 64 && m <= k->max_rows; m++) {
