@@ -41,6 +41,7 @@ while [ $# -gt 0 ]; do
     --reference) shared=$2; shift ;;
     --build-config) config=$2; shift ;;
     --bench) bench="$bench $2"; shift ;;
+    --help | -h) sed -n '2,/^set -u/s/^# \{0,1\}//p' "scripts/$(basename "$0")"; exit 0 ;;
     *) echo "gpu_check: unknown option $1" >&2; exit 2 ;;
     esac
     shift
