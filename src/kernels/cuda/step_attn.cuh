@@ -610,7 +610,7 @@ EW_DEV void run_heads(struct step *s, const struct ew_step_phase *ph)
         return;
     attn_ask(&first, s, &kv, kv.begin); /* keys are in registers before the queries are there */
     attn_begin(s, ph, sm, &kv, q);
-    if (EW_STEP_G == 1 || (EW_STEP_ROWS == 1 && kv.g == 1))
+    if (EW_STEP_G == 1 || kv.g == 1)
         attn_run<1>(s, ph, sm, &kv, &first, q);
     else if (EW_STEP_G > 1)
         attn_run<EW_STEP_G>(s, ph, sm, &kv, &first, q);

@@ -6,7 +6,15 @@
 
 #include "step_rows.cuh"
 
-/* Item `item` of the [splits][sequences][hkv] there are. */
+/* Items of attention: of each sequence and kv head its splits or, where positions are too few to be
+ * split and blocks are enough, its query heads. */
+EW_DEV uint32_t rows_items(const struct step *s)
+{
+    const uint32_t units = s->a->sequences * s->a->hkv;
+
+    return units * max(s->splits, s->n_cta >= units * s->g ? s->g : 1);
+}
+/* Item `item` of the [splits or query heads][sequences][hkv] there are. */
 EW_DEV void rows_kv_set(struct step *s, uint32_t window, uint32_t item)
 {
     const uint32_t units = s->a->sequences * s->a->hkv;
@@ -23,6 +31,11 @@ EW_DEV void rows_kv_set(struct step *s, uint32_t window, uint32_t item)
     v.first = window && s->context > window ? s->context - window : 0;
     v.blocks = (s->context - v.first + EW_STEP_KV_BLOCK - 1) / EW_STEP_KV_BLOCK;
     v.splits = min(s->splits, (v.blocks + EW_STEP_KV_SPLIT - 1) / EW_STEP_KV_SPLIT);
+    if (v.splits == 1 && s->n_cta >= units * s->g) { /* one query head a block */
+        v.q += v.split;
+        v.g = 1;
+        v.split = v.split >= s->g;
+    }
     v.begin = v.blocks * v.split / v.splits;
     v.end = v.blocks * (v.split + 1) / v.splits;
     __syncwarp(); /* the last one is read no more */

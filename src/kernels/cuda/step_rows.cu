@@ -28,7 +28,7 @@ EW_DEV void prefetch_vector(const struct step *s, uint64_t at, uint32_t bytes)
 
 EW_DEV void step_copies(struct step *s)
 {
-    const uint32_t items = s->splits * s->a->sequences * s->a->hkv;
+    const uint32_t items = rows_items(s);
 
     if (EW_STEP_BOUND & 2)
         return;
@@ -132,7 +132,7 @@ EW_DEV void send_input(const struct step *s)
 EW_DEV void run_units(struct step *s, const struct ew_step_phase *entry)
 {
     const struct ew_step_phase copy = *entry, *ph = &copy;
-    const uint32_t items = s->splits * s->a->sequences * s->a->hkv;
+    const uint32_t items = rows_items(s);
 
 #pragma unroll 1
     for (uint32_t i = s->cta; i < items; i += s->n_cta) {
