@@ -160,12 +160,12 @@ EW_API ew_status ew_context_get_shape(ew_context *c, const char *name, int64_t d
 EW_API ew_status ew_context_get_output(ew_context *c, const char *name, const void **data,
                                        ew_dtype *dtype, int64_t dims[8], uint32_t *n_dims);
 EW_API ew_status ew_context_run(ew_context *c);
-/* The same for a decode step of one row whose next step, so the caller expects, has the token that
- * this one picks (ew_context_set_argmax, ew_context_set_tokens) and lengths one more: where the
- * device can, that step has begun when this one returns, and the next run takes it if its inputs
- * are those; otherwise it is waited for and forgotten, but for what it wrote at its position of the
- * cache. Until the next run or ew_context_settle nobody else writes what the device addresses of
- * this context name, or reads outputs but tokens. */
+/* The same for a decode step of a few rows whose next step, so the caller expects, has the tokens
+ * that this one picks (ew_context_set_argmax, ew_context_set_tokens) and lengths one more: where
+ * the device can, that step has begun when this one returns, and the next run takes it if its
+ * inputs are those; otherwise it is waited for and forgotten, but for what it wrote at its position
+ * of the cache. Until the next run or ew_context_settle nobody else writes what the device
+ * addresses of this context name, or reads outputs but tokens. */
 EW_API ew_status ew_context_run_ahead(ew_context *c);
 /* Waits for a step that was begun ahead, if one was. */
 EW_API ew_status ew_context_settle(ew_context *c);

@@ -94,12 +94,13 @@ struct ew_backend {
                             size_t n_ids, float scale, ew_error *err);
     ew_status (*emit_argmax)(struct ew_step_list *list, const struct ew_emit *e, const void *x,
                              size_t rows, size_t n, void *tokens, ew_error *err);
-    /* Makes the list, whose nodes end in one step over logits x of one row, lead on: each run
-     * leaves its likeliest token in tokens[run of the list % 2], in memory of the host that is
-     * pinned, and on the device what a run that follows reads: the token in *id, *length one more.
-     * False: not this list; it was not changed. NULL: none does. */
-    bool (*emit_lead_on)(struct ew_step_list *list, const void *x, const void *length,
-                         int32_t *tokens, void *id);
+    /* Makes the list, whose nodes end in one step over logits x of one row for each of n
+     * sequences, lead on: each run leaves their likeliest tokens in tokens[run of the list % 2 *
+     * n], i32 [2 * n] in memory of the host that is pinned, and on the device what a run that
+     * follows reads: the tokens in ids[n], lengths[n] one more each. False: not this list; it was
+     * not changed. NULL: none does. */
+    bool (*emit_lead_on)(struct ew_step_list *list, const void *x, const void *lengths,
+                         int32_t *tokens, void *ids);
     /* A token drawn from each row by draws[row] (ew_draw, in device memory). */
     ew_status (*emit_draw)(struct ew_step_list *list, const struct ew_emit *e, const void *x,
                            size_t rows, size_t n, const void *draws, void *tokens, ew_error *err);

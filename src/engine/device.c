@@ -441,8 +441,8 @@ ew_status ew_context_device_after(struct ew_context *c, struct ew_launch *l)
 
         if (!c->out[o].tokens || !row_count(l, p->outputs[o].tensor, &rows))
             continue;
-        if (rows == 1 && !c->out[o].draws)
-            EW_TRY(ew_launch_lead_on(c, l, o, &leads));
+        if (!c->out[o].draws)
+            EW_TRY(ew_launch_lead_on(c, l, o, rows, &leads));
         if (leads)
             continue;
         if (t->dtype != EW_DTYPE_F32)

@@ -1,35 +1,43 @@
-/* engine/device_ahead.c - steps that begin before the host knows their token.
+/* engine/device_ahead.c - steps that begin before the host knows their tokens.
  *
- *   run k    ids, lengths uploaded -> one kernel: token k to the host, and to ids; lengths + 1
+ *   run k    ids, lengths uploaded -> one kernel: tokens k to the host, and to ids; lengths + 1
  *   run k+1  the same graph again, nothing uploaded: asked for before run k is waited for
  *
  * The device so never waits for the host. The host's copy of the small block (small_host) says what
- * the device has: when a run has ended, its token and lengths are put there, and the next run is
+ * the device has: when a run has ended, its tokens and lengths are put there, and the next run is
  * the one under way if its inputs are the same bytes. */
 #include "engine/device_impl.h"
 
 #include <assert.h>
+#include <string.h>
 
 static int32_t *small_int(const struct ew_on_device *d, uint32_t i)
 {
     return (int32_t *)(void *)((uint8_t *)d->small_host.data + d->in[i].small_at);
 }
 
-/* The one input that is made of one id. */
-static bool find_ids(const struct ew_context *c, uint32_t *ids)
+/* Whether input i is n small integers of the upload. */
+static bool is_of(const struct ew_on_device *d, uint32_t i, size_t n)
+{
+    return d->in[i].small && d->in[i].bytes == n * sizeof(int32_t);
+}
+
+/* The one input that is made of n ids. */
+static bool find_ids(const struct ew_context *c, size_t n, uint32_t *ids)
 {
     const struct ew_on_device *d = c->dev;
-    uint32_t n = 0;
+    uint32_t found = 0;
 
     for (uint32_t i = 0; i < c->engine->plan.n_inputs; i++)
         if (c->in[i].ids) {
             *ids = i;
-            n += d->in[i].n_ids == 1 ? 1 : 2;
+            found += d->in[i].n_ids == n ? 1 : 2;
         }
-    return n == 1;
+    return found == 1;
 }
 
-ew_status ew_launch_lead_on(struct ew_context *c, struct ew_launch *l, uint32_t o, bool *can)
+ew_status ew_launch_lead_on(struct ew_context *c, struct ew_launch *l, uint32_t o, size_t n,
+                            bool *can)
 {
     const struct ew_backend *b = c->engine->backend;
     struct ew_on_device *d = c->dev;
@@ -37,11 +45,15 @@ ew_status ew_launch_lead_on(struct ew_context *c, struct ew_launch *l, uint32_t 
 
     *can = false;
     l->lead.on = false;
-    if (!b->emit_lead_on || !ew_launch_lengths(l, &lengths, &start) || !d->in[lengths].small ||
-        (start != EW_PLAN_NONE && !d->in[start].small) || !find_ids(c, &l->lead.ids))
+    if (!b->emit_lead_on || n > EW_AHEAD_MAX_ROWS || !ew_launch_lengths(l, &lengths, &start) ||
+        !is_of(d, lengths, n) || (start != EW_PLAN_NONE && !is_of(d, start, n)) ||
+        !find_ids(c, n, &l->lead.ids))
         return EW_STATUS_OK;
-    EW_TRY(ew_buffer_grow(d, &d->lead_tokens, 2 * sizeof(int32_t), "tokens", true, &c->err));
+    /* of one size for good: lists hold its address */
+    EW_TRY(ew_buffer_grow(d, &d->lead_tokens, EW_AHEAD_MAX_ROWS * 2 * sizeof(int32_t), "tokens",
+                          true, &c->err));
     l->lead.out = o;
+    l->lead.n = (uint32_t)n;
     l->lead.on = *can = b->emit_lead_on(&l->list, ew_context_out_address(c, o, 0),
                                         d->in[lengths].address, d->lead_tokens.data,
                                         (uint8_t *)d->small.data + d->in[l->lead.ids].small_at);
@@ -55,7 +67,7 @@ static bool is_next(const struct ew_context *c)
 
     for (uint32_t i = 0; i < c->engine->plan.n_inputs; i++) {
         if (c->in[i].ids
-                ? *c->in[i].ids != *small_int(d, i)
+                ? memcmp(small_int(d, i), c->in[i].ids, d->in[i].n_ids * sizeof(int32_t)) != 0
                 : d->in[i].small && memcmp(small_int(d, i), c->in[i].address, d->in[i].bytes) != 0)
             return false;
     }
@@ -63,16 +75,18 @@ static bool is_next(const struct ew_context *c)
 }
 
 /* The host's copy of what the run left. The start is nothing that such a list reads. */
-static void note_left(const struct ew_context *c, const struct ew_launch *l, int32_t token)
+static void note_left(const struct ew_context *c, const struct ew_launch *l, const int32_t *tokens)
 {
     uint32_t lengths, start;
 
-    *small_int(c->dev, l->lead.ids) = token;
+    memcpy(small_int(c->dev, l->lead.ids), tokens, l->lead.n * sizeof(*tokens));
     if (!ew_launch_lengths(l, &lengths, &start))
         return;
-    ++*small_int(c->dev, lengths);
-    if (start != EW_PLAN_NONE)
-        ++*small_int(c->dev, start);
+    for (uint32_t r = 0; r < l->lead.n; r++) {
+        small_int(c->dev, lengths)[r]++;
+        if (start != EW_PLAN_NONE)
+            small_int(c->dev, start)[r]++;
+    }
 }
 
 /* Whether the device can do the next run with nothing of the host. */
@@ -124,8 +138,8 @@ ew_status ew_launch_run_leading(struct ew_context *c, struct ew_launch *l, bool 
     } else {
         EW_TRY(d->device->ops->wait(d->stream, &c->err));
     }
-    c->out[l->lead.out].tokens[0] = tokens[turn];
-    note_left(c, l, tokens[turn]);
+    memcpy(c->out[l->lead.out].tokens, tokens + turn * l->lead.n, l->lead.n * sizeof(*tokens));
+    note_left(c, l, tokens + turn * l->lead.n);
     return EW_STATUS_OK;
 }
 

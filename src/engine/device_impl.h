@@ -29,7 +29,7 @@ struct ew_on_device {
     struct place *in;
     struct buffer *held, *host_out; /* outputs: on the device, and read back */
     struct buffer *tokens;          /* picked from outputs, on the device */
-    struct buffer lead_tokens;      /* pinned, i32 [2]: of runs that lead on, in turn */
+    struct buffer lead_tokens;      /* pinned, i32 [2][n]: of runs that lead on, in turn */
     const struct ew_launch *begun;  /* whose next run is under way; NULL: nothing is */
     struct draws {
         size_t at, rows; /* in the small block; rows 0: none may be drawn */
@@ -46,10 +46,13 @@ ew_status ew_context_device_issue(struct ew_context *c, struct ew_launch *l);
 /* Whether the host gets nothing of a run but tokens. */
 bool ew_context_device_keeps_outputs(const struct ew_context *c);
 
-/* device_ahead.c. Where a step of one row is one kernel that finds the likeliest token itself, it
- * leaves what the next step reads, and that step may begin before the host knows the token. */
-/* Output o of the list that was just made: its token by the list itself. False: it cannot. */
-ew_status ew_launch_lead_on(struct ew_context *c, struct ew_launch *l, uint32_t o, bool *can);
+/* device_ahead.c. Where a step of one token a row is one kernel that finds the likeliest tokens
+ * itself, it leaves what the next step reads, and that step may begin before the host knows them.
+ */
+/* Output o, of n rows, of the list that was just made: its tokens by the list itself. False: it
+ * cannot. */
+ew_status ew_launch_lead_on(struct ew_context *c, struct ew_launch *l, uint32_t o, size_t n,
+                            bool *can);
 /* A run of such a list. */
 ew_status ew_launch_run_leading(struct ew_context *c, struct ew_launch *l, bool ahead);
 

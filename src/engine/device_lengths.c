@@ -113,17 +113,21 @@ ew_status ew_launch_check_next(struct ew_context *c, const struct ew_launch *l)
     const struct ew_length_check *k = l->checks;
     const int32_t *length = host_of(c, k->lengths), *start = host_of(c, k->start);
     struct ew_attn_args a = k->a;
-    int32_t next[2];
+    int32_t next[2][EW_AHEAD_MAX_ROWS];
     int64_t need;
     size_t row;
 
-    if (!length || a.b != 1 || (k->start != EW_PLAN_NONE && !start) || *length == INT32_MAX ||
-        (start && *start == INT32_MAX))
+    if (!length || a.b > EW_AHEAD_MAX_ROWS || (k->start != EW_PLAN_NONE && !start))
         return ew_fail(&c->err, EW_STATUS_INVALID_ARG, "node '%s': lengths that are not known",
                        k->node);
-    next[0] = *length + 1;
-    next[1] = start ? *start + 1 : 0;
-    a.context_lengths = &next[0];
-    a.start_index = start ? &next[1] : NULL;
+    for (size_t r = 0; r < a.b; r++) {
+        if (length[r] == INT32_MAX || (start && start[r] == INT32_MAX))
+            return ew_fail(&c->err, EW_STATUS_INVALID_ARG, "node '%s': row %zu: length %d", k->node,
+                           r, INT32_MAX);
+        next[0][r] = length[r] + 1;
+        next[1][r] = start ? start[r] + 1 : 0;
+    }
+    a.context_lengths = next[0];
+    a.start_index = start ? next[1] : NULL;
     return ew_attn_lengths_ok(&a, &row, &need) ? EW_STATUS_OK : refuse(c, k, &a, row, need);
 }

@@ -66,6 +66,7 @@ struct ew_launch {
     struct ew_lead {                /* device_ahead.c; off: a run does not lead on to the next */
         bool on;
         uint32_t ids, out; /* input and output numbers */
+        uint32_t n;        /* sequences: a token of each */
         uint64_t n_runs;   /* begun */
     } lead;
 };
@@ -163,7 +164,8 @@ ew_status ew_launch_note_lengths(struct ew_context *c, struct ew_launch *l,
 ew_status ew_launch_check_lengths(struct ew_context *c, const struct ew_launch *l);
 /* The numbers of its inputs that one check reads, EW_PLAN_NONE: none. False: not one check. */
 bool ew_launch_lengths(const struct ew_launch *l, uint32_t *lengths, uint32_t *start);
-/* The same check of a run whose lengths are one more. */
+#define EW_AHEAD_MAX_ROWS 8 /* of a step that begins before its tokens are known */
+/* The same check of a run of so many rows whose lengths are one more. */
 ew_status ew_launch_check_next(struct ew_context *c, const struct ew_launch *l);
 /* Copies in, runs, copies out, waits; ahead: begins the next run, where it can. */
 ew_status ew_context_device_run(struct ew_context *c, struct ew_launch *l, bool ahead);

@@ -174,13 +174,17 @@ static void pick_token(struct ew_runtime *rt, uint32_t i, uint32_t r)
         sample_row(rt, r, logits);
 }
 
-/* Whether row r, alone, takes one more step than this one unless its token ends it. */
-static bool goes_on(const struct ew_runtime *rt, uint32_t r)
+/* Whether rows [0, n), all there are, take one more step than this one unless a token ends one. */
+static bool all_go_on(const struct ew_runtime *rt, uint32_t n)
 {
-    const struct ew_row *row = rt->rows[r];
+    for (uint32_t r = 0; r < n; r++) {
+        const struct ew_row *row = rt->rows[r];
 
-    return row->params.greedy && is_picked_there(rt, r) && row->n_ids + 2 <= row->max_ids &&
-           !ew_rope_must_restart(rt->lane->rope, rt->lane->regimes[r], row->n_ids + 1);
+        if (!row->params.greedy || !is_picked_there(rt, r) || row->n_ids + 2 > row->max_ids ||
+            ew_rope_must_restart(rt->lane->rope, rt->lane->regimes[r], row->n_ids + 1))
+            return false;
+    }
+    return n == rt->n_active;
 }
 
 /* One step over rows [r0, r0+n); rows whose cache has caught up get a token. */
@@ -195,7 +199,7 @@ static void run_group(struct ew_runtime *rt, uint32_t r0, uint32_t n, enum ew_st
     ew_status st;
 
     choose_results(rt, r0, n, &step);
-    step.ahead = stage == EW_STAGE_GENERATION && rt->n_active == 1 && goes_on(rt, r0);
+    step.ahead = stage == EW_STAGE_GENERATION && !r0 && all_go_on(rt, n);
     st = ew_lane_run(rt->lane, &step, &err);
     ns = ew_clock_ns() - t0;
     ew_stage_add(&rt->stages[stage], ns);

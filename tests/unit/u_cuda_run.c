@@ -1,137 +1,17 @@
 /* Requests on the CUDA backend without a GPU (tests/fakecuda): draws on the device beside draws on
  * the host, the graph cache under batch sizes and adapters, several contexts, ranges for profilers.
- * The driver here runs no kernel but those that this file plays itself. */
+ * The driver here runs no kernel but those of cuda_played.h. */
 #include <math.h>
 
-#include "engine_fixture.h"
+#include "cuda_played.h"
 
-#include "backend/cuda/driver.h"
 #include "checkpoint/safetensors.h"
 #include "edgewise/eval.h"
-#include "edgewise/runtime.h"
-#include "engine/engine_impl.h"
-#include "kernels/cuda/step.h"
-#include "engine/engine_impl.h"
-#include "runtime/rt.h"
-#include "fakecuda.h"
 #include "fakenvtx.h"
-#include "kernels/cuda/sample_args.cuh"
-#include "kernels/cuda/sample_cuda.h"
-#include "runtime/rt.h"
-#include "sample/sampler.h"
 
-#define TINY EW_SOURCE_DIR "/models/tiny"
-#define DIR  EW_BINARY_DIR "/test-engines/u_cuda_run"
-
-/* ---- the sampling kernels, played on the host ---- */
-
-static struct {
-    struct ew_sampler sampler;
-    uint64_t n_draws, n_argmax, n_steps;
-    uint64_t leave_every; /* every so many draws are left to the host; 0: none */
-} played;
-
-static void *at(uint64_t address)
-{
-    return (void *)(uintptr_t)address;
-}
-
-/* The same scores in every step: what comes of them depends on a row's draw alone. */
-static void fill_scores(float *x, size_t n)
-{
-    for (size_t i = 0; i < n; i++)
-        x[i] = 3.0f * noise((uint32_t)i);
-}
-
-static int32_t play_draw(const float *x, uint32_t n, const struct ew_cuda_draw_params *d)
-{
-    const struct ew_sample_params p = { .greedy = d->temperature <= 0,
-                                        .temperature = d->temperature,
-                                        .top_p = d->top_p,
-                                        .min_p = d->min_p,
-                                        .top_k = d->top_k,
-                                        .repetition = 1.0,
-                                        .seed = d->seed };
-    const struct ew_history none = { 0 };
-    int32_t token = -1;
-    ew_error err = { 0 };
-
-    if (!played.sampler.vocab)
-        MUST(ew_sampler_init(&played.sampler, n, &err));
-    if (d->temperature > 0 && played.leave_every && ++played.n_draws % played.leave_every == 0)
-        return EW_DRAW_LEFT;
-    assert_int_equal(
-        ew_sampler_draw(&played.sampler, x, &p, &none, d->request, d->position, &token, NULL), 0);
-    return token;
-}
-
-/* A token that tells what the step read: its id and its length. */
-static int32_t step_token(int32_t id, int32_t length)
-{
-    return (id * 31 + length) % 997;
-}
-
-/* One step in one kernel that leads on to the next. */
-static void play_step(const struct ew_step_args *a)
-{
-    uint32_t *epoch = at(a->epoch);
-    int32_t *id = at(a->next_id), *length = at(a->context_lengths);
-
-    played.n_steps++;
-    if (!id)
-        return;                   /* the host wants logits */
-    assert_non_null(at(a->rows)); /* the lookup is its own */
-    *id = step_token(*id, *length);
-    ((int32_t *)at(a->token))[(*epoch)++ % 2] = *id;
-    ++*length;
-}
-
-static void on_launch(void *ctx, const char *entry, const unsigned grid[3], const void *args)
-{
-    (void)ctx;
-    if (strcmp(entry, "ew_sample_draw") == 0) {
-        const struct ew_cuda_draw_args *a = args;
-        const struct ew_cuda_draw_params *d = at(a->params);
-
-        for (unsigned r = 0; r < grid[0]; r++) {
-            float *x = (float *)at(a->logits) + r * a->stride;
-
-            fill_scores(x, a->n);
-            ((int32_t *)at(a->token))[r] = play_draw(x, a->n, &d[r]);
-        }
-    } else if (strcmp(entry, "ew_sample_argmax") == 0) {
-        const struct ew_cuda_argmax_args *a = args;
-
-        played.n_argmax++;
-        for (unsigned r = 0; r < grid[1]; r++) {
-            float *x = (float *)at(a->logits) + r * a->stride;
-
-            fill_scores(x, a->n);
-            ((int32_t *)at(a->token))[r] = ew_argmax(x, a->n);
-        }
-    } else if (strcmp(entry, "ew_step") == 0) {
-        play_step(args);
-    }
-}
+#define DIR EW_BINARY_DIR "/test-engines/u_cuda_run"
 
 /* ---- requests ---- */
-
-#define N_ROWS 3
-#define N_OUT  12
-
-static void build_tiny(void)
-{
-    ew_build_opts o = EW_BUILD_OPTS_INIT;
-    ew_error err = { 0 };
-
-    o.device = "cuda";
-    o.flags = EW_BUILD_NO_TIMING;
-    o.n_threads = 2;
-    o.max_batch = 4;
-    o.max_kv_len = 256;
-    o.max_input_len = 64;
-    MUST(ew_model_build(TINY, DIR, &o, false, &err));
-}
 
 /* Three ways to sample beside each other. */
 static void make_requests(ew_request r[N_ROWS], uint64_t seed)
@@ -168,34 +48,13 @@ static void run(ew_runtime *rt, const ew_request r[N_ROWS], int32_t out[N_ROWS][
     }
 }
 
-static ew_runtime *open_played(void)
-{
-    ew_runtime_opts ro = EW_RUNTIME_OPTS_INIT;
-    ew_runtime *rt = NULL;
-    ew_error err = { 0 };
-
-    fakecuda_reset();
-    fakecuda_on_launch(on_launch, NULL);
-    MUST(ew_runtime_open(DIR, &ro, &rt, &err));
-    memset(&played, 0, sizeof(played));
-    return rt;
-}
-
-static void close_played(ew_runtime *rt)
-{
-    ew_runtime_destroy(rt);
-    ew_sampler_deinit(&played.sampler);
-    fakecuda_on_launch(NULL, NULL);
-    assert_int_equal(fakecuda_live(), 0);
-}
-
 /* Rows with draws of their own get the tokens that the host would have drawn, and nothing but
  * tokens comes back. */
 static void test_draws(void **state)
 {
     static const int32_t some_id = 0;
     static const float no_bias = 0.0f;
-    ew_runtime *rt = open_played();
+    ew_runtime *rt = open_played(DIR);
     ew_request r[N_ROWS];
     int32_t there[N_ROWS][N_OUT], here[N_ROWS][N_OUT], other[N_ROWS][N_OUT];
     uint64_t captures;
@@ -229,7 +88,7 @@ static void test_draws(void **state)
 /* What the device leaves is drawn on the host, from the same scores by the same number. */
 static void test_left_draws(void **state)
 {
-    ew_runtime *rt = open_played();
+    ew_runtime *rt = open_played(DIR);
     ew_request r[N_ROWS];
     int32_t all[N_ROWS][N_OUT], some[N_ROWS][N_OUT];
 
@@ -247,7 +106,7 @@ static void test_left_draws(void **state)
  * likeliest. */
 static void test_mixed_rows(void **state)
 {
-    ew_runtime *rt = open_played();
+    ew_runtime *rt = open_played(DIR);
     ew_request r[N_ROWS];
     int32_t alone[N_ROWS][N_OUT], mixed[N_ROWS][N_OUT];
     uint64_t before;
@@ -445,7 +304,7 @@ static bool stop_soon(void *ctx, uint32_t i_request, const char *text, size_t le
 
 static void test_cancelled_row(void **state)
 {
-    ew_runtime *rt = open_played();
+    ew_runtime *rt = open_played(DIR);
     ew_request r[N_ROWS];
     ew_response got[N_ROWS] = { 0 };
     int32_t alone[N_ROWS][N_OUT];
@@ -564,86 +423,6 @@ static void test_router_ties(void **state)
     assert_int_equal(ew_eval_parity(rt, PARITY_FILE, 0.5, NULL, &r, &err), EW_STATUS_MISMATCH);
     assert_non_null(strstr(err.text, "'router_gap' is not a float [1,4]"));
     ew_runtime_destroy(rt);
-}
-
-/* ---- steps begun ahead ---- */
-
-/* One greedy request; its tokens, and what the driver was asked for meanwhile. */
-struct counts {
-    uint64_t uploads, downloads, launches, steps;
-};
-static struct counts counts_now(void)
-{
-    return (struct counts){ fakecuda_count("cuMemcpyHtoDAsync_v2"),
-                            fakecuda_count("cuMemcpyDtoHAsync_v2"), fakecuda_count("cuGraphLaunch"),
-                            played.n_steps };
-}
-static struct counts run_greedy(ew_runtime *rt, const int32_t *prompt, uint32_t n, uint32_t n_out,
-                                int32_t *out)
-{
-    ew_request r = EW_REQUEST_INIT;
-    ew_response got = { 0 };
-    ew_error err = { 0 };
-    const struct counts before = counts_now();
-    struct counts now;
-
-    r.prompt_ids = prompt;
-    r.n_prompt_ids = n;
-    r.max_tokens = n_out + (rt->config.n_eos ? 3 : 0);
-    r.sampling.greedy = true;
-    MUST(ew_runtime_handle_request(rt, &r, 1, &got, &err));
-    if (got.status)
-        fail_msg("%s", got.error);
-    assert_int_equal(got.n_ids, n_out);
-    memcpy(out, got.ids, n_out * sizeof(*out));
-    ew_response_release(&got);
-    now = counts_now();
-    return (struct counts){ now.uploads - before.uploads, now.downloads - before.downloads,
-                            now.launches - before.launches, now.steps - before.steps };
-}
-
-static void assert_follows(const int32_t *out, uint32_t n, int32_t length)
-{
-    for (uint32_t i = 1; i < n; i++)
-        assert_int_equal(out[i], step_token(out[i - 1], length + (int32_t)i));
-}
-
-/* A greedy row alone: each step is begun before the token of the one before is handed out, reads
- * what that one left, and nothing goes up or down but by the first. */
-static void test_ahead(void **state)
-{
-    static const int32_t prompt[3] = { 5, 6, 7 };
-    ew_runtime *rt = open_played();
-    int32_t out[N_OUT], again[N_OUT], cut[4];
-    struct counts n;
-
-    (void)state;
-    rt->engine->plan.device.step[0].one_kernel = true;
-    rt->config.n_eos = 0;
-    n = run_greedy(rt, prompt, 3, N_OUT, out);
-    assert_int_equal(n.steps, N_OUT - 1); /* none begun in vain */
-    assert_follows(out, N_OUT, 3);
-    assert_int_equal(n.launches, N_OUT);
-    assert_int_equal(n.downloads, 1);
-    assert_int_equal(fakecuda_count("cuEventSynchronize"), N_OUT - 2);
-    /* what a request left is not what the next begins with */
-    n = run_greedy(rt, out, 2, 4, cut);
-    assert_int_equal(n.uploads, 2); /* of the prompt, of the first step */
-    assert_follows(cut, 4, 2);
-    n = run_greedy(rt, prompt, 3, N_OUT, again);
-    assert_int_equal(n.uploads, 2);
-    assert_memory_equal(out, again, sizeof(out));
-    /* a token that ends the row: the step begun behind it is nobody's */
-    rt->config.eos[0] = out[5];
-    rt->config.n_eos = 1;
-    n = run_greedy(rt, prompt, 3, 6, again);
-    assert_int_equal(n.steps, 6);
-    assert_memory_equal(out, again, 6 * sizeof(*out));
-    rt->config.n_eos = 0;
-    n = run_greedy(rt, prompt, 3, N_OUT, again);
-    assert_int_equal(n.uploads, 2);
-    assert_memory_equal(out, again, sizeof(out));
-    close_played(rt);
 }
 
 /* ---- graph cache ---- */
@@ -921,7 +700,7 @@ static void test_tool(void **state)
 static int make_engine(void **state)
 {
     (void)state;
-    build_tiny();
+    build_tiny(DIR);
     return 0;
 }
 
@@ -933,8 +712,7 @@ int main(void)
         cmocka_unit_test(test_graph_cache),   cmocka_unit_test(test_contexts),
         cmocka_unit_test(test_every_fault),   cmocka_unit_test(test_no_host_memory),
         cmocka_unit_test(test_cancelled_row), cmocka_unit_test(test_ranges),
-        cmocka_unit_test(test_ahead),         cmocka_unit_test(test_router_ties),
-        cmocka_unit_test(test_tool),
+        cmocka_unit_test(test_router_ties),   cmocka_unit_test(test_tool),
     };
 
     return cmocka_run_group_tests(tests, make_engine, NULL);

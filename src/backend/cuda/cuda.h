@@ -115,8 +115,8 @@ ew_status ew_cuda_emit_end(struct ew_step_list *list, const struct ew_emit *e, s
 /* Tells emit_lead_on that the list's last step is this lookup. */
 ew_status ew_cuda_note_embed(struct ew_step_list *list, const struct ew_cuda_embed *embed,
                              ew_error *err);
-bool ew_cuda_emit_lead_on(struct ew_step_list *list, const void *x, const void *length,
-                          int32_t *tokens, void *id);
+bool ew_cuda_emit_lead_on(struct ew_step_list *list, const void *x, const void *lengths,
+                          int32_t *tokens, void *ids);
 
 /* The tactic of a packed weight's problem, or NULL. */
 const struct ew_plan_tactic *ew_cuda_tactic_of(const struct ew_plan *p,

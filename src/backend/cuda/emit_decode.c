@@ -163,8 +163,8 @@ ew_status ew_cuda_note_embed(struct ew_step_list *list, const struct ew_cuda_emb
     return EW_STATUS_OK;
 }
 
-bool ew_cuda_emit_lead_on(struct ew_step_list *list, const void *x, const void *length,
-                          int32_t *tokens, void *id)
+bool ew_cuda_emit_lead_on(struct ew_step_list *list, const void *x, const void *lengths,
+                          int32_t *tokens, void *ids)
 {
     struct ew_cuda_step *s, *first;
 
@@ -173,8 +173,8 @@ bool ew_cuda_emit_lead_on(struct ew_step_list *list, const void *x, const void *
     s = step_of(list, list->n - 1);
     first = step_of(list, 0);
     if (s->kind != EW_CUDA_STEP_LAUNCH ||
-        !ew_cuda_decode_leads_on(&s->launch, address_of(x), address_of(length), address_of(tokens),
-                                 address_of(id)))
+        !ew_cuda_decode_leads_on(&s->launch, address_of(x), address_of(lengths), address_of(tokens),
+                                 address_of(ids)))
         return false;
     if (first->embed && ew_cuda_decode_looks_up(&s->launch, first->embed)) {
         list->n--;

@@ -14,6 +14,7 @@ _Static_assert(sizeof(struct ew_step_phase) == 160, "step.cuh says so");
 _Static_assert(sizeof(struct ew_step_args) <= EW_CUDA_ARGS_CAP, "arguments of a launch");
 
 #define STEP_SOURCE    "step"
+#define ROWS_SOURCE    "step_rows"
 #define WORKSPACE_HEAD 256   /* bytes: epoch, fault */
 #define SLOTS          14    /* places for vectors, taken in turn: see choose_blocks */
 #define MAX_BACK       4     /* phases that a residual is kept */
@@ -608,7 +609,7 @@ static void fill_launch(struct planner *p, uint32_t shared, struct ew_cuda_launc
                             p->w_f16 > 0, p->scale_f16 > 0, p->kv_f16 > 0, p->act, p->has_bias,
                             p->has_softcap, p->copiers, p->unit, p->turns, p->flight);
     else
-        ew_cuda_launch_fill(l, "step_rows", "ew_step_rows", grid, (EW_STEP_WARPS + p->copiers) * 32,
+        ew_cuda_launch_fill(l, ROWS_SOURCE, "ew_step_rows", grid, (EW_STEP_WARPS + p->copiers) * 32,
                             &p->args, sizeof(p->args),
                             "-DEW_STEP_PLAINS=%u -DEW_STEP_G=%u -DEW_STEP_D=%u -DEW_STEP_W_F16=%d "
                             "-DEW_STEP_KV_F16=%d "
@@ -717,7 +718,8 @@ bool ew_cuda_decode_leads_on(struct ew_cuda_launch *l, uint64_t logits, uint64_t
 {
     struct ew_step_args a;
 
-    if (l->arg_bytes != sizeof(a) || strcmp(l->spec.source, STEP_SOURCE))
+    if (l->arg_bytes != sizeof(a) ||
+        (strcmp(l->spec.source, STEP_SOURCE) && strcmp(l->spec.source, ROWS_SOURCE)))
         return false;
     memcpy(&a, l->args, sizeof(a));
     if (!logits || a.logits != logits || !lengths || a.context_lengths != lengths)

@@ -94,11 +94,12 @@ struct ew_step_args {
     uint64_t epoch;     /* u32, zeroed with the workspace */
     uint64_t x;       /* f32 [n_x]: the first phase's input, sent as packets of both kinds first */
     uint64_t logits;  /* f32 [n] of HEAD, or 0 */
-    uint64_t token;   /* i32: arg max of HEAD (ew_argmax's), or 0; with next_id two, in turn */
-    uint64_t next_id; /* i32: the same, for a step that follows, whose context_lengths this one
+    uint64_t token;   /* i32 [sequences]: arg max of HEAD (ew_argmax's), or 0; with next_id twice
+                         that, in turn */
+    uint64_t next_id; /* i32 [sequences]: the same, for a step that follows, whose context_lengths this one
                          leaves too (one more); or 0 */
     uint64_t rows; /* [n_rows][n_x], of which row *next_id times row_scale is x; or 0: x is there */
-    uint64_t context_lengths; /* i32 [1]: with this token */
+    uint64_t context_lengths; /* i32 [sequences]: with this token */
     uint64_t fault;           /* u32: phase + 1 of a wait that gave up */
     uint64_t trace; /* clocks, of a kernel compiled with EW_STEP_TRACE: u32 [n_phases + 1][blocks]
                        [WARPS][MARKS] */

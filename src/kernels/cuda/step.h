@@ -68,10 +68,11 @@ ew_status ew_cuda_decode_plan(const struct ew_cuda_decode_node *nodes, size_t n,
                               const struct ew_cuda_decode_place *place,
                               struct ew_cuda_decode_plan *out, ew_error *err);
 
-/* Where the launch is a step over these logits and lengths: it leaves its run's likeliest token
- * (ew_argmax; runs of a workspace count from 0) in tokens[run % 2], and the inputs of a run that
- * follows: the token in *next_id, the length one more. All are device addresses; `tokens`, two i32,
- * may be the host's. False: it is no such step, and nothing was changed. */
+/* Where the launch is a step over these logits and lengths, of n sequences: it leaves their
+ * likeliest tokens (ew_argmax; runs of a workspace count from 0) in tokens[run % 2 * n], and the
+ * inputs of a run that follows: the tokens in next_id[n], the lengths one more. All are device
+ * addresses; `tokens`, i32 [2 * n], may be the host's. False: it is no such step, and nothing was
+ * changed. */
 bool ew_cuda_decode_leads_on(struct ew_cuda_launch *l, uint64_t logits, uint64_t lengths,
                              uint64_t tokens, uint64_t next_id);
 

@@ -71,9 +71,22 @@ EW_DEV void lanes_best(struct step_best *b, int from, int to)
         better(b, v, i);
     }
 }
+/* What a step that follows finds in place of this one's inputs. */
+EW_DEV void step_leave(const struct step *s, uint32_t row, int token, uint32_t epoch)
+{
+    int32_t *to = (int32_t *)s->a->token;
+
+    if (!s->a->next_id) {
+        to[row] = token;
+        return;
+    }
+    to[(epoch & 1) * s->a->sequences + row] = token;
+    ((int32_t *)s->a->next_id)[row] = token;
+    ((int32_t *)s->a->context_lengths)[row] += 1; /* every block has read it: it sent its best */
+}
 /* Arg max over all blocks, of each sequence by a warp of block 0; the lowest index of equals. b: of
  * this lane's sequence, lane / 4. */
-EW_DEV void step_tokens(struct step *s, struct step_best b)
+EW_DEV void step_tokens(struct step *s, struct step_best b, uint32_t epoch)
 {
     const uint32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     const uint64_t at = s->a->workspace + (uint64_t)s->a->best * 8;
@@ -107,7 +120,7 @@ EW_DEV void step_tokens(struct step *s, struct step_best b)
         __syncwarp();
         lanes_best(&b, 1, 16);
         if (lane == 0)
-            ((int32_t *)s->a->token)[row] = b.v == STEP_INF ? -1 : b.i;
+            step_leave(s, row, b.v == STEP_INF ? -1 : b.i, epoch);
     }
 }
 
@@ -164,7 +177,7 @@ EW_DEV void step_computes(struct step *s, uint32_t epoch)
         else
             rows_linear(s, ph, &best);
         if (head && s->a->token)
-            step_tokens(s, best);
+            step_tokens(s, best, epoch);
     }
     step_time(s, 2);
     /* Every block has read the epoch: this one needed what they sent. */

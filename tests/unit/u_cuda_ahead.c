@@ -1,0 +1,150 @@
+/* Steps of greedy rows that begin before the host knows their tokens, on the stand-in driver. */
+#include "cuda_played.h"
+
+#define DIR EW_BINARY_DIR "/test-engines/u_cuda_ahead"
+
+/* One greedy request; its tokens, and what the driver was asked for meanwhile. */
+struct counts {
+    uint64_t uploads, downloads, launches, steps;
+};
+static struct counts counts_now(void)
+{
+    return (struct counts){ fakecuda_count("cuMemcpyHtoDAsync_v2"),
+                            fakecuda_count("cuMemcpyDtoHAsync_v2"), fakecuda_count("cuGraphLaunch"),
+                            played.n_steps };
+}
+static struct counts run_greedy(ew_runtime *rt, const int32_t *prompt, uint32_t n, uint32_t n_out,
+                                int32_t *out)
+{
+    ew_request r = EW_REQUEST_INIT;
+    ew_response got = { 0 };
+    ew_error err = { 0 };
+    const struct counts before = counts_now();
+    struct counts now;
+
+    r.prompt_ids = prompt;
+    r.n_prompt_ids = n;
+    r.max_tokens = n_out + (rt->config.n_eos ? 3 : 0);
+    r.sampling.greedy = true;
+    MUST(ew_runtime_handle_request(rt, &r, 1, &got, &err));
+    if (got.status)
+        fail_msg("%s", got.error);
+    assert_int_equal(got.n_ids, n_out);
+    memcpy(out, got.ids, n_out * sizeof(*out));
+    ew_response_release(&got);
+    now = counts_now();
+    return (struct counts){ now.uploads - before.uploads, now.downloads - before.downloads,
+                            now.launches - before.launches, now.steps - before.steps };
+}
+
+static void assert_follows(const int32_t *out, uint32_t n, int32_t length)
+{
+    for (uint32_t i = 1; i < n; i++)
+        assert_int_equal(out[i], step_token(out[i - 1], length + (int32_t)i));
+}
+
+/* A greedy row alone: each step is begun before the token of the one before is handed out, reads
+ * what that one left, and nothing goes up or down but by the first. */
+static void test_ahead(void **state)
+{
+    static const int32_t prompt[3] = { 5, 6, 7 };
+    ew_runtime *rt = open_played(DIR);
+    int32_t out[N_OUT], again[N_OUT], cut[4];
+    struct counts n;
+
+    (void)state;
+    rt->engine->plan.device.step[0].one_kernel = true;
+    rt->config.n_eos = 0;
+    n = run_greedy(rt, prompt, 3, N_OUT, out);
+    assert_int_equal(n.steps, N_OUT - 1); /* none begun in vain */
+    assert_follows(out, N_OUT, 3);
+    assert_int_equal(n.launches, N_OUT);
+    assert_int_equal(n.downloads, 1);
+    assert_int_equal(fakecuda_count("cuEventSynchronize"), N_OUT - 2);
+    /* what a request left is not what the next begins with */
+    n = run_greedy(rt, out, 2, 4, cut);
+    assert_int_equal(n.uploads, 2); /* of the prompt, of the first step */
+    assert_follows(cut, 4, 2);
+    n = run_greedy(rt, prompt, 3, N_OUT, again);
+    assert_int_equal(n.uploads, 2);
+    assert_memory_equal(out, again, sizeof(out));
+    /* a token that ends the row: the step begun behind it is nobody's */
+    rt->config.eos[0] = out[5];
+    rt->config.n_eos = 1;
+    n = run_greedy(rt, prompt, 3, 6, again);
+    assert_int_equal(n.steps, 6);
+    assert_memory_equal(out, again, 6 * sizeof(*out));
+    rt->config.n_eos = 0;
+    n = run_greedy(rt, prompt, 3, N_OUT, again);
+    assert_int_equal(n.uploads, 2);
+    assert_memory_equal(out, again, sizeof(out));
+    close_played(rt);
+}
+
+/* Each row's tokens follow from its prompt; how many the first has, and which. */
+static uint32_t run_rows(ew_runtime *rt, const ew_request r[N_ROWS], int32_t first[N_OUT])
+{
+    ew_response got[N_ROWS] = { 0 };
+    ew_error err = { 0 };
+    const uint64_t steps = played.n_steps;
+    uint32_t n = 0;
+
+    MUST(ew_runtime_handle_request(rt, r, N_ROWS, got, &err));
+    n = got[0].n_ids;
+    memcpy(first, got[0].ids, n * sizeof(*first));
+    for (int i = 0; i < N_ROWS; i++) {
+        assert_true(!got[i].status && got[i].n_ids >= 4);
+        assert_follows(got[i].ids, got[i].n_ids, 3 + i);
+        ew_response_release(&got[i]);
+    }
+    /* one is begun in vain where a token ends a row */
+    assert_int_equal(played.n_steps - steps, N_OUT - 1 + (n < N_OUT));
+    return n;
+}
+
+/* Greedy rows: begun ahead together, and when one has ended the others go on from where they are.
+ */
+static void test_ahead_rows(void **state)
+{
+    static const int32_t prompt[5] = { 5, 6, 7, 8, 9 };
+    ew_runtime *rt = open_played(DIR);
+    ew_request r[N_ROWS];
+    int32_t first[N_OUT];
+
+    (void)state;
+    for (int i = 0; i < 4; i++)
+        rt->engine->plan.device.step[i].one_kernel = true;
+    rt->config.n_eos = 0;
+    for (int i = 0; i < N_ROWS; i++) {
+        r[i] = (ew_request)EW_REQUEST_INIT;
+        r[i].prompt_ids = prompt;
+        r[i].n_prompt_ids = 3 + (uint32_t)i;
+        r[i].sampling.greedy = true;
+        r[i].max_tokens = i == 1 ? 5 : N_OUT;
+    }
+    assert_int_equal(run_rows(rt, r, first), N_OUT);
+    /* 4 steps of three rows, 7 of two: all but the last of each began the next */
+    assert_int_equal(fakecuda_count("cuEventSynchronize"), 3 + 6);
+    /* a token that ends a row while the step behind it is under way */
+    rt->config.eos[0] = first[3];
+    rt->config.n_eos = 1;
+    assert_int_equal(run_rows(rt, r, first), 4);
+    close_played(rt);
+}
+
+static int make_engine(void **state)
+{
+    (void)state;
+    build_tiny(DIR);
+    return 0;
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_ahead),
+        cmocka_unit_test(test_ahead_rows),
+    };
+
+    return cmocka_run_group_tests(tests, make_engine, NULL);
+}
