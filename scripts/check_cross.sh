@@ -4,7 +4,8 @@
 set -eu
 cd "$(dirname "$0")/.."
 cc=$1
-generated=$(ls -d build*/generated 2>/dev/null | head -n 1)
+generated=$(ls build*/generated/onnx.pb-c.h 2>/dev/null | head -n 1) # of a build that made it
+generated=${generated%/*}
 inc=$(mktemp -d)
 trap 'rm -rf "$inc"' EXIT
 # The third-party headers alone, without the host's libc around them.
