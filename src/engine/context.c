@@ -62,6 +62,8 @@ void ew_context_forget(struct ew_context *c, const struct ew_launch *keep)
 {
     size_t n = 0;
 
+    if (c->dev) /* a run begun ahead uses what goes here; its failure is told by the next one */
+        (void)ew_context_device_settle(c);
     if ((c->flags & EW_CONTEXT_NO_GRAPH) && c->last != keep)
         ew_launch_destroy(c, c->last);
     for (size_t i = 0; i < c->n_cached; i++)

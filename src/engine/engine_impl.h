@@ -129,7 +129,7 @@ ew_status ew_context_scratch(struct ew_context *c, size_t shared, size_t per_thr
 ew_status ew_context_exec(struct ew_context *c, const struct ew_step_list *list, size_t begin,
                           size_t end);
 
-/* context.c: forgets every captured launch but `keep`. */
+/* context.c: forgets every captured launch but `keep`; a run that was begun ahead is waited for. */
 void ew_context_forget(struct ew_context *c, const struct ew_launch *keep);
 
 void ew_context_note_step(struct ew_context *c, const struct ew_step *s, uint64_t begin,

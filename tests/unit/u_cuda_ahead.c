@@ -1,5 +1,6 @@
 /* Steps of greedy rows that begin before the host knows their tokens, on the stand-in driver. */
 #include "cuda_played.h"
+#include "engine/device_impl.h"
 
 #define DIR EW_BINARY_DIR "/test-engines/u_cuda_ahead"
 
@@ -132,6 +133,53 @@ static void test_ahead_rows(void **state)
     close_played(rt);
 }
 
+/* A context in the middle of its life, with a run begun ahead. */
+static struct ew_context *begin_ahead(ew_runtime *rt)
+{
+    struct ew_context *c = rt->lane->ctx;
+
+    if (ew_context_run_ahead(c))
+        fail_msg("%s", ew_context_error(c));
+    assert_non_null(c->dev->begun);
+    return c;
+}
+
+/* Whatever drops a list while its next run is under way waits for that first; so does the next run
+ * where beginning it failed half way. */
+static void test_dropped_lists(void **state)
+{
+    static const int32_t prompt[3] = { 5, 6, 7 };
+    ew_runtime *rt = open_played(DIR);
+    struct ew_context *c;
+    int32_t out[4];
+    uint64_t waits, with;
+
+    (void)state;
+    rt->engine->plan.device.step[0].one_kernel = true;
+    rt->config.n_eos = 0;
+    run_greedy(rt, prompt, 3, 4, out);
+    ew_context_forget(rt->lane->ctx, NULL); /* that of the prompt */
+    c = begin_ahead(rt);
+    waits = fakecuda_count("cuStreamSynchronize");
+    ew_context_forget(c, NULL);
+    assert_null(c->dev->begun);
+    with = fakecuda_count("cuStreamSynchronize") - waits;
+    c = begin_ahead(rt);
+    assert_int_equal(ew_context_settle(c), 0);
+    waits = fakecuda_count("cuStreamSynchronize");
+    ew_context_forget(c, NULL);
+    assert_int_equal(with, fakecuda_count("cuStreamSynchronize") - waits + 1);
+    c = begin_ahead(rt);
+    assert_int_equal(ew_context_settle(c), 0);
+    fakecuda_fail("cuEventRecord", 2, 1, 0); /* of the run begun ahead */
+    assert_int_not_equal(ew_context_run_ahead(c), 0);
+    waits = fakecuda_count("cuStreamSynchronize");
+    assert_int_equal(ew_context_settle(c), 0);
+    assert_int_equal(fakecuda_count("cuStreamSynchronize"), waits + 1);
+    begin_ahead(rt);
+    close_played(rt); /* with one under way */
+}
+
 static int make_engine(void **state)
 {
     (void)state;
@@ -144,6 +192,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_ahead),
         cmocka_unit_test(test_ahead_rows),
+        cmocka_unit_test(test_dropped_lists),
     };
 
     return cmocka_run_group_tests(tests, make_engine, NULL);
