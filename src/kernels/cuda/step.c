@@ -697,7 +697,8 @@ ew_status ew_cuda_decode_plan(const struct ew_cuda_decode_node *nodes, size_t n,
         p.args.x = p.x;
         p.args.logits = p.links[p.n - 1].out;
         p.args.token = place->token;
-        p.args.context_lengths = p.attention ? ew_cuda_address(p.attention->context_lengths) : 0;
+        p.args.context_lengths = p.attention ? ew_cuda_address(p.attention->context_lengths)
+                                             : p.args.epoch; /* read all the same, used by none */
         p.args.n_phases = (uint32_t)p.n;
         p.args.n_x = p.table[0].k;
         p.args.hq = p.attention ? (uint32_t)p.attention->hq : 1;
