@@ -180,6 +180,71 @@ static void test_dropped_lists(void **state)
     close_played(rt); /* with one under way */
 }
 
+/* Two linears of one row, and what the first one made as an output too, if asked for. */
+static void build_chain(bool both, void **bytes, size_t *len)
+{
+    static const ew_profile_input x = { "x", 2, { 1, 128 }, { 1, 128 }, { 1, 128 } };
+    static const ew_profile profile = { "p", &x, 1 };
+    static const uint16_t w[128 * 128];
+    const struct ew_type xt = ew_type_make(EW_DTYPE_F32, 2, x.opt),
+                         wt = ew_type_make(EW_DTYPE_BF16, 2, (const int64_t[]){ 128, 128 });
+    ew_build_opts o = EW_BUILD_OPTS_INIT;
+    struct ew_graph *g = NULL;
+    struct ew_value *in[2];
+    struct ew_node *n = NULL;
+    ew_error err = { 0 };
+
+    MUST(ew_graph_create("chain", &g, &err));
+    in[0] = ew_graph_add_input(g, "x", &xt);
+    in[1] = ew_graph_add_const(g, "w", &wt, w, true);
+    for (int i = 0; i < 2; i++) {
+        MUST(ew_graph_add_node(g, EW_OP_LINEAR, i ? "last" : "first", NULL, in, 2, 1, &n, &err));
+        in[0] = n->out[0];
+        if (i || both)
+            MUST(ew_graph_add_output(g, in[0], i ? "y" : "between", &err));
+    }
+    o.flags = EW_BUILD_NO_TIMING;
+    o.profiles = &profile;
+    o.n_profiles = 1;
+    o.device = "cuda";
+    MUST(ew_build_memory(g, &o, bytes, len, &err));
+    ew_graph_destroy(g);
+}
+
+/* One kernel writes its last vector alone: where there are other outputs, the step is a graph. */
+static void test_outputs_between(void **state)
+{
+    static float x[128], y[128], between[128];
+
+    (void)state;
+    for (int both = 0; both < 2; both++) {
+        ew_engine *e = NULL;
+        ew_context *c = NULL;
+        ew_error err = { 0 };
+        void *bytes;
+        size_t len;
+
+        fakecuda_reset();
+        fakecuda_on_launch(on_launch, NULL);
+        build_chain(both, &bytes, &len);
+        MUST(ew_engine_load(bytes, len, NULL, &e, &err));
+        e->plan.device.step[0].one_kernel = true;
+        MUST(ew_context_create(e, NULL, &c, &err));
+        assert_int_equal(ew_context_set_address(c, "x", x), 0);
+        assert_int_equal(ew_context_set_address(c, "y", y), 0);
+        if (both)
+            assert_int_equal(ew_context_set_address(c, "between", between), 0);
+        memset(&played, 0, sizeof(played));
+        if (ew_context_run(c))
+            fail_msg("%s", ew_context_error(c));
+        assert_int_equal(played.n_steps, !both);
+        ew_context_destroy(c);
+        ew_engine_destroy(e);
+        ew_plan_free(bytes);
+        fakecuda_on_launch(NULL, NULL);
+    }
+}
+
 static int make_engine(void **state)
 {
     (void)state;
@@ -193,6 +258,7 @@ int main(void)
         cmocka_unit_test(test_ahead),
         cmocka_unit_test(test_ahead_rows),
         cmocka_unit_test(test_dropped_lists),
+        cmocka_unit_test(test_outputs_between),
     };
 
     return cmocka_run_group_tests(tests, make_engine, NULL);

@@ -103,6 +103,16 @@ static bool any_step(const struct ew_plan_device *d)
     return false;
 }
 
+/* The last linear alone is written to memory, and the cache where it is. */
+static bool has_one_result(const struct ew_plan *p)
+{
+    uint32_t n = 0;
+
+    for (uint32_t o = 0; o < p->n_outputs; o++)
+        n += p->outputs[o].alias == EW_PLAN_NONE;
+    return n <= 1;
+}
+
 _Static_assert(EW_PLAN_STEP_ROWS == EW_CUDA_DECODE_ROWS, "rows of one kernel");
 
 ew_status ew_cuda_emit_end(struct ew_step_list *list, const struct ew_emit *e, size_t first,
@@ -116,6 +126,11 @@ ew_status ew_cuda_emit_end(struct ew_step_list *list, const struct ew_emit *e, s
 
     if (first >= list->n || cuda->keeps_steps || (!cuda->see && !any_step(&e->plan->device)))
         return EW_STATUS_OK;
+    if (!has_one_result(e->plan)) {
+        ew_fail(cuda->why_graph, EW_STATUS_UNSUPPORTED,
+                "one kernel a step: outputs beside the logits and the cache");
+        return EW_STATUS_OK;
+    }
     nodes = ew_arena_new(list->arena, struct ew_cuda_decode_node, list->n - first);
     plan.table =
         ew_arena_new(list->arena, struct ew_step_phase, EW_CUDA_DECODE_PHASES(list->n - first));

@@ -13,7 +13,8 @@
  * of x and of the logits without gaps, rows of the cache in the order of the sequences); a chain in
  * which each node reads what the one before it made: norms, linears (bf16 or f16 rows, 4- and 8-bit
  * panels of linear.h), attention over a linear f16 or bf16 cache, ending in a linear whose output
- * is f32 in memory (the logits). Everything else is refused by name.
+ * is f32 in memory (the logits). Everything else is refused by name. No vector but the logits
+ * reaches memory: whoever needs another one runs the nodes one by one.
  *
  * Numbers. What a linear reads was rounded once to 16 bits (f16 where the plain weights are, else
  * bf16; behind a norm once more), as in the kernels of many rows; quantised ones multiply it as
