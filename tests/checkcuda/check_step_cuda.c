@@ -608,10 +608,11 @@ static void check_refusals(struct cc *c)
     if (!cc_begin(c, "refusals"))
         return;
     model_make(c, &o, &m);
-    for (int i = 0; i < 9; i++) {
-        static const char *const want[] = { "zero points", "one token",     "node before",
-                                            "residual",    "no linear",     "a cache other",
-                                            "another num", "more than one", "more than 8" };
+    for (int i = 0; i < 11; i++) {
+        static const char *const want[] = { "zero points",    "one token",     "node before",
+                                            "residual",       "no linear",     "a cache other",
+                                            "another num",    "more than one", "more than 8",
+                                            "attention made", "behind a gate" };
         size_t n = make_nodes(&o, &m, o.context_at, nodes);
         ew_error err = { 0 };
 
@@ -635,6 +636,16 @@ static void check_refusals(struct cc *c)
         }
         if (i == 8)
             nodes[1].problem.m = 9;
+        if (i == 9) {
+            nodes[6].problem.residual = o.att_at;
+            nodes[6].problem.n = nodes[3].problem.k;
+        }
+        if (i == 10) {
+            nodes[1].problem.m = nodes[3].problem.m = nodes[5].problem.m = 2;
+            nodes[2].attention.b = 2;
+            nodes[5].problem.residual = o.h_at;
+            nodes[5].problem.n = 2 * nodes[5].problem.k;
+        }
         if (ew_cuda_decode_plan(nodes, n, cc_chip(c), &place, &plan, &err) !=
                 EW_STATUS_UNSUPPORTED ||
             (!strstr(err.text, want[i]) && !(i == 0 && strstr(err.text, "codes other"))))

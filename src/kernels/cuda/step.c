@@ -100,6 +100,10 @@ static ew_status keep_input(struct planner *p, const struct ew_cuda_decode_node 
         return refuse(p, node, "its residual is from too many linears before it");
     if (p->table[i].k != p->links[p->n - 1].n_out)
         return refuse(p, node, "its residual is of another size");
+    if (i && p->table[i - 1].kind == EW_STEP_ATTENTION)
+        return refuse(p, node, "its residual is what attention made"); /* pairs alone */
+    if (p->rows > 1 && last->flags & EW_STEP_GLU)
+        return refuse(p, node, "a residual behind a gate for more than one row");
     p->links[i].is_kept = true;
     p->links[p->n - 1].kept = i;
     last->flags |= EW_STEP_RESIDUAL;
