@@ -53,9 +53,9 @@ typedef struct ew_build_opts {
     const ew_profile *profiles; /* explicit profiles (any graph) */
     uint32_t n_profiles;
     const char *timing_cache; /* file read before and written after timing; NULL: none */
-    const char
-        *tactic; /* "linear_bf16__avx2_p16": force where it applies; NULL: time them. On a
-                    GPU also "step_graph", "step_kernel": how a decode step of one row runs */
+    /* "linear_bf16__avx2_p16": force where it applies; NULL: time them. On a GPU also "step_graph",
+     * "step_kernel": how decode steps of up to 8 rows run, where a kernel takes so many */
+    const char *tactic;
     ew_progress progress;
     const ew_logger *logger;
     ew_activations activations; /* of a quantised checkpoint; read where the graph is made

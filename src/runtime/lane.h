@@ -66,7 +66,7 @@ struct ew_lane_step {
     const uint32_t *n;         /* [n_rows] how many, each >= 1 */
     uint32_t n_select;         /* 1..max_select */
     bool no_logits;       /* nobody will ask for ew_lane_logits: they may stay where they are */
-    bool ahead;           /* of one row, likely to be followed by one with the token it picks */
+    bool ahead;           /* of one token a row, likely to be followed by one with those it picks */
     const ew_draw *draws; /* [n_rows], where draws_there and n_select is 1: how tokens are picked */
 };
 
