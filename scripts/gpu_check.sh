@@ -268,7 +268,9 @@ if wants kernels; then
     each=--verbose
     kernels kernels 900
 fi
-if wants models && [ -x "$cm" ]; then
+if wants models && [ ! -x "$cm" ]; then
+    line models 0 "skipped: $cm is not there"
+elif wants models; then
     for part in $(seq 0 $((jobs - 1))); do
         beside "models-$part" 900 models_figures "$cm" --device "cuda:$device" --dir "$log/models-$part.tmp" \
             --part "$part/$jobs" --kernel-cache "$cubins"
