@@ -96,8 +96,8 @@ struct ew_step_args {
     uint64_t logits;  /* f32 [n] of HEAD, or 0 */
     uint64_t token;   /* i32 [sequences]: arg max of HEAD (ew_argmax's), or 0; with next_id twice
                          that, in turn */
-    uint64_t next_id; /* i32 [sequences]: the same, for a step that follows, whose context_lengths this one
-                         leaves too (one more); or 0 */
+    uint64_t next_id; /* i32 [sequences]: the same, for a step that follows, whose context_lengths
+                         this one leaves too (one more); or 0 */
     uint64_t rows; /* [n_rows][n_x], of which row *next_id times row_scale is x; or 0: x is there */
     uint64_t context_lengths; /* i32 [sequences]: with this token */
     uint64_t fault;           /* u32: phase + 1 of a wait that gave up */
