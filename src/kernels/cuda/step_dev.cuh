@@ -356,6 +356,17 @@ EW_DEV void prefetch_l2(uint64_t at)
 {
     asm volatile("prefetch.global.L2 [%0];" ::"l"(at));
 }
+/* A vector beside the weights, by one of the copying warps of all blocks; at 0: there is none. */
+EW_DEV void prefetch_vector(const struct step *s, uint64_t at, uint32_t bytes)
+{
+    const uint32_t lines = (bytes + 127) / 128;
+
+    if (!at || threadIdx.x != EW_STEP_WARPS * 32)
+        return;
+#pragma unroll 1
+    for (uint32_t i = s->cta; i < lines; i += s->n_cta)
+        prefetch_l2(at + (uint64_t)i * 128);
+}
 
 /* ---- the table. Each warp walks it with copies of its own in shared memory: an entry that comes
  * from L2 when it is needed takes a thousand clocks of every phase ---- */

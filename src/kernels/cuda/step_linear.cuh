@@ -141,6 +141,14 @@ struct step_best {
     float v;
     int i;
 };
+/* Nothing is (-inf, -1), a number that is none (inf, -1): -1 is the least. */
+EW_DEV void better(struct step_best *b, float v, int i)
+{
+    if (v > b->v || (v == b->v && i < b->i)) {
+        b->v = v;
+        b->i = i;
+    }
+}
 EW_DEV float step_z(const struct ew_step_phase *ph, float z, float inv, uint32_t row)
 {
     z *= inv;

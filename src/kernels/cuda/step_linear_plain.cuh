@@ -16,8 +16,7 @@
 
 #include "step_dev.cuh"
 
-#define STEP_COLS 1024                        /* of a chunk, at most */
-#define STEP_OWN  (STEP_COLS / EW_STEP_WARPS) /* of them a warp's, at most */
+#define STEP_OWN (STEP_COLS / EW_STEP_WARPS) /* columns of a chunk, a warp's at most */
 
 /* A warp's columns of a chunk of `cols`: [from, from + n), n a multiple of 64. */
 struct plain_range {

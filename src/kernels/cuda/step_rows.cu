@@ -15,17 +15,6 @@
 #    define EW_STEP_ENTRY ew_step_rows
 #endif
 
-EW_DEV void prefetch_vector(const struct step *s, uint64_t at, uint32_t bytes)
-{
-    const uint32_t lines = (bytes + 127) / 128;
-
-    if (!at || threadIdx.x != EW_STEP_WARPS * 32)
-        return;
-#pragma unroll 1
-    for (uint32_t i = s->cta; i < lines; i += s->n_cta)
-        prefetch_l2(at + (uint64_t)i * 128);
-}
-
 EW_DEV void step_copies(struct step *s)
 {
     const uint32_t items = rows_items(s);
@@ -52,14 +41,6 @@ EW_DEV void step_copies(struct step *s)
     }
 }
 
-/* Nothing is (-inf, -1), a number that is none (inf, -1): -1 is the least. */
-EW_DEV void better(struct step_best *b, float v, int i)
-{
-    if (v > b->v || (v == b->v && i < b->i)) {
-        b->v = v;
-        b->i = i;
-    }
-}
 /* The best of lanes that differ in the bits from `from` to `to`. */
 EW_DEV void lanes_best(struct step_best *b, int from, int to)
 {
