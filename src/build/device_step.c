@@ -383,7 +383,10 @@ ew_status ew_build_time_step(struct ew_build *b)
     ew_status st = EW_STATUS_OK;
 
     if (!find_generation(&b->plan, &profile))
-        return EW_STATUS_OK;
+        return is_forced(b, STEP_KERNEL)
+                   ? ew_fail(err, EW_STATUS_UNSUPPORTED,
+                             "tactic '%s': the engine has no profile 'generation'", STEP_KERNEL)
+                   : EW_STATUS_OK;
     EW_TRY(ew_build_step(b, "time a step", 0, 1));
     b->err = &local;
     for (int32_t rows = 1; rows <= most_rows(&b->plan, profile) && !st; rows++) {

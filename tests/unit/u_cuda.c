@@ -1,37 +1,19 @@
 /* The CUDA backend's host logic on a driver that has no GPU (tests/fakecuda, linked here, so that
  * the backend's dlopen finds it): builds, memory, graph cache, faults. What kernels compute,
  * checkcuda checks where there is a GPU. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include <cmocka.h>
+#include "engine_fixture.h"
 
 #include "backend/cuda/cuda.h"
-#include "base/mem.h"
-#include "edgewise/build.h"
-#include "edgewise/engine.h"
 #include "edgewise/graph.h"
 #include "edgewise/runtime.h"
 #include "fakecuda.h"
 #include "fakenvrtc.h"
 #include "kernels/cuda/linear.h"
 #include "kv/cache.h"
-#include "os/os.h"
 #include "plan/reader.h"
 
 #define TINY EW_SOURCE_DIR "/models/tiny"
 #define DIR  EW_BINARY_DIR "/test-engines/u_cuda"
-
-#define MUST(call)                                                                                 \
-    do {                                                                                           \
-        const ew_status must_ = (call);                                                            \
-        if (must_)                                                                                 \
-            fail_msg("%s: %d %s", #call, must_, err.text);                                         \
-    } while (0)
 
 static void has(const ew_error *err, const char *text)
 {
@@ -263,6 +245,37 @@ static void has_step(const char *tactic, ew_dtype kv, const char *as)
     ew_engine_destroy(e);
 }
 
+/* What is no language model. */
+static ew_status build_linear_by(const char *tactic, ew_error *err_out)
+{
+    static const ew_profile_input x = { "x", 2, { 1, 64 }, { 1, 64 }, { 1, 64 } };
+    static const ew_profile profile = { "default", &x, 1 };
+    const struct ew_type type = ew_type_make(EW_DTYPE_F32, 2, x.opt);
+    ew_build_opts o = EW_BUILD_OPTS_INIT;
+    struct ew_graph *g = NULL;
+    struct ew_value *in[2];
+    struct ew_node *n = NULL;
+    ew_error err = { 0 };
+    void *bytes = NULL;
+    size_t len;
+    ew_status st;
+
+    MUST(ew_graph_create("linear", &g, &err));
+    in[0] = ew_graph_add_input(g, "x", &type);
+    in[1] = const_f32(g, "w", 2, (const int64_t[]){ 64, 64 }, 1);
+    MUST(ew_graph_add_node(g, EW_OP_LINEAR, "linear", NULL, in, 2, 1, &n, &err));
+    MUST(ew_graph_add_output(g, n->out[0], "y", &err));
+    o.device = "cuda:0";
+    o.flags = EW_BUILD_NO_TIMING;
+    o.tactic = tactic;
+    o.profiles = &profile;
+    o.n_profiles = 1;
+    st = ew_build_memory(g, &o, &bytes, &len, err_out);
+    ew_graph_destroy(g);
+    ew_plan_free(bytes);
+    return st;
+}
+
 /* A decode step is one kernel or a graph as it is told; what cannot be one kernel is refused by
  * name when that is asked for, and is a graph otherwise. */
 static void test_step_tactics(void **state)
@@ -282,6 +295,8 @@ static void test_step_tactics(void **state)
         has(&err, "tactic 'step_kernel': one kernel a step: node 'model.layers.0.");
         has(&err, "a cache other than f16 or bf16");
     }
+    assert_int_equal(build_linear_by("step_kernel", &err), EW_STATUS_UNSUPPORTED);
+    has(&err, "no profile 'generation'");
     assert_int_equal(build_tiny_by(0, "cuda:0", "step_nothing", EW_DTYPE_F16, &err),
                      EW_STATUS_INVALID_ARG);
     assert_int_equal(build_tiny_by(0, "cpu", "step_kernel", EW_DTYPE_F16, &err),
