@@ -124,7 +124,6 @@ struct ew_wg; // rs: A in registers, B a low half; ss: A in shared memory. keep 
 #    define EW_WG_INTS_8(d, i)  EW_WG_INTS_4(d, i), EW_WG_INTS_4(d, (i) + 4)
 #    define EW_WG_INTS_16(d, i) EW_WG_INTS_8(d, i), EW_WG_INTS_8(d, (i) + 8)
 #    define EW_WG_INTS_32(d, i) EW_WG_INTS_16(d, i), EW_WG_INTS_16(d, (i) + 16)
-#    define EW_WG_INTS_64(d, i) EW_WG_INTS_32(d, i), EW_WG_INTS_32(d, (i) + 32)
 
 template <int N> struct ew_wg_s8;
 
@@ -145,7 +144,6 @@ template <int N> struct ew_wg_s8;
 EW_WG_S8(16, 8, 9, 10, 11, 12, 13)
 EW_WG_S8(32, 16, 17, 18, 19, 20, 21)
 EW_WG_S8(64, 32, 33, 34, 35, 36, 37)
-EW_WG_S8(128, 64, 65, 66, 67, 68, 69)
 
 EW_WG(8, 4, 5, 6, 7, 8, 9)
 EW_WG(16, 8, 9, 10, 11, 12, 13)
