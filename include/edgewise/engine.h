@@ -165,7 +165,8 @@ EW_API ew_status ew_context_run(ew_context *c);
  * the device can, that step has begun when this one returns, and the next run takes it if its
  * inputs are those; otherwise it is waited for and forgotten, but for what it wrote at its position
  * of the cache. Until the next run or ew_context_settle nobody else writes what the device
- * addresses of this context name, or reads outputs but tokens. */
+ * addresses of this context name, or reads outputs but tokens and the positions of the cache that
+ * this run and those before it wrote. */
 EW_API ew_status ew_context_run_ahead(ew_context *c);
 /* Waits for a step that was begun ahead, if one was. */
 EW_API ew_status ew_context_settle(ew_context *c);
