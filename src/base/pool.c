@@ -1,11 +1,14 @@
 /* base/pool.c - the thread pool. One word counts runs; workers watch it, spin a while, then sleep
  * on it. Barriers do the same on a word of their own.
  *
- *   run_word  bit 0: quitting is asked for; then who takes part: threads below that number; above
- * it the number of the run arrived   threads at the barrier in hand; the last one sets it back and
- * advances `epoch` epoch     barriers passed; each thread keeps its own count, so all agree on what
- * to wait for cursor    of a thread's share: tag of the phase << 16 | grains given out. A cursor of
- * an older tag counts as 0, so nothing has to be set back between phases. */
+ *   run_word  bit 0: quitting is asked for
+ *             above it, RUN_ACTIVE_BITS: threads below that number take part
+ *             above them: the number of the run
+ *   arrived   threads at the barrier in hand; the last one sets it back and advances `epoch`
+ *   epoch     barriers passed; each thread of a run keeps its own count, so all agree on what to
+ *             wait for
+ *   cursor    of a thread's share: tag of the phase << 16 | grains given out. A cursor of an older
+ *             tag counts as 0, so nothing has to be set back between phases. */
 #include "base/pool.h"
 
 #include <stdatomic.h>

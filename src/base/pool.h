@@ -1,9 +1,10 @@
 /* base/pool.h - a persistent pool of threads that all run one function, its barrier, and units of
  * work that idle threads take from late ones.
  *
- *   caller: ew_pool_run(pool, fn, arg)  -> fn(arg, 0, n) on the caller, fn(arg, 1..n-1, n) on
- * workers inside fn: ew_pool_barrier(pool, i) -> returns when all n have arrived
- *                    ew_units_begin / ew_units_next -> ranges of units, each given out once
+ *   caller:     ew_pool_run(pool, fn, arg)  -> fn(arg, 0, n) on the caller,
+ *                                             fn(arg, 1..n-1, n) on workers
+ *   inside fn:  ew_pool_barrier(pool, i)    -> returns when all n have arrived
+ *               ew_units_begin, _next       -> ranges of units, each given out once
  *
  * Whoever waits spins for some tens of microseconds, then sleeps, so that a thread that lost its
  * core can have the waiter's; a pool of more threads than cores sleeps at once. A run allocates
