@@ -238,13 +238,18 @@ static void fit_judge(struct ew_pool *p, uint64_t now, uint64_t run_ns)
 void ew_pool_run_fit(struct ew_pool *p, ew_pool_fn *fn, void *arg)
 {
     const uint64_t begin = ew_clock_ns();
+    uint64_t now;
 
+    /* Tied threads cannot move to the cores that are left: without the last one, the late one,
+     * which may be any, would still be waited for. */
+    if (!p->spins || p->pinned || p->n_threads == 1) {
+        ew_pool_run(p, fn, arg);
+        return;
+    }
     p->n_fewer += p->fit.n < p->n_threads;
     run_on(p, fn, arg, p->fit.n);
-    if (p->spins && p->n_threads > 1) {
-        const uint64_t now = ew_clock_ns();
-        fit_judge(p, now, now - begin);
-    }
+    now = ew_clock_ns();
+    fit_judge(p, now, now - begin);
 }
 
 static void pin_self(void *arg, unsigned i, unsigned n)

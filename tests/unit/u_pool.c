@@ -259,7 +259,7 @@ struct fit_work {
     unsigned n_in; /* atomic */
 };
 
-/* The caller works 1 ms between two barriers; thread 1 comes 2 ms late where it is told to. */
+/* Threads work 1 ms between two barriers; thread 1 comes 2 ms late where it is told to. */
 static void fit_phases(void *arg, unsigned i, unsigned n)
 {
     struct fit_work *const w = arg;
@@ -306,6 +306,23 @@ static void test_fewer_threads(void **state)
     ew_pool_get_stats(w.pool, &stats);
     assert_true(stats.n_fewer > 0);
     assert_int_equal(w.n_wrong, 0);
+    ew_pool_destroy(w.pool);
+}
+
+/* Threads that are tied to cores cannot make room for the late one. */
+static void test_tied_threads_stay(void **state)
+{
+    struct fit_work w = { .is_late = true };
+
+    (void)state;
+    if (ew_os_cores() < 2) {
+        print_message("one core: not checked\n");
+        return;
+    }
+    assert_int_equal(ew_pool_create(2, &w.pool, NULL), 0);
+    assert_int_equal(ew_pool_pin(w.pool, NULL), 0);
+    assert_false(fits(&w, 1, 100));
+    assert_int_equal(w.last_n, 2);
     ew_pool_destroy(w.pool);
 }
 
@@ -426,12 +443,19 @@ static void test_quota(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_runs),           cmocka_unit_test(test_create_and_destroy),
-        cmocka_unit_test(test_split),          cmocka_unit_test(test_shares),
-        cmocka_unit_test(test_late_thread),    cmocka_unit_test(test_share_of_one),
-        cmocka_unit_test(test_oversubscribed), cmocka_unit_test(test_storm),
-        cmocka_unit_test(test_fewer_threads),  cmocka_unit_test(test_pin),
-        cmocka_unit_test(test_kinds_of_cores), cmocka_unit_test(test_quota),
+        cmocka_unit_test(test_runs),
+        cmocka_unit_test(test_create_and_destroy),
+        cmocka_unit_test(test_split),
+        cmocka_unit_test(test_shares),
+        cmocka_unit_test(test_late_thread),
+        cmocka_unit_test(test_share_of_one),
+        cmocka_unit_test(test_oversubscribed),
+        cmocka_unit_test(test_storm),
+        cmocka_unit_test(test_fewer_threads),
+        cmocka_unit_test(test_tied_threads_stay),
+        cmocka_unit_test(test_pin),
+        cmocka_unit_test(test_kinds_of_cores),
+        cmocka_unit_test(test_quota),
     };
 
     (void)snprintf(root, sizeof(root), "%s/u_pool.%u", EW_BINARY_DIR, ew_os_pid());
