@@ -185,7 +185,7 @@ EW_API ew_status ew_context_get_step(const ew_context *c, uint32_t i, ew_step_pr
 typedef struct ew_context_stats {
     uint64_t n_runs, n_captures, n_replays, activation_bytes, scratch_bytes;
     uint32_t n_threads;
-    uint64_t n_barriers;      /* met by all threads, in all runs; none with one thread */
+    uint64_t n_barriers;      /* met by all threads of a run, in all runs; none with one thread */
     uint64_t n_last_barriers; /* of them in the last run */
     uint64_t n_sleeps;        /* times that a thread waited too long to spin on */
     uint64_t n_stolen;        /* ranges of units that a thread took from a late one */
