@@ -52,11 +52,24 @@ static void codes_at_zero(struct matrix *m, size_t row, size_t g)
     memset(m->codes + row * k + k0, zero < top ? zero : top, g + 1 < groups ? f->group : k - k0);
 }
 
+/* For a matrix of one code: mostly one of the two that are largest once they are raised, with which
+ * sums in few bits come nearest to their ends. */
+static uint8_t equal_code(struct ck *c, ew_dtype code)
+{
+    static const uint8_t four[] = { 0x00, 0x0f }, four_signed[] = { 0x08, 0x07 };
+    static const uint8_t eight[] = { 0x00, 0xff }, eight_signed[] = { 0x80, 0x7f };
+    const bool is_signed = code != EW_DTYPE_U4 && code != EW_DTYPE_U8;
+    const uint8_t *const ends = ew_quant_code_bits(code) == 4 ? (is_signed ? four_signed : four)
+                                                              : (is_signed ? eight_signed : eight);
+
+    return matrix_code(ck_rand(c) % 8 ? ends[ck_rand(c) & 1] : (uint8_t)ck_rand(c), code, false);
+}
+
 static void matrix_make(struct ck *c, struct matrix *m, const struct ew_quant_format *f, size_t n,
                         size_t k, enum ck_fill fill)
 {
     const size_t groups = ew_quant_groups(f, k);
-    const uint8_t equal = matrix_code((uint8_t)ck_rand(c), f->code, false);
+    const uint8_t equal = equal_code(c, f->code);
     /* e8m0 code 0, a denormal. Not with fp8 codes, whose own small values take the sums below what
      * f32 holds to full precision. */
     const bool tiny = f->scale == EW_DTYPE_F8E8M0 && fill == CK_EQUAL &&
@@ -187,6 +200,22 @@ static size_t formats(struct ew_quant_format *out)
     return n;
 }
 
+/* Whole columns whose integers come as near to their 32 bits as `takes` allows. */
+static void check_longest(struct ck *c, const struct ew_linear_kernel *kern)
+{
+    static const ew_dtype codes[] = { EW_DTYPE_I4, EW_DTYPE_U4, EW_DTYPE_I8, EW_DTYPE_U8 };
+    const struct ck_shape s = {
+        .m = 13, .n = 5, .k = 65536, .n_parts = 1, .scale = 1.0f, .fill = CK_EQUAL
+    };
+
+    for (size_t i = 0; i < EW_COUNT(codes) && kern->x_quant != EW_XQ_NONE; i++) {
+        const struct ew_quant_format f = { .code = codes[i] };
+
+        if (kern->takes(&f, s.k))
+            check_one(c, kern, &f, &s);
+    }
+}
+
 void ck_quant(struct ck *c)
 {
     static const uint32_t groups[] = { 8, 16, 24, 32, 64, 128, 1024 };
@@ -212,9 +241,16 @@ void ck_quant(struct ck *c)
                 s.m = ck_range(c, 97, 140);
                 f.group = f.group ? 1024 : 0;
             }
+            if (j % 10 == 8) { /* the largest sums in few bits, some steps of them */
+                s.m = ck_range(c, 3, 40);
+                s.k = ck_range(c, 128, 600);
+                s.fill = CK_EQUAL;
+                f.group = f.group ? 128 : 0;
+            }
             if (all[i]->takes(&f, s.k))
                 check_one(c, all[i], &f, &s);
         }
+        check_longest(c, all[i]);
         printf("%-28s %s\n", all[i]->name,
                c->n_failures != before ? "FAILED"
                : c->n_checks == checks ? "FAILED: takes no format"
