@@ -161,7 +161,7 @@ static ew_status candidates(struct ew_build *b, struct ew_plan_tactic *t)
 }
 
 /* What a candidate costs for each token that is written: that token alone, one of a batch (few_ns;
- * 0 if no profile holds one), and the tokens of prompts that are read meanwhile. */
+ * 0 if no profile may hold so many rows), and the tokens of prompts that are read meanwhile. */
 static double cost_of(const struct ew_build *b, const struct ew_plan_tactic *t, uint32_t candidate,
                       const uint64_t *few_ns)
 {
