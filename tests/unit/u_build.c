@@ -2,6 +2,8 @@
  * tactics, packed streaming, tied embeddings. */
 #include "engine_fixture.h"
 
+#include <jansson.h>
+
 #include "build/build_impl.h"
 #include "plan/reader.h"
 
@@ -189,6 +191,94 @@ static void test_timing_cache(void **state)
     remove(path);
 }
 
+/* A kernel that competes, and what a row is to take: one alone, one of eight, one of a prompt. */
+struct made_up {
+    char kernel[64];
+    json_int_t one, few, many;
+};
+
+/* The cache that a build wrote gets these times. False: it has others than those. */
+static bool set_times(const char *path, const struct made_up *t, size_t n)
+{
+    json_t *const json = json_load_file(path, 0, NULL);
+    bool fits = json != NULL;
+    const char *key;
+    json_t *value;
+
+    json_object_foreach(json_object_get(json, "entries"), key, value)
+    {
+        const char *const rows = strrchr(key, '|');
+        size_t k = 0;
+
+        while (k < n && !strstr(key, t[k].kernel))
+            k++;
+        if (k < n && strcmp(rows, "|m1 cold") == 0)
+            json_integer_set(value, t[k].one);
+        else if (k < n && strcmp(rows, "|m8 cold") == 0)
+            json_integer_set(value, 8 * t[k].few);
+        else if (k < n && strcmp(rows, "|m32") == 0)
+            json_integer_set(value, 32 * t[k].many);
+        else
+            fits = false;
+    }
+    fits = fits && json_dump_file(json, path, 0) == 0;
+    json_decref(json);
+    return fits;
+}
+
+/* Builds; names of the kernels that compete, up to 16. Returns the chosen one's number. */
+static uint32_t choice_of(const ew_build_opts *o, struct made_up *t, uint32_t *n)
+{
+    struct ew_graph *g = linear_graph();
+    struct ew_plan p;
+    ew_error err = { 0 };
+    void *bytes;
+    size_t len;
+
+    MUST(ew_build_memory(g, o, &bytes, &len, &err));
+    MUST(ew_plan_read(bytes, len, UINT32_MAX, &p, &err));
+    const uint32_t chosen = p.tactics[0].chosen;
+
+    *n = p.tactics[0].n_candidates;
+    assert_true(*n <= 16);
+    for (uint32_t i = 0; i < *n; i++)
+        snprintf(t[i].kernel, sizeof(t[i].kernel), "|%s|", p.tactics[0].candidates[i].kernel);
+    ew_plan_deinit(&p);
+    ew_plan_free(bytes);
+    ew_graph_destroy(g);
+    return chosen;
+}
+
+/* A kernel that is worse for one row and for eight wins by prompts, four tokens of which count for
+ * one that is written: 100 + 100 + 4 * 10 beside 60 + 60 + 4 * 60. */
+static void test_prompts_weigh(void **state)
+{
+    char path[256];
+    ew_build_opts o = EW_BUILD_OPTS_INIT;
+    ew_profile_input in[2] = { { "x", 2, { 1, FIX_K }, { 1, FIX_K }, { 9, FIX_K } },
+                               { "x", 2, { 10, FIX_K }, { 32, FIX_K }, { 32, FIX_K } } };
+    ew_profile p[2] = { { "few", &in[0], 1 }, { "many", &in[1], 1 } };
+    struct made_up t[16];
+    uint32_t n;
+
+    (void)state;
+    snprintf(path, sizeof(path), "%s/u_build_weights.json", EW_BINARY_DIR);
+    remove(path);
+    o.profiles = p;
+    o.n_profiles = 2;
+    o.timing_cache = path;
+    (void)choice_of(&o, t, &n);
+    for (uint32_t best = 0; best < 2 && n >= 2; best++) { /* it is not the order that decides */
+        for (uint32_t i = 0; i < n; i++)
+            t[i].one = t[i].few = t[i].many = i == 1 - best ? 60 : 1000;
+        t[best].one = t[best].few = 100;
+        t[best].many = 10;
+        assert_true(set_times(path, t, n));
+        assert_int_equal(choice_of(&o, t, &n), best);
+    }
+    remove(path);
+}
+
 static void test_refusals(void **state)
 {
     ew_build_opts o = EW_BUILD_OPTS_INIT;
@@ -265,9 +355,13 @@ static void test_streamed_packing(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_place),    cmocka_unit_test(test_plan_memory),
-        cmocka_unit_test(test_file),     cmocka_unit_test(test_timing_cache),
-        cmocka_unit_test(test_refusals), cmocka_unit_test(test_streamed_packing),
+        cmocka_unit_test(test_place),
+        cmocka_unit_test(test_plan_memory),
+        cmocka_unit_test(test_file),
+        cmocka_unit_test(test_timing_cache),
+        cmocka_unit_test(test_prompts_weigh),
+        cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_streamed_packing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
