@@ -63,9 +63,10 @@ struct ew_pool {
     unsigned n_threads;
     unsigned n_active; /* that take part in the run */
     struct {
-        uint64_t run_ns, waited_ns; /* since the window began */
-        uint64_t until_ns;          /* with so many threads; 0: with all */
+        uint64_t run_ns, waited_ns, n_runs; /* since the window began */
+        uint64_t until_ns;                  /* with so many threads, or with all of them */
         uint64_t hold_ns;
+        uint64_t mean_ns; /* of a run with one thread more, before it was left out; 0: judged */
         unsigned n;
     } fit; /* the caller's alone */
     bool spins, pinned;
@@ -209,30 +210,49 @@ void ew_pool_run(struct ew_pool *p, ew_pool_fn *fn, void *arg)
     run_on(p, fn, arg, p->n_threads);
 }
 
+static void fit_window(struct ew_pool *p)
+{
+    p->fit.run_ns = p->fit.waited_ns = p->fit.n_runs = 0;
+}
+
 /* After a run that ended at `now` and took run_ns. A thread less costs an n-th of the work; where
  * the caller sleeps for half of that or more, others have a core, and what is given up is mostly
- * waiting. */
+ * waiting. Where runs then take no less (a machine that halts all of its cores in turn), it was
+ * something else, and all threads stay for a while. */
 static void fit_judge(struct ew_pool *p, uint64_t now, uint64_t run_ns)
 {
-    const bool is_held = p->fit.n < p->n_threads && now >= p->fit.until_ns;
+    uint64_t mean;
 
     p->fit.run_ns += run_ns;
     p->fit.waited_ns += p->waited_ns;
-    if (is_held) { /* all of them again, for a window at least */
+    p->fit.n_runs++;
+    if (p->fit.n < p->n_threads && now >= p->fit.until_ns) {
+        /* all of them again, for a window at least */
         p->fit.n = p->n_threads;
-        p->fit.run_ns = p->fit.waited_ns = 0;
+        p->fit.mean_ns = 0;
+        fit_window(p);
         return;
     }
     if (p->fit.run_ns < FIT_WINDOW_NS)
         return;
-    if (p->fit.n > 1 && p->fit.waited_ns > p->fit.run_ns / (2 * p->fit.n)) {
-        p->fit.n--;
-        p->fit.hold_ns = p->fit.hold_ns * 2 < FIT_MOST_NS ? p->fit.hold_ns * 2 : FIT_MOST_NS;
+    mean = p->fit.run_ns / p->fit.n_runs;
+    if (p->fit.mean_ns && mean >= p->fit.mean_ns) {
+        p->fit.n = p->n_threads;
+        p->fit.mean_ns = 0;
         p->fit.until_ns = now + p->fit.hold_ns;
-    } else if (p->fit.n == p->n_threads) {
-        p->fit.hold_ns = FIT_HOLD_NS / 2;
+    } else if (p->fit.n > 1 && p->fit.waited_ns > p->fit.run_ns / (2 * p->fit.n)) {
+        if (p->fit.n < p->n_threads || now >= p->fit.until_ns) {
+            p->fit.n--;
+            p->fit.mean_ns = mean;
+            p->fit.hold_ns = p->fit.hold_ns * 2 < FIT_MOST_NS ? p->fit.hold_ns * 2 : FIT_MOST_NS;
+            p->fit.until_ns = now + p->fit.hold_ns;
+        }
+    } else {
+        p->fit.mean_ns = 0;
+        if (p->fit.n == p->n_threads)
+            p->fit.hold_ns = FIT_HOLD_NS / 2;
     }
-    p->fit.run_ns = p->fit.waited_ns = 0;
+    fit_window(p);
 }
 
 void ew_pool_run_fit(struct ew_pool *p, ew_pool_fn *fn, void *arg)

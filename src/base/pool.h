@@ -26,8 +26,9 @@ unsigned ew_pool_threads(const struct ew_pool *p);
 void ew_pool_run(struct ew_pool *p, ew_pool_fn *fn, void *arg);
 /* The same with fewer threads (fn hears how many) while other processes have some of the cores: a
  * thread without one is late at every barrier, and all wait for it. All are tried again after some
- * tenths of a second, later each time that it was in vain. A pool that sleeps at once or is tied to
- * cores always runs all of them. For work whose results do not depend on the number of threads. */
+ * tenths of a second, later each time that it was in vain, and at once where runs with fewer
+ * threads take no less. A pool that sleeps at once or is tied to cores always runs all of them. For
+ * work whose results do not depend on the number of threads. */
 void ew_pool_run_fit(struct ew_pool *p, ew_pool_fn *fn, void *arg);
 void ew_pool_barrier(struct ew_pool *p, unsigned i_thread);
 

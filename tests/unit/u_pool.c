@@ -256,7 +256,8 @@ struct fit_work {
     struct ew_pool *pool;
     unsigned last_n, n_wrong;
     bool is_late;
-    unsigned n_in; /* atomic */
+    unsigned alone_us; /* what the work takes one thread; 0: 1 ms, as of two */
+    unsigned n_in;     /* atomic */
 };
 
 /* Threads work 1 ms between two barriers; thread 1 comes 2 ms late where it is told to. */
@@ -270,7 +271,7 @@ static void fit_phases(void *arg, unsigned i, unsigned n)
     }
     ew_pool_barrier(w->pool, i);
     __atomic_add_fetch(&w->n_in, 1, __ATOMIC_RELAXED);
-    (void)usleep(i == 1 && w->is_late ? 3000 : 1000);
+    (void)usleep(i == 1 && w->is_late ? 3000 : n == 1 && w->alone_us ? w->alone_us : 1000);
     ew_pool_barrier(w->pool, i);
     if (i == 0)
         w->n_wrong += w->n_in != n;
@@ -306,6 +307,32 @@ static void test_fewer_threads(void **state)
     ew_pool_get_stats(w.pool, &stats);
     assert_true(stats.n_fewer > 0);
     assert_int_equal(w.n_wrong, 0);
+    ew_pool_destroy(w.pool);
+}
+
+/* Where a thread alone takes longer than two with one of them late, two go on. */
+static void test_fewer_in_vain(void **state)
+{
+    struct fit_work w = { .is_late = true, .alone_us = 6000 };
+    struct ew_pool_stats stats;
+    unsigned n = 0;
+
+    (void)state;
+    if (ew_os_cores() < 2) {
+        print_message("one core: not checked\n");
+        return;
+    }
+    assert_int_equal(ew_pool_create(2, &w.pool, NULL), 0);
+    assert_true(fits(&w, 1, 200)); /* tried */
+    for (; n < 100 && w.last_n == 1; n++)
+        ew_pool_run_fit(w.pool, fit_phases, &w);
+    assert_true(n < 20); /* of 6 ms in a window of 50: less than what it would be held for */
+    for (n = 0; n < 30; n++) {
+        ew_pool_run_fit(w.pool, fit_phases, &w);
+        assert_int_equal(w.last_n, 2);
+    }
+    ew_pool_get_stats(w.pool, &stats);
+    assert_true(stats.n_fewer > 0);
     ew_pool_destroy(w.pool);
 }
 
@@ -452,6 +479,7 @@ int main(void)
         cmocka_unit_test(test_oversubscribed),
         cmocka_unit_test(test_storm),
         cmocka_unit_test(test_fewer_threads),
+        cmocka_unit_test(test_fewer_in_vain),
         cmocka_unit_test(test_tied_threads_stay),
         cmocka_unit_test(test_pin),
         cmocka_unit_test(test_kinds_of_cores),
