@@ -171,45 +171,13 @@ extern "C" __global__ void __launch_bounds__(EW_STEP_THREADS, 1)
 {
     extern __shared__ __align__(128) char smem[];
     struct step s;
-    char *at = smem;
 
-    s.a = &a;
-    s.ring = smem_of(at);
-    at += a.n_stages * a.stage_bytes;
-    s.x = at;
-    at += a.x_bytes;
-    s.attention = at;
-    at += a.attention_bytes;
-    s.red = (float *)at;
-    at += 2 * EW_STEP_RED_ROWS * EW_STEP_WARPS * 4;
-    s.sums = (float *)at;
-    at += 2 * EW_STEP_WARPS * 4;
-    s.entries = at + threadIdx.x / 32 * 2 * sizeof(struct ew_step_phase);
-    at += EW_STEP_THREADS / 32 * 2 * sizeof(struct ew_step_phase);
-    s.kv = (struct step_kv *)at + threadIdx.x / 32;
-    at += EW_STEP_THREADS / 32 * EW_STEP_KV_BYTES;
-    s.full = smem_of(at);
-    s.empty = s.full + EW_STEP_MAX_STAGES * 8;
-    s.stage = s.parity = s.half = 0;
-    s.flight = EW_ALL;
-    s.cta = blockIdx.x;
-    s.n_cta = gridDim.x;
+    step_parts(&s, &a, smem, a.x_bytes, EW_STEP_RED_ROWS, 1);
     s.context = (uint32_t)max(*(const int32_t *)a.context_lengths, 1);
-    s.phase = 0;
     s.g = a.hq / a.hkv;
     s.splits = min(s.n_cta / a.hkv, (uint32_t)EW_STEP_KV_SPLITS);
     step_kv_set(&s, 0);
-    if (threadIdx.x == 0) {
-#pragma unroll 1
-        for (uint32_t i = 0; i < a.n_stages; i++) {
-            bar_init(s.full + 8 * i, EW_STEP_BULK ? 1 : 32);
-            bar_init(s.empty + 8 * i, EW_STEP_WARPS * 32 + EW_STEP_FLIGHT);
-        }
-        bar_init_done();
-    }
-    __syncthreads();
-    s.turn = threadIdx.x / 32 - EW_STEP_WARPS;
-    s.policy = copy_policy();
+    step_ring_begin(&s);
     if (threadIdx.x / 32 >= EW_STEP_WARPS)
         step_copies(&s);
     else

@@ -86,7 +86,6 @@ static_assert(sizeof(struct step_kv) == EW_STEP_KV_BYTES, "step.cuh says so");
 
 struct step {
     const struct ew_step_args *a;
-    char *smem;                 /* ring of stages */
     uint32_t ring, full, empty; /* shared addresses */
     uint32_t stage, parity;     /* next of the ring */
     char *x;                    /* input of a linear phase */
@@ -605,5 +604,49 @@ EW_DEV void step_sum_store(struct step *s, const struct ew_step_phase *ph, float
     sum = warp_sum(sum);
     if (threadIdx.x % 32 == 0)
         s->sums[s->half * EW_STEP_WARPS + threadIdx.x / 32] = sum;
+}
+
+/* A kernel's shared memory in its parts (`red` and `sums` floats of a warp, for two uses in turn),
+ * and where its ring, its table and its block begin. */
+EW_DEV void step_parts(struct step *s, const struct ew_step_args *a, char *at, uint32_t x_bytes,
+                       uint32_t red, uint32_t sums)
+{
+    s->a = a;
+    s->ring = smem_of(at);
+    at += a->n_stages * a->stage_bytes;
+    s->x = at;
+    at += x_bytes;
+    s->attention = at;
+    at += a->attention_bytes;
+    s->red = (float *)at;
+    at += 2 * red * EW_STEP_WARPS * 4;
+    s->sums = (float *)at;
+    at += 2 * sums * EW_STEP_WARPS * 4;
+    s->entries = at + threadIdx.x / 32 * 2 * sizeof(struct ew_step_phase);
+    at += EW_STEP_THREADS / 32 * 2 * sizeof(struct ew_step_phase);
+    s->kv = (struct step_kv *)at + threadIdx.x / 32;
+    at += EW_STEP_THREADS / 32 * EW_STEP_KV_BYTES;
+    s->full = smem_of(at);
+    s->empty = s->full + EW_STEP_MAX_STAGES * 8;
+    s->stage = s->parity = s->half = 0;
+    s->flight = EW_ALL;
+    s->cta = blockIdx.x;
+    s->n_cta = gridDim.x;
+    s->phase = 0;
+}
+/* The ring's barriers; all threads. */
+EW_DEV void step_ring_begin(struct step *s)
+{
+    if (threadIdx.x == 0) {
+#pragma unroll 1
+        for (uint32_t i = 0; i < s->a->n_stages; i++) {
+            bar_init(s->full + 8 * i, EW_STEP_BULK ? 1 : 32);
+            bar_init(s->empty + 8 * i, EW_STEP_WARPS * 32 + EW_STEP_FLIGHT);
+        }
+        bar_init_done();
+    }
+    __syncthreads();
+    s->turn = threadIdx.x / 32 - EW_STEP_WARPS;
+    s->policy = copy_policy();
 }
 #endif
