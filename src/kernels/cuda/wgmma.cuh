@@ -53,7 +53,8 @@ template <int N> EW_DEV void ew_wg_touch(float *d)
         asm volatile("" : "+f"(d[i])::"memory");
 }
 
-// The accumulators of an instruction: "%0,%1,..." in its text, "+f"(d[0]), ... behind it.
+// The accumulators of an instruction: "%0,%1,..." in its text, "+f"(d[0]), ... behind it (of
+// integers "+r").
 #    define EW_WG_NAMES_4 "%0,%1,%2,%3"
 #    define EW_WG_NAMES_8 EW_WG_NAMES_4 ",%4,%5,%6,%7"
 #    define EW_WG_NAMES_16                                                                         \
@@ -91,23 +92,33 @@ template <int N> EW_DEV void ew_wg_touch(float *d)
 #    define EW_WG_REGS_96(d, i)  EW_WG_REGS_64(d, i), EW_WG_REGS_32(d, (i) + 64)
 #    define EW_WG_REGS_128(d, i) EW_WG_REGS_64(d, i), EW_WG_REGS_64(d, (i) + 64)
 
-template <int N>
-struct ew_wg; // rs: A in registers, B a low half; ss: A in shared memory. keep = 0: d starts at 0
+#    define EW_WG_INTS_4(d, i)                                                                     \
+        "+r"((d)[i]), "+r"((d)[(i) + 1]), "+r"((d)[(i) + 2]), "+r"((d)[(i) + 3])
+#    define EW_WG_INTS_8(d, i)  EW_WG_INTS_4(d, i), EW_WG_INTS_4(d, (i) + 4)
+#    define EW_WG_INTS_16(d, i) EW_WG_INTS_8(d, i), EW_WG_INTS_8(d, (i) + 8)
+#    define EW_WG_INTS_32(d, i) EW_WG_INTS_16(d, i), EW_WG_INTS_16(d, (i) + 16)
 
-// N columns are R = N / 2 accumulators; R1.. are the numbers R + 1.. of the operands behind them.
+// A in registers, B a low half; keep = 0: d starts at 0. N columns are R = N / 2 accumulators of
+// type C, REGS of them; R1.. are the numbers R + 1.. of the operands behind them. KIND and END: the
+// instruction's text between N and the operands, and behind the predicate.
+#    define EW_WG_RS(N, R, R1, R2, R3, R4, R5, C, REGS, KIND, END)                                 \
+        static __device__ __forceinline__ void rs(C *d, const uint32_t *a, uint32_t b, int keep)   \
+        {                                                                                          \
+            asm volatile("{\n.reg .pred p;\n.reg .b64 b;\nsetp.ne.b32 p, %" #R5 ", 0;\n"           \
+                         "mov.b64 b, {%" #R4 ", " EW_WG_TILE_HIGH "};\n"                           \
+                         "wgmma.mma_async.sync.aligned.m64n" #N KIND "{" EW_WG_NAMES_##R           \
+                         "}, {%" #R ",%" #R1 ",%" #R2 ",%" #R3 "}, b"                              \
+                         ", p" END ";\n}\n"                                                        \
+                         : REGS(d, 0)                                                              \
+                         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b), "r"(keep));         \
+        }
+
+template <int N> struct ew_wg; // rs; and ss: A in shared memory
+
 #    define EW_WG(N, R, R1, R2, R3, R4, R5)                                                        \
         template <> struct ew_wg<N> {                                                              \
-            static __device__ __forceinline__ void rs(float *d, const uint32_t *a, uint32_t b,     \
-                                                      int keep)                                    \
-            {                                                                                      \
-                asm volatile("{\n.reg .pred p;\n.reg .b64 b;\nsetp.ne.b32 p, %" #R5 ", 0;\n"       \
-                             "mov.b64 b, {%" #R4 ", " EW_WG_TILE_HIGH "};\n"                       \
-                             "wgmma.mma_async.sync.aligned.m64n" #N "k16" EW_WG_TYPE               \
-                             "{" EW_WG_NAMES_##R "}, {%" #R ",%" #R1 ",%" #R2 ",%" #R3 "}, b"      \
-                             ", p, 1, 1, 0;\n}\n"                                                  \
-                             : EW_WG_REGS_##R(d, 0)                                                \
-                             : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b), "r"(keep));     \
-            }                                                                                      \
+            EW_WG_RS(N, R, R1, R2, R3, R4, R5, float, EW_WG_REGS_##R, "k16" EW_WG_TYPE,            \
+                     ", 1, 1, 0")                                                                  \
             static __device__ __forceinline__ void ss(float *d, uint64_t a, uint64_t b, int keep)  \
             {                                                                                      \
                 asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %" #R2 ", 0;\n"                     \
@@ -119,27 +130,11 @@ struct ew_wg; // rs: A in registers, B a low half; ss: A in shared memory. keep 
         };
 // The same of 8-bit integers: k = 32, lane 4g + t of warp w has columns 4t..4t+3 and 16 + 4t.. of
 // rows 16w + g and 16w + g + 8 in the order of A in registers; sums are integers.
-#    define EW_WG_INTS_4(d, i)                                                                     \
-        "+r"((d)[i]), "+r"((d)[(i) + 1]), "+r"((d)[(i) + 2]), "+r"((d)[(i) + 3])
-#    define EW_WG_INTS_8(d, i)  EW_WG_INTS_4(d, i), EW_WG_INTS_4(d, (i) + 4)
-#    define EW_WG_INTS_16(d, i) EW_WG_INTS_8(d, i), EW_WG_INTS_8(d, (i) + 8)
-#    define EW_WG_INTS_32(d, i) EW_WG_INTS_16(d, i), EW_WG_INTS_16(d, (i) + 16)
-
 template <int N> struct ew_wg_s8;
 
 #    define EW_WG_S8(N, R, R1, R2, R3, R4, R5)                                                     \
         template <> struct ew_wg_s8<N> {                                                           \
-            static __device__ __forceinline__ void rs(int *d, const uint32_t *a, uint32_t b,       \
-                                                      int keep)                                    \
-            {                                                                                      \
-                asm volatile("{\n.reg .pred p;\n.reg .b64 b;\nsetp.ne.b32 p, %" #R5 ", 0;\n"       \
-                             "mov.b64 b, {%" #R4 ", " EW_WG_TILE_HIGH "};\n"                       \
-                             "wgmma.mma_async.sync.aligned.m64n" #N "k32.s32.s8.s8 "               \
-                             "{" EW_WG_NAMES_##R "}, {%" #R ",%" #R1 ",%" #R2 ",%" #R3 "}, b"      \
-                             ", p;\n}\n"                                                           \
-                             : EW_WG_INTS_##R(d, 0)                                                \
-                             : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b), "r"(keep));     \
-            }                                                                                      \
+            EW_WG_RS(N, R, R1, R2, R3, R4, R5, int, EW_WG_INTS_##R, "k32.s32.s8.s8 ", "")          \
         };
 EW_WG_S8(16, 8, 9, 10, 11, 12, 13)
 EW_WG_S8(32, 16, 17, 18, 19, 20, 21)
