@@ -495,7 +495,7 @@ static bool plan_step(struct cc *c, struct model *o, const struct decoder *m, si
                       struct ew_cuda_launch *launch)
 {
     struct ew_cuda_decode_node nodes[NODES];
-    struct ew_step_phase table[EW_CUDA_DECODE_PHASES(NODES)];
+    struct ew_step_phase table[NODES];
     struct ew_cuda_decode_plan plan = { .table = table };
     const size_t n = make_nodes(o, m, o->context_at + which * 128, nodes);
     struct ew_cuda_decode_place place = { .token = o->token_at + which * m->rows * 4 };
@@ -600,7 +600,7 @@ static void check_refusals(struct cc *c)
     static const struct ew_quant_format zeros = { EW_DTYPE_U4, EW_DTYPE_F16, 128, 1 };
     const struct decoder m = { QWEN, .context = 3, .rows = 1 };
     struct ew_cuda_decode_node nodes[NODES];
-    struct ew_step_phase table[EW_CUDA_DECODE_PHASES(NODES)];
+    struct ew_step_phase table[NODES];
     struct ew_cuda_decode_plan plan = { .table = table };
     const struct ew_cuda_decode_place place = { 0 };
     struct model o;

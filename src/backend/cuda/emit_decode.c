@@ -132,8 +132,7 @@ ew_status ew_cuda_emit_end(struct ew_step_list *list, const struct ew_emit *e, s
         return EW_STATUS_OK;
     }
     nodes = ew_arena_new(list->arena, struct ew_cuda_decode_node, list->n - first);
-    plan.table =
-        ew_arena_new(list->arena, struct ew_step_phase, EW_CUDA_DECODE_PHASES(list->n - first));
+    plan.table = ew_arena_new(list->arena, struct ew_step_phase, list->n - first);
     if (!nodes || !plan.table)
         return ew_fail(err, EW_STATUS_NO_MEMORY, "launch list");
     if (!collect(list, first, nodes, &n)) {

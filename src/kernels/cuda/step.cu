@@ -50,19 +50,6 @@ EW_DEV void warp_best(struct step_best *b)
         better(b, v, i);
     }
 }
-/* What a step that follows finds in place of this one's inputs. */
-EW_DEV void step_leave(const struct step *s, int token, uint32_t epoch)
-{
-    int32_t *to = (int32_t *)s->a->token;
-
-    if (!s->a->next_id) {
-        *to = token;
-        return;
-    }
-    to[epoch & 1] = token;
-    *(int32_t *)s->a->next_id = token;
-    *(int32_t *)s->a->context_lengths += 1; /* every block has read it: it sent its best */
-}
 /* Arg max over all blocks; the lowest index of equals. */
 EW_DEV void step_token(struct step *s, struct step_best b, uint32_t epoch)
 {
@@ -99,7 +86,7 @@ EW_DEV void step_token(struct step *s, struct step_best b, uint32_t epoch)
     }
     warp_best(&b);
     if (lane == 0)
-        step_leave(s, b.v == STEP_INF ? -1 : b.i, epoch);
+        step_leave(s, 0, b.v == STEP_INF ? -1 : b.i, epoch);
 }
 
 /* Numbers 2i and 2i + 1 of the first phase's input; id: of its row. */

@@ -57,11 +57,10 @@ struct ew_cuda_decode_place {
 };
 
 struct ew_cuda_decode_plan {
-    struct ew_step_phase *table; /* the caller's, EW_CUDA_DECODE_PHASES(n) of them */
+    struct ew_step_phase *table; /* the caller's, room for one of each node */
     size_t n_rows, n_phases, table_bytes, workspace_bytes;
     struct ew_cuda_launch launch;
 };
-#define EW_CUDA_DECODE_PHASES(n_nodes) (n_nodes)
 
 /* Fills *out; out->table is set by the caller. UNSUPPORTED says which node and why. Pure. */
 ew_status ew_cuda_decode_plan(const struct ew_cuda_decode_node *nodes, size_t n,

@@ -129,7 +129,6 @@ EW_DEV void attn_wait(const struct step *s, const struct ew_step_phase *ph,
         }
         if (all)
             break;
-        poll_pause(n);
         if (n > EW_STEP_POLL_LIMIT)
             step_gave_up(s);
     }
@@ -409,8 +408,6 @@ EW_DEV void attn_merge(const struct step *s, const struct ew_step_phase *ph,
             for (uint32_t i = 0; i < EW_STEP_KV_SPLITS / 32; i++)
                 all = all && packet_is(v[i].a, s->seq) && packet_is(v[i].b, s->seq) &&
                       packet_is(ml[i].a, s->seq) && packet_is(ml[i].b, s->seq);
-            if (!all)
-                poll_pause(n);
             if (++n > EW_STEP_POLL_LIMIT)
                 step_gave_up(s);
         }

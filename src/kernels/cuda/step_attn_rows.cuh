@@ -63,8 +63,6 @@ EW_DEV void attn_wait(const struct step *s, const struct ew_step_phase *ph,
 #pragma unroll
         for (int j = 0; j < PER / 2; j++)
             all = all && word_is_there(p[j].x) && word_is_there(p[j].y);
-        if (!all)
-            poll_pause(n);
         if (++n > EW_STEP_POLL_LIMIT)
             step_gave_up(s);
     }

@@ -25,9 +25,6 @@
 #ifndef EW_STEP_BOUND
 #    define EW_STEP_BOUND 0
 #endif
-#ifndef EW_STEP_POLL_SLEEP
-#    define EW_STEP_POLL_SLEEP 0
-#endif
 #ifndef EW_STEP_POLL_LIMIT
 #    define EW_STEP_POLL_LIMIT (1u << 24)
 #endif
@@ -433,20 +430,12 @@ EW_DEV float packet_value(uint64_t p)
 {
     return f32_of((uint32_t)p);
 }
-/* After n rounds in vain. Hundreds of threads that ask without pause take the L2 from the copies.
- */
-EW_DEV void poll_pause(uint32_t n)
-{
-    if (EW_STEP_POLL_SLEEP && n > 2)
-        __nanosleep(EW_STEP_POLL_SLEEP);
-}
 /* The two at `at`, waiting for them; p is what was read of them so far. */
 EW_DEV float2 packets_wait(const struct step *s, uint64_t at, struct two_packets p, uint32_t seq)
 {
     uint32_t n = 0;
 
     while (!packet_is(p.a, seq) || !packet_is(p.b, seq)) {
-        poll_pause(n);
         p = packets_load(at);
         if (++n > EW_STEP_POLL_LIMIT)
             step_gave_up(s);
@@ -458,7 +447,6 @@ EW_DEV float packet_wait(const struct step *s, uint64_t at, uint64_t p, uint32_t
     uint32_t n = 0;
 
     while (!packet_is(p, seq)) {
-        poll_pause(n);
         p = packet_load(at);
         if (++n > EW_STEP_POLL_LIMIT)
             step_gave_up(s);
@@ -604,6 +592,21 @@ EW_DEV void step_sum_store(struct step *s, const struct ew_step_phase *ph, float
     sum = warp_sum(sum);
     if (threadIdx.x % 32 == 0)
         s->sums[s->half * EW_STEP_WARPS + threadIdx.x / 32] = sum;
+}
+
+/* What a step that follows finds of a sequence in place of this one's inputs. */
+EW_DEV void step_leave(const struct step *s, uint32_t row, int token, uint32_t epoch)
+{
+    const uint32_t rows = EW_STEP_ROWS > 1 ? s->a->sequences : 1;
+    int32_t *to = (int32_t *)s->a->token;
+
+    if (!s->a->next_id) {
+        to[row] = token;
+        return;
+    }
+    to[(epoch & 1) * rows + row] = token;
+    ((int32_t *)s->a->next_id)[row] = token;
+    ((int32_t *)s->a->context_lengths)[row] += 1; /* every block has read it: it sent its best */
 }
 
 /* A kernel's shared memory in its parts (`red` and `sums` floats of a warp, for two uses in turn),

@@ -72,7 +72,6 @@ EW_DEV void plain_input(const struct step *s, const struct ew_step_phase *ph, ui
             all = all && plain_there(&p[j], s->in_seq);
         if (all)
             break;
-        poll_pause(n);
         if (++n > EW_STEP_POLL_LIMIT)
             step_gave_up(s);
 #pragma unroll

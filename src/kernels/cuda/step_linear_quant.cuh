@@ -206,8 +206,6 @@ EW_DEV float quant_wait(const struct step *s, const struct ew_step_phase *ph, ui
 #pragma unroll
         for (int j = 0; j < 2 * ASK; j++)
             all = all && packet_is(p[j], s->in_seq);
-        if (!all)
-            poll_pause(n);
         if (++n > EW_STEP_POLL_LIMIT)
             step_gave_up(s);
     }

@@ -133,8 +133,6 @@ EW_DEV void rows_input(const struct step *s, const struct ew_step_phase *ph, uin
 #pragma unroll
             for (uint32_t i = 0; i < 4; i++)
                 all = all && (!is_there || i * 32 >= r[j].n || word_is_there(words_least(x[j][i])));
-        if (!all)
-            poll_pause(n);
         if (++n > EW_STEP_POLL_LIMIT)
             step_gave_up(s);
     } while (!all);

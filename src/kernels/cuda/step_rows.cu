@@ -52,19 +52,6 @@ EW_DEV void lanes_best(struct step_best *b, int from, int to)
         better(b, v, i);
     }
 }
-/* What a step that follows finds in place of this one's inputs. */
-EW_DEV void step_leave(const struct step *s, uint32_t row, int token, uint32_t epoch)
-{
-    int32_t *to = (int32_t *)s->a->token;
-
-    if (!s->a->next_id) {
-        to[row] = token;
-        return;
-    }
-    to[(epoch & 1) * s->a->sequences + row] = token;
-    ((int32_t *)s->a->next_id)[row] = token;
-    ((int32_t *)s->a->context_lengths)[row] += 1; /* every block has read it: it sent its best */
-}
 /* Arg max over all blocks, of each sequence by a warp of block 0; the lowest index of equals. b: of
  * this lane's sequence, lane / 4. */
 EW_DEV void step_tokens(struct step *s, struct step_best b, uint32_t epoch)

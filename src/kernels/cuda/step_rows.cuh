@@ -89,7 +89,6 @@ EW_DEV float2 words_wait2(const struct step *s, uint64_t at, uint2 v)
     uint32_t n = 0;
 
     while (!word_is_there(v.x) || !word_is_there(v.y)) {
-        poll_pause(n);
         v = words_load2(at);
         if (++n > EW_STEP_POLL_LIMIT)
             step_gave_up(s);
