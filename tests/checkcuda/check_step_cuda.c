@@ -11,7 +11,7 @@
 #include "kernels/cuda/step.h"
 #include "op/attrs.h"
 
-#define LAYERS 2
+#define LAYERS 2 /* at most */
 #define EPS    1e-5f
 
 struct decoder {
@@ -24,6 +24,7 @@ struct decoder {
     float softcap;
     uint32_t n_sm; /* as if the chip had so few; 0: all */
     size_t rows;   /* sequences */
+    size_t layers; /* 0: LAYERS */
 };
 
 /* Tokens of a sequence: all different, the last one has 1 or few. */
@@ -195,7 +196,7 @@ static void model_make(struct cc *c, struct model *o, const struct decoder *m)
     }
     memset(o, 0, sizeof(*o));
     o->rd = m->rope_half ? m->d / 2 : m->d;
-    for (size_t i = 0; i < LAYERS; i++) {
+    for (size_t i = 0; i < m->layers; i++) {
         struct layer *l = &o->layer[i];
 
         weight_make(c, &l->qkv, m, &m->w, qkv, m->hidden, false);
@@ -363,7 +364,7 @@ static void ref_step(const struct model *o, const struct decoder *m, size_t row,
 
     for (size_t i = 0; i < m->hidden; i++)
         h[i] = o->x[row * m->hidden + i];
-    for (size_t i = 0; i < LAYERS; i++) {
+    for (size_t i = 0; i < m->layers; i++) {
         const struct layer *l = &o->layer[i];
 
         ref_norm(h, l->norm[0], m->hidden, n);
@@ -442,7 +443,7 @@ static size_t make_nodes(const struct model *o, const struct decoder *m, uint64_
     size_t n = 0;
     uint64_t h = o->x_at;
 
-    for (size_t i = 0; i < LAYERS; i++) {
+    for (size_t i = 0; i < m->layers; i++) {
         const struct layer *l = &o->layer[i];
         const float *q = floats_at(o->qkv_at);
 
@@ -557,6 +558,7 @@ static void check_decoder(struct cc *c, const struct decoder *decoder, const cha
     struct model o;
 
     m.rows = m.rows ? m.rows : 1;
+    m.layers = m.layers ? m.layers : LAYERS;
     if (!cc_begin(c, "%s context %zu", name, m.context))
         return;
     model_make(c, &o, &m);
@@ -590,6 +592,11 @@ static const struct ew_quant_format q8_row = { EW_DTYPE_I8, EW_DTYPE_NONE, 0, 0 
     .hidden = 256, .ffn = 256, .hq = 2, .hkv = 1, .d = 64, .vocab = 96, .cap = 80,                 \
     .plain = EW_DTYPE_BF16, .kv = EW_DTYPE_BF16, .qk_norm = true, .act = EW_ACT_SILU, .n_sm = 2
 
+/* The head alone has work for a whole chip. */
+#define ONE_LAYER                                                                                  \
+    .hidden = 128, .ffn = 128, .hq = 2, .hkv = 1, .d = 64, .vocab = 4000, .cap = 80,               \
+    .plain = EW_DTYPE_BF16, .kv = EW_DTYPE_F16, .qk_norm = true, .act = EW_ACT_SILU, .layers = 1
+
 /* Columns in turns of 1024: two for the norms' inputs, more for the other. */
 #define WIDE(width)                                                                                \
     .hidden = 1280, .ffn = width, .hq = 10, .hkv = 2, .d = 128, .vocab = 1000, .cap = 600,         \
@@ -598,7 +605,7 @@ static const struct ew_quant_format q8_row = { EW_DTYPE_I8, EW_DTYPE_NONE, 0, 0 
 static void check_refusals(struct cc *c)
 {
     static const struct ew_quant_format zeros = { EW_DTYPE_U4, EW_DTYPE_F16, 128, 1 };
-    const struct decoder m = { QWEN, .context = 3, .rows = 1 };
+    const struct decoder m = { QWEN, .context = 3, .rows = 1, .layers = LAYERS };
     struct ew_cuda_decode_node nodes[NODES];
     struct ew_step_phase table[NODES];
     struct ew_cuda_decode_plan plan = { .table = table };
@@ -719,6 +726,7 @@ static void check_rows(struct cc *c)
           .act = EW_ACT_SILU,
           .rows = 8,
           .context = 130 },
+        { ONE_LAYER, .rows = 3, .context = 70 },
     };
 
     for (size_t i = 0; i < sizeof(all) / sizeof(*all); i++) {
@@ -770,13 +778,15 @@ CC_FAMILY(step_cuda)
         { QWEN, .context = 40, .n_sm = 2 }, /* phases longer than the ring */
         { TINY, .context = 70 },
         { TINY, .w = q4_128, .head = q8_row, .context = 70 },
+        { ONE_LAYER, .context = 70 },
+        { ONE_LAYER, .w = q4_128, .head = q8_row, .context = 70 },
     };
     static const char *const names[] = { "q4 g64 bf16",    "q4 g32",         "q8 g128",
                                          "q4 3 turns",     "q4 parts",       "q8 parts",
                                          "q4 g32 2 turns", "bias half-rope", "window softcap",
                                          "bf16 4 blocks",  "q4 7 blocks",    "d64 g8 gelu",
                                          "f16 d64 g3",     "bf16 long",      "bf16 2 blocks",
-                                         "q4 2 blocks" };
+                                         "q4 2 blocks",    "bf16 1 layer",   "q4 1 layer" };
 
     for (size_t i = 0; i < sizeof(contexts) / sizeof(*contexts); i++) {
         const struct decoder plain = { QWEN, .context = contexts[i] };

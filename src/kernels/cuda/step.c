@@ -321,23 +321,34 @@ static uint32_t n_units(const struct ew_step_phase *ph)
     return ph->flags & EW_STEP_GLU ? ew_cuda_div_up(ph->n / 2, 8) : ew_cuda_div_up(ph->n, 16);
 }
 
+/* Units of the linear that has most of them, of n phases from `first` on; at least 1. */
+static uint32_t most_units(const struct planner *p, size_t first, size_t n)
+{
+    uint32_t most = 1;
+
+    for (size_t i = first; i < first + n; i++)
+        if (p->table[i].kind != EW_STEP_ATTENTION)
+            most = (uint32_t)larger(most, n_units(&p->table[i]));
+    return most;
+}
+
 /* A place is written again SLOTS phases later, and read for MAX_BACK phases after the first that
  * reads it. By then every block has read it: between the last reader and the writer lies a linear
  * in which each block has outputs, and whoever writes has, itself or through others, waited for all
- * of them. So any WINDOW phases in a row must have such a linear. */
+ * of them. So any WINDOW phases in a row must have such a linear.
+ *
+ * Block 0 counts the steps when it is done, and another that has not yet read which step this is
+ * would wait for what the next one sends. So there must be such a linear before the last phase too,
+ * for whose outputs nobody waits; block 0 has some of those (share_out). */
 #define WINDOW (SLOTS - 1 - MAX_BACK)
 static ew_status choose_blocks(struct planner *p)
 {
-    uint32_t blocks = p->chip->n_sm;
+    uint32_t blocks = p->chip->n_sm, most = most_units(p, 0, p->n - 1);
 
+    blocks = blocks < most ? blocks : most;
     for (size_t i = 0; i + WINDOW <= p->n; i++) {
-        uint32_t most = 0;
-
-        for (size_t j = i; j < i + WINDOW; j++)
-            if (p->table[j].kind != EW_STEP_ATTENTION)
-                most = (uint32_t)larger(most, n_units(&p->table[j]));
-        if (most < blocks)
-            blocks = most;
+        most = most_units(p, i, WINDOW);
+        blocks = blocks < most ? blocks : most;
     }
     if (p->attention && blocks < p->attention->hkv)
         return ew_fail(p->err, EW_STATUS_UNSUPPORTED,
@@ -449,8 +460,9 @@ static void share_out(struct planner *p)
         ph->extra = n_units(ph) % p->blocks;
         if (ph->kind == EW_STEP_PLAIN16)
             continue;
-        /* whoever has one panel more in this phase has one less in the next */
-        ph->first = first;
+        /* whoever has one panel more in this phase has one less in the next; see choose_blocks for
+         * a last one that has less panels than there are blocks */
+        ph->first = i + 1 == p->n && !ph->share ? 0 : first;
         first = (first + ph->extra) % p->blocks;
     }
 }
