@@ -535,17 +535,28 @@ ew_status ew_context_device_issue(struct ew_context *c, struct ew_launch *l)
     return ops->replay(d->stream, l->recording, &c->err);
 }
 
-ew_status ew_context_device_run(struct ew_context *c, struct ew_launch *l, bool ahead)
+static ew_status run_once(struct ew_context *c, struct ew_launch *l)
 {
     const struct ew_on_device *d = c->dev;
 
-    EW_TRY(ew_launch_check_lengths(c, l));
-    if (l->lead.on)
-        return ew_launch_run_leading(c, l, ahead);
     EW_TRY(ew_context_device_copy_in(c, l));
     EW_TRY(ew_context_device_issue(c, l));
     EW_TRY(ew_context_device_copy_out(c, l));
     return d->device->ops->wait(d->stream, &c->err);
+}
+
+ew_status ew_context_device_run(struct ew_context *c, struct ew_launch *l, bool ahead)
+{
+    struct ew_on_device *d = c->dev;
+    ew_status st;
+
+    EW_TRY(ew_launch_check_lengths(c, l));
+    st = l->lead.on ? ew_launch_run_leading(c, l, ahead) : run_once(c, l);
+    if (st) { /* what went through may still read and write the caller's memory */
+        d->begun = NULL;
+        (void)d->device->ops->wait(d->stream, NULL);
+    }
+    return st;
 }
 
 ew_status ew_context_device_read(struct ew_context *c, uint32_t o, const void **data)

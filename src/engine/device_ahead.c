@@ -132,7 +132,7 @@ ew_status ew_launch_run_leading(struct ew_context *c, struct ew_launch *l, bool 
     turn = (unsigned)((l->lead.n_runs - 1) % 2);
     EW_TRY(ew_context_device_copy_out(c, l));
     if (ahead && may_go_on(c, l)) {
-        d->begun = l; /* even if it fails half way: then it is waited for before anything else */
+        d->begun = l;
         EW_TRY(begin(c, l));
         EW_TRY(d->device->ops->wait_mark(d->stream, turn, &c->err));
     } else {

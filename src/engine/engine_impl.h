@@ -164,7 +164,8 @@ ew_status ew_launch_note_lengths(struct ew_context *c, struct ew_launch *l,
 ew_status ew_launch_check_lengths(struct ew_context *c, const struct ew_launch *l);
 /* The numbers of its inputs that one check reads, EW_PLAN_NONE: none. False: not one check. */
 bool ew_launch_lengths(const struct ew_launch *l, uint32_t *lengths, uint32_t *start);
-#define EW_AHEAD_MAX_ROWS 8 /* of a step that begins before its tokens are known */
+/* Of a step that begins before its tokens are known. */
+#define EW_AHEAD_MAX_ROWS EW_PLAN_STEP_ROWS
 /* The same check of a run of so many rows whose lengths are one more. */
 ew_status ew_launch_check_next(struct ew_context *c, const struct ew_launch *l);
 /* Copies in, runs, copies out, waits; ahead: begins the next run, where it can. */

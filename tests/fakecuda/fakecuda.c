@@ -37,6 +37,7 @@ struct fake_graph {
 
 struct fake_stream {
     struct fake_graph *capturing;
+    int busy; /* something was queued that nobody has waited for */
 };
 
 static struct {
@@ -58,7 +59,7 @@ static struct {
         size_t bytes;
     } allocs[MAX_ALLOCS];
     size_t n_allocs;
-    uint64_t live;
+    uint64_t live, busy;
     int contexts;
 } fake = { .lock = PTHREAD_MUTEX_INITIALIZER,
            .sm = 90,
@@ -209,6 +210,26 @@ EXPORT uint64_t fakecuda_live(void)
     return fake.live;
 }
 
+EXPORT uint64_t fakecuda_busy(void)
+{
+    uint64_t n;
+
+    (void)pthread_mutex_lock(&fake.lock);
+    n = fake.busy;
+    (void)pthread_mutex_unlock(&fake.lock);
+    return n;
+}
+
+static void set_busy(struct fake_stream *s, int busy)
+{
+    if (!s)
+        return;
+    (void)pthread_mutex_lock(&fake.lock);
+    fake.busy += (uint64_t)(busy - s->busy);
+    s->busy = busy;
+    (void)pthread_mutex_unlock(&fake.lock);
+}
+
 static void count_kernel(void)
 {
     (void)pthread_mutex_lock(&fake.lock);
@@ -256,6 +277,7 @@ static int queue_op(void *stream, struct fake_op op)
     struct fake_graph *g = s ? s->capturing : NULL;
 
     if (!g) {
+        set_busy(s, 1);
         run_op(&op);
         free(op.launch);
         return 0;
@@ -553,6 +575,7 @@ FAKE(cuStreamCreate, (void **s, unsigned flags))
 
 FAKE(cuStreamDestroy_v2, (void *s))
 {
+    set_busy(s, 0);
     ENTER("cuStreamDestroy_v2");
     free(s);
     return 0;
@@ -560,8 +583,8 @@ FAKE(cuStreamDestroy_v2, (void *s))
 
 FAKE(cuStreamSynchronize, (void *s))
 {
-    (void)s;
     ENTER_QUEUE("cuStreamSynchronize");
+    set_busy(s, 0);
     return 0;
 }
 
@@ -653,7 +676,7 @@ FAKE(cuGraphLaunch, (void *x, void *s))
     const struct fake_graph *g = x;
 
     ENTER_QUEUE("cuGraphLaunch");
-    (void)s;
+    set_busy(s, 1);
     for (size_t i = 0; i < g->n; i++)
         run_op(&g->ops[i]);
     return 0;

@@ -31,5 +31,7 @@ void fakecuda_machine(int devices, int sm, size_t memory);
 #define FAKECUDA_MEMORY ((size_t)1 << 36) /* of the one that is there first, an sm_90 */
 /* Device allocations that were not freed. */
 uint64_t fakecuda_live(void);
+/* Streams with work that was not waited for (what they do is done at once all the same). */
+uint64_t fakecuda_busy(void);
 
 #endif

@@ -5,6 +5,7 @@
 
 #include "cuda_played.h"
 
+#include "base/size.h"
 #include "checkpoint/safetensors.h"
 #include "edgewise/eval.h"
 #include "fakenvtx.h"
@@ -532,6 +533,39 @@ static void test_graph_cache(void **state)
     assert_int_equal(fakecuda_live(), 0);
 }
 
+/* A run that fails half way has gone no further when its caller hears of it: x and y are the
+ * caller's again. */
+static void test_failed_run(void **state)
+{
+    static const char *const functions[] = { "cuMemcpyHtoDAsync_v2", "cuGraphLaunch",
+                                             "cuMemcpyDtoHAsync_v2", "cuStreamSynchronize" };
+    static float x[8 * FIX_N], y[8 * FIX_N];
+    void *adapter, *bytes;
+    ew_engine *e = NULL;
+    ew_context *c = NULL;
+    ew_error err = { 0 };
+
+    (void)state;
+    open_adapter(8, &e, &bytes);
+    MUST(ew_context_create(e, NULL, &c, &err));
+    MUST(ew_engine_memory(e)->alloc(ew_engine_memory(e)->ctx, ADAPTER_BYTES, "adapter", &adapter,
+                                    &err));
+    for (size_t i = 0; i < EW_COUNT(functions); i++) {
+        run_adapter(c, 3, adapter, x, y);
+        assert_int_equal(fakecuda_busy(), 0);
+        fakecuda_fail(functions[i], 1, 1, 0);
+        assert_int_equal(ew_context_run(c), EW_STATUS_DEVICE);
+        if (fakecuda_busy())
+            fail_msg("%s fails, and the stream goes on", functions[i]);
+    }
+    run_adapter(c, 3, adapter, x, y);
+    ew_context_destroy(c);
+    ew_engine_memory(e)->release(ew_engine_memory(e)->ctx, adapter, ADAPTER_BYTES);
+    ew_engine_destroy(e);
+    ew_plan_free(bytes);
+    assert_int_equal(fakecuda_live(), 0);
+}
+
 static void test_draw_refusals(void **state)
 {
     ew_engine *e = NULL;
@@ -713,6 +747,7 @@ int main(void)
         cmocka_unit_test(test_every_fault),   cmocka_unit_test(test_no_host_memory),
         cmocka_unit_test(test_cancelled_row), cmocka_unit_test(test_ranges),
         cmocka_unit_test(test_router_ties),   cmocka_unit_test(test_tool),
+        cmocka_unit_test(test_failed_run),
     };
 
     return cmocka_run_group_tests(tests, make_engine, NULL);
