@@ -1,6 +1,7 @@
 /* kernels/cuda/step.c - a chain of nodes as the table of phases that step.cu interprets. */
 #include "kernels/cuda/step.h"
 
+#include <assert.h>
 #include <string.h>
 
 #include "base/mem.h"
@@ -518,6 +519,7 @@ static size_t place_words(struct planner *p)
         const bool has_next = i + 1 < p->n, feeds = has_next && next->kind == EW_STEP_ATTENTION;
 
         singles[i % (MAX_BACK + 1)] = in_singles;
+        assert(!(ph->flags & EW_STEP_RESIDUAL && ph->flags & EW_STEP_GLU)); /* rows_kept */
         ph->in = (uint32_t)(ph->kind == EW_STEP_ATTENTION ? in_singles : in);
         if (ph->flags & EW_STEP_RESIDUAL)
             ph->kept = (uint32_t)singles[p->links[i].kept % (MAX_BACK + 1)];

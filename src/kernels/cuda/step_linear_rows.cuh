@@ -412,7 +412,8 @@ EW_DEV void rows_parts(struct step *s, const struct ew_step_phase *ph, uint32_t 
 
 /* ---- the output: of a group, warp i makes outputs 8i to 8i + 7, lane 4s + p pair p of sequence s
  * ---- */
-/* Where a pair of the residual is, and what is there so far. */
+/* Where a pair of the residual is, and what is there so far. Rows of the residual are as long as
+ * those of w: step.c takes none behind a gate. */
 EW_DEV uint2 rows_kept(const struct step *s, const struct ew_step_phase *ph, uint32_t out,
                        uint32_t end)
 {
