@@ -222,6 +222,15 @@ static void test_kernel_cache(void **state)
     assert_int_equal(len_again, len);
     ew_mem_free(text);
     assert_int_equal(build_with_kernels(DIR "/llm.engine/no"), n);
+    /* another build of the same version makes kernels of its own */
+    fakenvrtc_build("2");
+    assert_int_equal(build_with_kernels(KERNELS), n);
+    assert_int_equal(build_with_kernels(KERNELS), 0);
+    fakenvrtc_build("");
+    assert_int_equal(build_with_kernels(KERNELS), n);
+    assert_int_equal(build_with_kernels(KERNELS), n);
+    fakenvrtc_build("1");
+    assert_int_equal(build_with_kernels(KERNELS), 0);
 }
 
 /* What inspect says of a decode step, after a build that was told how to run it. */

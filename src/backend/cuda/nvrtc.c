@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "base/hash.h"
 #include "base/mem.h"
 #include "base/size.h"
 #include "kernels/cuda/source.h"
@@ -27,6 +28,8 @@ typedef void *nvrtc_program;
     X(destroy, "nvrtcDestroyProgram", (nvrtc_program *p)) \
     X(cubin_bytes, "nvrtcGetCUBINSize", (nvrtc_program p, size_t *n)) \
     X(cubin, "nvrtcGetCUBIN", (nvrtc_program p, char *cubin)) \
+    X(ptx_bytes, "nvrtcGetPTXSize", (nvrtc_program p, size_t *n)) \
+    X(ptx, "nvrtcGetPTX", (nvrtc_program p, char *ptx)) \
     X(log_bytes, "nvrtcGetProgramLogSize", (nvrtc_program p, size_t *n)) \
     X(log, "nvrtcGetProgramLog", (nvrtc_program p, char *log))
 /* clang-format on */
@@ -41,12 +44,15 @@ typedef const char *nvrtc_text;
 #define RETURNS_destroy     nvrtc_result
 #define RETURNS_cubin_bytes nvrtc_result
 #define RETURNS_cubin       nvrtc_result
+#define RETURNS_ptx_bytes   nvrtc_result
+#define RETURNS_ptx         nvrtc_result
 #define RETURNS_log_bytes   nvrtc_result
 #define RETURNS_log         nvrtc_result
 
 struct ew_nvrtc {
     void *lib;
     int number; /* of the version */
+    uint64_t build;
     int archs_known[64], n_known;
 #define NVRTC_MEMBER(member, name, args) RETURNS_##member(*member) args;
     NVRTC_FUNCTIONS(NVRTC_MEMBER)
@@ -63,6 +69,30 @@ static const char stdint_text[] =
     "typedef long long int64_t; typedef unsigned long long uint64_t;\n"
     "typedef unsigned long long uintptr_t; typedef long long intptr_t;\n";
 static const char empty_text[] = "#pragma once\n";
+
+/* The head of the PTX of an empty program names release and build. */
+static uint64_t build_of(struct ew_nvrtc *c)
+{
+    char option[40], *text = NULL;
+    const char *const options[] = { option };
+    nvrtc_program p = NULL;
+    uint64_t hash = 0;
+    size_t n = 0;
+
+    (void)snprintf(option, sizeof(option), "--gpu-architecture=compute_%d", c->archs_known[0]);
+    if (!c->n_known || c->create(&p, "", "build.cu", 0, NULL, NULL))
+        return 0;
+    if (!c->compile(p, 1, options) && !c->ptx_bytes(p, &n) && n > 1)
+        text = ew_mem_calloc(EW_MEM_BUILD, n, 1);
+    if (text && !c->ptx(p, text)) {
+        hash = ew_hash64(text, n, 0);
+        hash = ew_hash64(stdint_text, sizeof(stdint_text), hash);
+        hash = ew_hash64(empty_text, sizeof(empty_text), hash);
+    }
+    ew_mem_free(text);
+    c->destroy(&p);
+    return hash;
+}
 
 static bool load(struct ew_nvrtc *c, const char *path)
 {
@@ -90,6 +120,7 @@ static bool load(struct ew_nvrtc *c, const char *path)
         c->n_known > (int)EW_COUNT(c->archs_known) || c->archs(c->archs_known))
         goto fail;
     c->number = major * 1000 + minor * 10;
+    c->build = build_of(c);
     return true;
 fail:
     ew_lib_close(c->lib);
@@ -152,6 +183,11 @@ void ew_nvrtc_close(struct ew_nvrtc *c)
 int ew_nvrtc_version(const struct ew_nvrtc *c)
 {
     return c->number;
+}
+
+uint64_t ew_nvrtc_build(const struct ew_nvrtc *c)
+{
+    return c->build;
 }
 
 bool ew_nvrtc_supports(const struct ew_nvrtc *c, uint32_t sm)

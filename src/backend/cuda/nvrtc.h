@@ -18,6 +18,9 @@ ew_status ew_nvrtc_open(const char *path, struct ew_nvrtc **out, ew_error *err);
 void ew_nvrtc_close(struct ew_nvrtc *c); /* NULL is fine */
 /* 13000 for CUDA 13.0. */
 int ew_nvrtc_version(const struct ew_nvrtc *c);
+/* A hash of what it says of its build (an update of a release may make other code under the same
+ * version) and of the few headers that every kernel gets from here. 0: it does not say. */
+uint64_t ew_nvrtc_build(const struct ew_nvrtc *c);
 /* Whether it can make code for this chip. */
 bool ew_nvrtc_supports(const struct ew_nvrtc *c, uint32_t sm);
 

@@ -1,8 +1,9 @@
 /* backend/cuda/nvrtc_cache.c - see nvrtc_cache.h.
  *
  * A file "<source>-<hash>.cubin": magic, bytes of code, hash of the code, code. The name hashes the
- * compiler's version, its options (the chip and the macros are in them) and the text of every
- * source and header, as any may be in any. */
+ * compiler's build, its options (the chip and the macros are in them) and the text of every source
+ * and header, as any may be in any. The driver is not in it: what is kept is the chip's own code,
+ * of which a driver compiles nothing. */
 #include "backend/cuda/nvrtc_cache.h"
 
 #include <inttypes.h>
@@ -27,11 +28,13 @@ static bool path_of(char path[4096], const char *dir, const struct ew_nvrtc *c,
                     const struct ew_cuda_spec *spec, uint32_t sm)
 {
     char options[EW_NVRTC_OPTIONS_CAP], name[160];
-    const int version = ew_nvrtc_version(c);
+    const uint64_t build = ew_nvrtc_build(c);
     size_t n;
     const struct ew_cuda_text *all = ew_cuda_texts(&n);
-    struct ew_hash128 h = ew_hash128(&version, sizeof(version), 0);
+    struct ew_hash128 h = ew_hash128(&build, sizeof(build), 0);
 
+    if (!build)
+        return false;
     ew_nvrtc_options(options, spec, sm);
     h = ew_hash128(options, strlen(options), h.lo ^ h.hi);
     h = ew_hash128(spec->source, strlen(spec->source), h.lo ^ h.hi);

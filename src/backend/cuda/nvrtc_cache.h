@@ -1,6 +1,6 @@
 /* backend/cuda/nvrtc_cache.h - compiled kernels kept in a folder by a hash of all that they are
  * made from. What is there is believed when its own hash is right; else it is compiled and put
- * there.
+ * there. A compiler that does not say which build it is keeps nothing.
  *
  * Thread safety: compile from any number of threads and processes. */
 #ifndef EW_BACKEND_CUDA_NVRTC_CACHE_H
