@@ -126,7 +126,7 @@ static ew_status fill(struct problem *p, void *at, size_t bytes)
     return ew_cuda_queue_wait(q, p->b->err);
 }
 
-static ew_status problem_open(struct problem *p)
+static ew_status take_memory(struct problem *p)
 {
     const ew_memory *m = &p->b->cuda->base.memory;
     const uint64_t want = 3 * p->b->cuda->chip.l2_bytes;
@@ -156,6 +156,17 @@ static void problem_close(struct problem *p)
     m->release(m->ctx, p->x, p->x_bytes);
     m->release(m->ctx, p->y, p->y_bytes);
     m->release(m->ctx, p->work, p->work_bytes);
+    p->weights = p->x = p->y = p->work = NULL;
+}
+
+/* All of it, or none. */
+static ew_status problem_open(struct problem *p)
+{
+    const ew_status st = take_memory(p);
+
+    if (st)
+        problem_close(p);
+    return st;
 }
 
 static ew_status record(struct problem *p, const struct ew_cuda_linear_kernel *k, uint64_t m,

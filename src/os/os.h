@@ -76,6 +76,7 @@ uint64_t ew_os_peak_rss_bytes(void); /* high-water mark */
 void *ew_os_pages_alloc(size_t bytes, bool huge);
 void ew_os_pages_free(void *p, size_t bytes);
 uint64_t ew_os_physical_bytes(void);
+size_t ew_os_page_bytes(void); /* what mappings are made of */
 
 /* ---- threads ---- */
 struct ew_thread;

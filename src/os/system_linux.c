@@ -58,6 +58,11 @@ uint64_t ew_os_physical_bytes(void)
     return (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
 }
 
+size_t ew_os_page_bytes(void)
+{
+    return (size_t)sysconf(_SC_PAGESIZE);
+}
+
 #define HUGE_PAGE ((size_t)2 << 20)
 
 void *ew_os_pages_alloc(size_t bytes, bool huge)
@@ -74,7 +79,7 @@ void *ew_os_pages_alloc(size_t bytes, bool huge)
     if (slack) { /* trim to a huge-page boundary, so that freeing needs the address and bytes alone
                   */
         const size_t head = (size_t)(-(uintptr_t)p & (HUGE_PAGE - 1));
-        const size_t page = (size_t)sysconf(_SC_PAGESIZE);
+        const size_t page = ew_os_page_bytes();
         const size_t kept = ew_align_up(bytes, page);
         if (head)
             munmap(p, head);

@@ -5,6 +5,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include "backend/cuda/driver.h"
 #include "kernels/cuda/kernel.h"
@@ -59,7 +61,7 @@ static struct {
         size_t bytes;
     } allocs[MAX_ALLOCS];
     size_t n_allocs;
-    uint64_t live, busy;
+    uint64_t live, busy, early;
     int contexts;
 } fake = { .lock = PTHREAD_MUTEX_INITIALIZER,
            .sm = 90,
@@ -198,6 +200,11 @@ EXPORT void fakecuda_on_launch(fakecuda_launch_fn *fn, void *ctx)
     fake.on_launch_ctx = ctx;
 }
 
+EXPORT void fakecuda_integrated(int integrated)
+{
+    fake.integrated = integrated;
+}
+
 EXPORT void fakecuda_machine(int devices, int sm, size_t memory)
 {
     fake.devices = devices;
@@ -218,6 +225,11 @@ EXPORT uint64_t fakecuda_busy(void)
     n = fake.busy;
     (void)pthread_mutex_unlock(&fake.lock);
     return n;
+}
+
+EXPORT uint64_t fakecuda_early(void)
+{
+    return fake.early;
 }
 
 static void set_busy(struct fake_stream *s, int busy)
@@ -498,17 +510,26 @@ FAKE(cuMemHostAlloc, (void **p, size_t bytes, unsigned flags))
 
 FAKE(cuMemFreeHost, (void *p))
 {
+    (void)pthread_mutex_lock(&fake.lock);
+    fake.early += fake.busy != 0;
+    (void)pthread_mutex_unlock(&fake.lock);
     ENTER("cuMemFreeHost");
     return release(p, 0);
 }
 
 FAKE(cuMemHostRegister_v2, (void *p, size_t bytes, unsigned flags))
 {
-    (void)p;
-    (void)bytes;
+    const size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    unsigned char *there = malloc(bytes / page + 1);
+    int r;
+
     (void)flags;
     ENTER("cuMemHostRegister_v2");
-    return 0;
+    if (!there)
+        return OUT_OF_MEMORY;
+    r = mincore(p, bytes, there); /* whole pages, all of them mapped */
+    free(there);
+    return r || bytes % page ? INVALID : 0;
 }
 
 FAKE(cuMemHostUnregister, (void *p))

@@ -28,10 +28,14 @@ typedef void fakecuda_launch_fn(void *ctx, const char *entry, const unsigned gri
 void fakecuda_on_launch(fakecuda_launch_fn *fn, void *ctx);
 /* Another machine from now on: its GPUs are sm_<sm> with so much memory. */
 void fakecuda_machine(int devices, int sm, size_t memory);
+/* Whether its GPUs share the host's memory from now on. */
+void fakecuda_integrated(int integrated);
 #define FAKECUDA_MEMORY ((size_t)1 << 36) /* of the one that is there first, an sm_90 */
 /* Device allocations that were not freed. */
 uint64_t fakecuda_live(void);
 /* Streams with work that was not waited for (what they do is done at once all the same). */
 uint64_t fakecuda_busy(void);
+/* Pinned memory that was freed while any stream was busy: how often. */
+uint64_t fakecuda_early(void);
 
 #endif

@@ -222,11 +222,11 @@ void ew_cuda_close(struct ew_cuda *c)
 
 /* ---- weights ---- */
 
-/* On a chip that shares the host's memory the mapped file itself is what kernels read. False: the
- * driver will not have it. */
+/* On a chip that shares the host's memory the mapped file itself is what kernels read: its pages,
+ * as the driver takes nothing beside them. False: the driver will not have it. */
 static bool share_weights(struct ew_cuda *c, const uint8_t *from, size_t bytes)
 {
-    const uintptr_t page = 65536, begin = (uintptr_t)from / page * page;
+    const uintptr_t page = ew_os_page_bytes(), begin = (uintptr_t)from / page * page;
     const size_t len = ew_align_up((uintptr_t)from + bytes - begin, page);
     const struct ew_cuda_driver *cu = &c->device->cu;
     void *at = (void *)begin;
@@ -324,6 +324,8 @@ static ew_status load_weights(struct ew_cuda *c, const uint8_t *from, size_t byt
     st = staging_open(c, &s, err);
     if (!st)
         st = stream_weights(c, &s, from, bytes, err);
+    if (st) /* a piece may be on its way */
+        (void)ew_cuda_queue_wait(&c->memory_queue, NULL);
     staging_close(c, &s);
     return st;
 }
