@@ -1,8 +1,6 @@
 /* engine/device.c - a context on a device: where its inputs and outputs are there, and one run. */
 #include "engine/device_impl.h"
 
-#include <assert.h>
-
 #include "base/size.h"
 
 #define ALIGN       256
@@ -152,20 +150,23 @@ static ew_status open_small(struct ew_context *c, ew_error *err)
     const struct ew_plan *p = &c->engine->plan;
     struct ew_on_device *d = c->dev;
     size_t bytes;
+    bool fits = true;
 
     for (uint32_t o = 0; o < p->n_outputs; o++) {
         d->draws[o] = (struct draws){ d->draws_bytes, draw_rows(c->engine, o) };
         d->draws_bytes += ew_align_up(d->draws[o].rows * sizeof(ew_draw), ALIGN);
     }
     bytes = d->draws_bytes;
-
-    for (uint32_t i = 0; i < p->n_inputs; i++) {
+    for (uint32_t i = 0; i < p->n_inputs && fits; i++) {
         const size_t most = largest_input(p, i);
 
-        if (!is_updated(p, i))
-            bytes += ew_align_up(most < SMALL_BYTES ? most : SMALL_BYTES, ALIGN);
-        bytes += ids_room(p, i, most);
+        fits = most < SIZE_MAX / 2 && ew_size_add(bytes, ids_room(p, i, most), &bytes);
+        if (fits && !is_updated(p, i))
+            fits = ew_size_add(bytes, ew_align_up(most < SMALL_BYTES ? most : SMALL_BYTES, ALIGN),
+                               &bytes);
     }
+    if (!fits)
+        return ew_fail(err, EW_STATUS_LIMIT, "inputs of more bytes than there are addresses");
     EW_TRY(ew_buffer_grow(d, &d->small, bytes, "inputs", false, err));
     return ew_buffer_grow(d, &d->small_host, bytes, "inputs", true, err);
 }
@@ -240,6 +241,21 @@ void *ew_context_in_address(const struct ew_context *c, uint32_t i)
                                                            : c->in[i].address;
 }
 
+/* A place in the small block. It was made for the profiles' largest shapes, which a file says: what
+ * does not fit is refused. */
+static ew_status take_small(struct ew_context *c, const char *name, size_t bytes, size_t *at)
+{
+    struct ew_on_device *d = c->dev;
+    const size_t room = ew_align_up(bytes, ALIGN);
+
+    if (room > d->small.cap - d->small_used)
+        return ew_fail(&c->err, EW_STATUS_LIMIT, "input '%s' is larger than its profile says",
+                       name);
+    *at = d->small_used;
+    d->small_used += room;
+    return EW_STATUS_OK;
+}
+
 ew_status ew_context_device_place(struct ew_context *c)
 {
     const struct ew_plan *p = &c->engine->plan;
@@ -248,35 +264,32 @@ ew_status ew_context_device_place(struct ew_context *c)
     d->small_used = d->draws_bytes;
     for (uint32_t i = 0; i < p->n_inputs; i++) {
         struct place *at = &d->in[i];
+        const char *const name = p->tensors[p->inputs[i]].name;
 
         at->address = NULL;
         at->small = false;
         if (!ew_type_bytes(&c->in_type[i], &at->bytes))
-            return ew_fail(&c->err, EW_STATUS_LIMIT, "input '%s' is too large",
-                           p->tensors[p->inputs[i]].name);
+            return ew_fail(&c->err, EW_STATUS_LIMIT, "input '%s' is too large", name);
         at->n_ids = 0;
         if ((c->in[i].on_device && !c->in[i].ids) || !at->bytes)
             continue;
         if (c->in[i].ids) {
             const int64_t width = c->in_type[i].dim[c->in_type[i].n_dims - 1];
 
-            at->n_ids = at->bytes / sizeof(float) / (size_t)width;
-            at->small_at = d->small_used;
-            d->small_used += ew_align_up(at->n_ids * sizeof(int32_t), ALIGN);
-            if (width != p->tensors[p->embedding].dim[1] || d->small_used > d->small.cap)
+            if (width < 1 || width != p->tensors[p->embedding].dim[1])
                 return ew_fail(&c->err, EW_STATUS_INVALID_ARG,
-                               "input '%s' has %lld columns, the embedding %lld",
-                               p->tensors[p->inputs[i]].name, (long long)width,
-                               (long long)p->tensors[p->embedding].dim[1]);
+                               "input '%s' has %lld columns, the embedding %lld", name,
+                               (long long)width, (long long)p->tensors[p->embedding].dim[1]);
+            at->n_ids = at->bytes / sizeof(float) / (size_t)width;
+            EW_TRY(take_small(c, name, at->n_ids * sizeof(int32_t), &at->small_at));
         } else if (at->bytes <= SMALL_BYTES && !is_updated(p, i)) {
+            EW_TRY(take_small(c, name, at->bytes, &at->small_at));
             at->small = true;
-            at->small_at = d->small_used;
-            at->address = (uint8_t *)d->small.data + d->small_used;
-            d->small_used += ew_align_up(at->bytes, ALIGN);
+            at->address = (uint8_t *)d->small.data + at->small_at;
             continue;
         }
-        EW_TRY(ew_buffer_grow(d, &at->own, room_for(at->bytes, largest_input(p, i)),
-                              p->tensors[p->inputs[i]].name, false, &c->err));
+        EW_TRY(ew_buffer_grow(d, &at->own, room_for(at->bytes, largest_input(p, i)), name, false,
+                              &c->err));
         at->address = at->own.data;
     }
     return EW_STATUS_OK;
@@ -422,7 +435,9 @@ static ew_status emit_pick(struct ew_context *c, struct ew_launch *l, const stru
 
     if (!c->out[o].draws)
         return b->emit_argmax(&l->list, e, x, rows, n, d->tokens[o].data, &c->err);
-    assert(rows <= d->draws[o].rows); /* the profile's maximum */
+    if (rows > d->draws[o].rows)
+        return ew_fail(&c->err, EW_STATUS_LIMIT, "output '%s' has %zu rows, its profile says %zu",
+                       c->engine->plan.outputs[o].name, rows, d->draws[o].rows);
     return b->emit_draw(&l->list, e, x, rows, n, (const uint8_t *)d->small.data + d->draws[o].at,
                         d->tokens[o].data, &c->err);
 }

@@ -1,11 +1,13 @@
-/* Engines on their way to a GPU, on the stand-in driver: where weights lie, and what a failure half
- * way leaves. */
+/* Engines on their way to a GPU, on the stand-in driver: where weights lie, what a failure half way
+ * leaves, and files that do not say the truth. */
 #include "engine_fixture.h"
 
 #include "base/size.h"
-#include "engine/engine_impl.h"
+#include "engine/device_impl.h"
 #include "fakecuda.h"
 #include "kernels/cuda/linear_args.cuh"
+#include "plan/codec.h"
+#include "plan/reader.h"
 
 #include "backend/cuda/cuda.h"
 
@@ -145,12 +147,136 @@ static void test_timing_memory(void **state)
     }
 }
 
+/* ---- files that do not say the truth ---- */
+
+/* What a run of the engine says. */
+static void run_once(const void *bytes, size_t len, ew_error *err)
+{
+    static float x[N], y[N];
+    const int64_t dims[2] = { 1, N };
+    ew_engine *e = NULL;
+    ew_context *c = NULL;
+
+    if (ew_engine_load(bytes, len, NULL, &e, err) || ew_context_create(e, NULL, &c, err))
+        fail_msg("%s", err->text);
+    assert_int_equal(ew_context_set_shape(c, "x", dims, 2), 0);
+    assert_int_equal(ew_context_set_address(c, "x", x), 0);
+    assert_int_equal(ew_context_set_address(c, "y", y), 0);
+    err->status = ew_context_run(c);
+    (void)snprintf(err->text, sizeof(err->text), "%s", ew_context_error(c));
+    ew_context_destroy(c);
+    ew_engine_destroy(e);
+}
+
+/* Code that is cut, or whose tables point outside it, never reaches the driver. */
+static void test_cut_kernels(void **state)
+{
+    static const struct {
+        size_t at;
+        uint8_t value;
+    } changes[] = {
+        { 0, 0 },     /* no ELF file */
+        { 4, 1 },     /* of 32 bits */
+        { 56, 1 },    /* a segment's record where there is none */
+        { 60, 1 },    /* a section's */
+        { 32, 65 },   /* tables behind the end */
+        { 40, 1 },    /* sections that are not counted */
+        { 39, 0x80 }, /* an offset near 2^63 */
+    };
+    ew_error err = { 0 };
+    void *bytes;
+    uint8_t *changed;
+    size_t len;
+
+    (void)state;
+    build_simple(&bytes, &len);
+    run_once(bytes, len, &err);
+    assert_int_equal(err.status, 0);
+    changed = ew_mem_alloc_aligned(EW_MEM_MISC, len, 4096);
+    assert_non_null(changed);
+    for (size_t i = 0; i < EW_COUNT(changes); i++) {
+        const uint64_t loads = fakecuda_count("cuModuleLoadData");
+
+        memcpy(changed, bytes, len);
+        for (size_t at = 0; at + 64 <= len; at += EW_PLAN_ALIGN) /* every kernel's */
+            if (memcmp(changed + at, "\177ELF\2\1", 6) == 0)
+                changed[at + changes[i].at] = changes[i].value;
+        ew_plan_rehash(changed, len);
+        err = (ew_error){ 0 };
+        run_once(changed, len, &err);
+        if (err.status != EW_STATUS_MALFORMED || !strstr(err.text, "no whole cubin"))
+            fail_msg("change %d: %d '%s'", (int)i, err.status, err.text);
+        assert_int_equal(fakecuda_count("cuModuleLoadData"), loads);
+    }
+    ew_mem_free_aligned(changed);
+    ew_plan_free(bytes);
+    assert_int_equal(fakecuda_live(), 0);
+}
+
+/* A context's block of small inputs and draws was made for what the profile said; a run of more
+ * writes nothing behind it. */
+static void test_more_than_the_profile(void **state)
+{
+    static float x[8 * N];
+    static ew_draw draws[8];
+    static int32_t tokens[8];
+    const int64_t dims[2] = { 8, N };
+    ew_engine *e = NULL;
+    ew_context *c = NULL;
+    ew_error err = { 0 };
+    void *bytes;
+    size_t len;
+
+    (void)state;
+    build_simple(&bytes, &len);
+    for (int way = 0; way < 2; way++) {
+        MUST(ew_engine_load(bytes, len, NULL, &e, &err));
+        e->plan.profiles[0].inputs[0].max[0] = 1;
+        MUST(ew_context_create(e, NULL, &c, &err));
+        e->plan.profiles[0].inputs[0].max[0] = 8;
+        c->dev->draws[0].rows = 1;
+        assert_int_equal(ew_context_set_shape(c, "x", dims, 2), 0);
+        if (way == 0) {
+            assert_int_equal(ew_context_set_address(c, "x", x), 0);
+        } else {
+            assert_int_equal(ew_context_set_device_address(c, "x", x), 0);
+            assert_int_equal(ew_context_set_draw(c, "y", draws, tokens), 0);
+        }
+        assert_int_equal(ew_context_run(c), EW_STATUS_LIMIT);
+        assert_non_null(strstr(ew_context_error(c), way ? "output 'y' has 8 rows, its profile"
+                                                        : "input 'x' is larger than its profile"));
+        ew_context_destroy(c);
+        ew_engine_destroy(e);
+    }
+    ew_plan_free(bytes);
+    assert_int_equal(fakecuda_live(), 0);
+}
+
+/* Profiles whose shapes have more bytes than there are. */
+static void test_endless_profile(void **state)
+{
+    ew_engine *e = NULL;
+    ew_context *c = NULL;
+    ew_error err = { 0 };
+    void *bytes;
+    size_t len;
+
+    (void)state;
+    build_simple(&bytes, &len);
+    MUST(ew_engine_load(bytes, len, NULL, &e, &err));
+    e->plan.profiles[0].inputs[0].max[0] = INT64_MAX;
+    assert_int_equal(ew_context_create(e, NULL, &c, &err), EW_STATUS_LIMIT);
+    ew_engine_destroy(e);
+    ew_plan_free(bytes);
+    assert_int_equal(fakecuda_live(), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_shared_weights),
-        cmocka_unit_test(test_failed_upload),
-        cmocka_unit_test(test_timing_memory),
+        cmocka_unit_test(test_shared_weights),        cmocka_unit_test(test_failed_upload),
+        cmocka_unit_test(test_timing_memory),         cmocka_unit_test(test_cut_kernels),
+        cmocka_unit_test(test_more_than_the_profile), cmocka_unit_test(test_endless_profile),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

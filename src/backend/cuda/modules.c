@@ -9,6 +9,13 @@
 
 #define DEFAULT_SHARED (48u << 10) /* what a kernel may have without asking */
 
+/* ELF of 64 bits: where a section's or a segment's record says where it lies; 8 and 24 bytes on,
+ * how long it is. */
+#define ELF_HEADER     64
+#define ELF_SECTION_AT 24
+#define ELF_SEGMENT_AT 8
+#define ELF_NO_BITS    8 /* type of a section that takes no room */
+
 struct module {
     struct ew_cuda_image image;
     char *own_defines; /* of an image that was compiled here */
@@ -134,6 +141,52 @@ static ew_status compile(struct ew_cuda_modules *m, const struct ew_cuda_spec *s
     return EW_STATUS_OK;
 }
 
+/* n bytes of a little-endian number. */
+static uint64_t number(const uint8_t *at, int n)
+{
+    uint64_t v = 0;
+
+    while (n-- > 0)
+        v = v << 8 | at[n];
+    return v;
+}
+
+/* Whether n records of `bytes` each lie in the image from `at` on, and what each points to: from,
+ * length at these places of a record. */
+static bool are_inside(const struct ew_cuda_image *image, uint64_t at, uint64_t n, uint64_t bytes,
+                       int from, int length)
+{
+    const uint8_t *const base = image->cubin;
+
+    if (at > image->n_bytes || n * bytes > image->n_bytes - at || (n && bytes < 40))
+        return false;
+    for (uint64_t i = 0; i < n; i++) {
+        const uint8_t *r = base + at + i * bytes;
+        const bool is_nothing = from == ELF_SECTION_AT && number(r + 4, 4) == ELF_NO_BITS;
+        const uint64_t off = number(r + from, 8), len = number(r + length, 8);
+
+        if (!is_nothing && (off > image->n_bytes || len > image->n_bytes - off))
+            return false;
+    }
+    return true;
+}
+
+/* A driver is told no length and believes what an image says of itself; an image from a file may
+ * say anything. So it is seen to that headers, sections and segments of the ELF file lie in it. */
+static bool is_whole(const struct ew_cuda_image *image)
+{
+    const uint8_t *h = image->cubin;
+
+    if (image->n_bytes < ELF_HEADER || memcmp(h, "\177ELF\2\1", 6) != 0)
+        return false;
+    if (!number(h + 60, 2) && number(h + 40, 8))
+        return false; /* more sections than the header can say */
+    return are_inside(image, number(h + 32, 8), number(h + 56, 2), number(h + 54, 2),
+                      ELF_SEGMENT_AT, ELF_SEGMENT_AT + 24) &&
+           are_inside(image, number(h + 40, 8), number(h + 60, 2), number(h + 58, 2),
+                      ELF_SECTION_AT, ELF_SECTION_AT + 8);
+}
+
 static ew_status load(struct ew_cuda_modules *m, size_t i, const struct ew_cuda_spec *s,
                       ew_cu_function *out, ew_error *err)
 {
@@ -141,6 +194,9 @@ static ew_status load(struct ew_cuda_modules *m, size_t i, const struct ew_cuda_
     const struct ew_cuda_driver *cu = &m->device->cu;
     ew_cu_result r = 0;
 
+    if (!mod->loaded && !is_whole(&mod->image))
+        return ew_fail(err, EW_STATUS_MALFORMED, "CUDA: kernel '%s' (%s) is no whole cubin",
+                       s->entry, s->defines);
     ew_cuda_enter(m->device);
     if (!mod->loaded) {
         r = cu->module_load(&mod->loaded, mod->image.cubin);
