@@ -112,6 +112,8 @@ static void fill_quant(struct cc *c, struct weight *w, struct source *s, void **
     s->base = (struct ew_quant_source){
         .format = w->format, .name = "random", .n = w->n, .k = w->k, .read = source_read
     };
+    if (!cc_has_values(c))
+        return;
     for (size_t i = 0; i < w->n * w->k; i++)
         s->all.codes[i] = (uint8_t)((int)cc_range(c, 0, (size_t)(2 * half - 1)) - half);
     for (size_t i = 0; i < w->n * groups; i++)
@@ -151,7 +153,7 @@ static void weight_make(struct cc *c, struct weight *w, const struct decoder *m,
         part.quant = &source.base;
     } else {
         cc_fill_normal(c, w->rows, n * k, 1.0f / sqrtf((float)k));
-        for (size_t i = 0; i < n * k; i++) {
+        for (size_t i = 0; i < n * k && cc_has_values(c); i++) {
             plain[i] =
                 m->plain == EW_DTYPE_F16 ? ew_f32_to_f16(w->rows[i]) : ew_f32_to_bf16(w->rows[i]);
             w->rows[i] =
@@ -162,7 +164,8 @@ static void weight_make(struct cc *c, struct weight *w, const struct decoder *m,
     packed = xalloc(bytes, 1);
     a.scratch =
         w->layout->pack_scratch_bytes ? xalloc(w->layout->pack_scratch_bytes(f, k), 1) : NULL;
-    w->layout->pack(packed, &a, 0, w->layout->n_units(n, glu));
+    if (cc_has_values(c))
+        w->layout->pack(packed, &a, 0, w->layout->n_units(n, glu));
     w->at = cc_input(c, packed, bytes);
     if (m->bias)
         w->bias = random_floats(c, n, 0.1f, 0, &w->bias_at);
@@ -211,7 +214,7 @@ static void model_make(struct cc *c, struct model *o, const struct decoder *m)
         }
         l->kv = xalloc(kv, sizeof(float));
         cc_fill_normal(c, l->kv, kv, 1);
-        for (size_t k = 0; k < kv; k++) {
+        for (size_t k = 0; k < kv && cc_has_values(c); k++) {
             half[k] = m->kv == EW_DTYPE_F16 ? ew_f32_to_f16(l->kv[k]) : ew_f32_to_bf16(l->kv[k]);
             l->kv[k] = kv_round(m, l->kv[k]);
         }

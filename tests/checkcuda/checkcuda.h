@@ -40,6 +40,10 @@ void cc_end(struct cc *c);
 /* True when times are wanted: large shapes for cc_bench are worth making. */
 bool cc_is_bench(const struct cc *c);
 
+/* False while launches are only gathered: no contents are looked at, and large ones need not be
+ * made. */
+bool cc_has_values(const struct cc *c);
+
 /* ---- random numbers, the same in every run of a case ---- */
 uint64_t cc_rand(struct cc *c);
 size_t cc_range(struct cc *c, size_t lo, size_t hi); /* [lo, hi] */
