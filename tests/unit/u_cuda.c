@@ -9,6 +9,7 @@
 #include "fakecuda.h"
 #include "fakenvrtc.h"
 #include "kernels/cuda/linear.h"
+#include "kernels/cuda/step.cuh"
 #include "kv/cache.h"
 #include "plan/reader.h"
 
@@ -556,6 +557,26 @@ static void test_sticky_fault(void **state)
     ew_runtime_destroy(rt);
 }
 
+/* A kernel of many phases that waits in vain says where before it ends. */
+static void test_waited_in_vain(void **state)
+{
+    struct ew_cuda_device *d = NULL;
+    struct ew_cuda_queue q;
+    ew_error err = { 0 };
+
+    (void)state;
+    fakecuda_reset();
+    MUST(ew_cuda_device_open(0, NULL, &d, &err));
+    MUST(ew_cuda_queue_open(d, &q, &err));
+    q.last = "one kernel a step";
+    *d->fault = EW_STEP_FAULT(7u, 131u, 9u);
+    fakecuda_fail("cuStreamSynchronize", 1, EW_CU_LAUNCH_FAILED, 0);
+    assert_int_equal(ew_cuda_queue_wait(&q, &err), EW_STATUS_DEVICE);
+    has(&err, "last launch 'one kernel a step', whose phase 7 waited in vain in block 131, warp 9");
+    ew_cuda_queue_close(&q);
+    ew_cuda_device_close(d);
+}
+
 /* Any allocation of the device or of pinned memory may fail: a status, and nothing is left. */
 static void test_out_of_memory(void **state)
 {
@@ -697,10 +718,11 @@ int main(void)
         cmocka_unit_test(test_refused),        cmocka_unit_test(test_graphs),
         cmocka_unit_test(test_lengths),        cmocka_unit_test(test_downloads),
         cmocka_unit_test(test_no_graph),       cmocka_unit_test(test_short_activations),
-        cmocka_unit_test(test_sticky_fault),   cmocka_unit_test(test_out_of_memory),
-        cmocka_unit_test(test_other_chip),     cmocka_unit_test(test_cache),
-        cmocka_unit_test(test_layout_units),   cmocka_unit_test(test_step_tactics),
-        cmocka_unit_test(test_build_faults),   cmocka_unit_test(test_kernel_cache),
+        cmocka_unit_test(test_sticky_fault),   cmocka_unit_test(test_waited_in_vain),
+        cmocka_unit_test(test_out_of_memory),  cmocka_unit_test(test_other_chip),
+        cmocka_unit_test(test_cache),          cmocka_unit_test(test_layout_units),
+        cmocka_unit_test(test_step_tactics),   cmocka_unit_test(test_build_faults),
+        cmocka_unit_test(test_kernel_cache),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

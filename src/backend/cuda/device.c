@@ -64,6 +64,7 @@ ew_status ew_cuda_device_open(int index, const char *driver, struct ew_cuda_devi
                               ew_error *err)
 {
     struct ew_cuda_device *d = ew_mem_calloc(EW_MEM_ENGINE, 1, sizeof(*d));
+    void *word = NULL;
     ew_cu_result r;
     ew_status st;
 
@@ -83,10 +84,14 @@ ew_status ew_cuda_device_open(int index, const char *driver, struct ew_cuda_devi
             st = ew_cu_failed(&d->cu, r, err, "CUDA: GPU %d (%s): context", index, d->name);
         }
     }
+    if (!st)
+        st = ew_cuda_host_alloc(d, sizeof(*d->fault), "a kernel's last word", &word, err);
     if (st) {
         ew_cuda_device_close(d);
         return st;
     }
+    d->fault = word;
+    *d->fault = 0;
     *out = d;
     return EW_STATUS_OK;
 }
@@ -95,6 +100,7 @@ void ew_cuda_device_close(struct ew_cuda_device *d)
 {
     if (!d)
         return;
+    ew_cuda_host_free(d, (void *)(uintptr_t)d->fault);
     if (d->context)
         (void)d->cu.context_release(d->id);
     ew_cuda_driver_close(&d->cu);

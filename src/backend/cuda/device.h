@@ -24,6 +24,9 @@ struct ew_cuda_device {
     uint64_t memory_bytes;
     uint64_t peak_bytes_per_s; /* of its memory, by clock and width; 0: unknown */
     bool integrated;           /* shares the host's memory */
+    /* Pinned, 0: where a kernel says what it waited for in vain before it traps, after which the
+     * device's own memory cannot be read (kernels/cuda/step.cuh: fault). */
+    volatile uint32_t *fault;
 };
 
 /* index: which GPU; driver NULL: libcuda.so.1. UNSUPPORTED: no driver, no such GPU, or one older

@@ -69,7 +69,7 @@ static ew_status place(struct ew_step_list *list, struct ew_cuda *cuda,
                        struct ew_cuda_decode_plan *plan, ew_error *err)
 {
     const ew_memory *m = &cuda->base.memory;
-    struct ew_cuda_decode_place at = { 0 };
+    struct ew_cuda_decode_place at = { .fault = (uint64_t)(uintptr_t)cuda->device->fault };
 
     EW_TRY(list_memory(list, cuda, plan->table_bytes, &at.table, err));
     EW_TRY(list_memory(list, cuda, plan->workspace_bytes, &at.workspace, err));

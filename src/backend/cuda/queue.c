@@ -1,9 +1,11 @@
 /* backend/cuda/queue.c - launches, copies and captures on one stream. */
 #include "backend/cuda/queue.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "base/error.h"
+#include "kernels/cuda/step.cuh"
 
 #define MAX_ATTRS 3
 
@@ -39,6 +41,16 @@ ew_status ew_cuda_queue_check(const struct ew_cuda_queue *q, ew_error *err)
     return q->poison.status ? ew_fail(err, q->poison.status, "%s", q->poison.text) : EW_STATUS_OK;
 }
 
+/* What a kernel left that gave up waiting. */
+static void say_waited(uint32_t fault, char *out, size_t cap)
+{
+    out[0] = '\0';
+    if (fault)
+        (void)snprintf(out, cap, ", whose phase %u waited in vain in block %u, warp %u",
+                       EW_STEP_FAULT_PHASE(fault), EW_STEP_FAULT_BLOCK(fault),
+                       EW_STEP_FAULT_WARP(fault));
+}
+
 ew_status ew_cuda_queue_failed(struct ew_cuda_queue *q, ew_cu_result r, const char *what,
                                ew_error *err)
 {
@@ -46,9 +58,13 @@ ew_status ew_cuda_queue_failed(struct ew_cuda_queue *q, ew_cu_result r, const ch
         return EW_STATUS_OK;
     if (!ew_cu_is_sticky(r))
         return ew_cu_failed(&q->device->cu, r, err, "CUDA: %s", what);
-    if (!q->poison.status) /* a fault is seen at a wait: the launch before it is the suspect */
-        (void)ew_cu_failed(&q->device->cu, r, &q->poison, "CUDA: %s, last launch '%s'", what,
-                           q->last ? q->last : "none");
+    if (!q->poison.status) { /* a fault is seen at a wait: the launch before it is the suspect */
+        char waited[96];
+
+        say_waited(*q->device->fault, waited, sizeof(waited));
+        (void)ew_cu_failed(&q->device->cu, r, &q->poison, "CUDA: %s, last launch '%s'%s", what,
+                           q->last ? q->last : "none", waited);
+    }
     return ew_cuda_queue_check(q, err);
 }
 

@@ -16,7 +16,7 @@ _Static_assert(sizeof(struct ew_step_args) <= EW_CUDA_ARGS_CAP, "arguments of a 
 
 #define STEP_SOURCE    "step"
 #define ROWS_SOURCE    "step_rows"
-#define WORKSPACE_HEAD 256   /* bytes: epoch, fault */
+#define WORKSPACE_HEAD 256   /* bytes: epoch, fault where nobody asks for it */
 #define SLOTS          14    /* places for vectors, taken in turn: see choose_blocks */
 #define MAX_BACK       4     /* phases that a residual is kept */
 #define MAX_K          16384 /* columns */
@@ -710,7 +710,7 @@ ew_status ew_cuda_decode_plan(const struct ew_cuda_decode_node *nodes, size_t n,
         p.args.sequences = p.rows;
         p.args.table = place->table;
         p.args.epoch = place->workspace;
-        p.args.fault = place->workspace + 4;
+        p.args.fault = place->fault ? place->fault : place->workspace + 4;
         p.args.workspace = place->workspace + WORKSPACE_HEAD;
         p.args.x = p.x;
         p.args.logits = p.links[p.n - 1].out;

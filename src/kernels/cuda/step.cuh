@@ -54,6 +54,12 @@ enum ew_step_plain {
     EW_STEP_PARTS = 4  /* more */
 };
 
+/* Who waited in vain: never 0. */
+#define EW_STEP_FAULT(phase, block, warp) (((phase) + 1) | (block) << 12 | (warp) << 24)
+#define EW_STEP_FAULT_PHASE(fault)        (((fault)&0xfffu) - 1)
+#define EW_STEP_FAULT_BLOCK(fault)        ((fault) >> 12 & 0xfffu)
+#define EW_STEP_FAULT_WARP(fault)         ((fault) >> 24)
+
 /* 160 bytes. In step_rows.cu `in`, `out`, `singles` and `kept` are words (step_rows.cuh) in units
  * of 8 bytes, and `partial` is for each sequence. */
 struct ew_step_phase {
@@ -100,7 +106,7 @@ struct ew_step_args {
                          this one leaves too (one more); or 0 */
     uint64_t rows; /* [n_rows][n_x], of which row *next_id times row_scale is x; or 0: x is there */
     uint64_t context_lengths; /* i32 [sequences]: with this token */
-    uint64_t fault;           /* u32: phase + 1 of a wait that gave up */
+    uint64_t fault;           /* u32: EW_STEP_FAULT of a wait that gave up */
     uint64_t trace; /* clocks, of a kernel compiled with EW_STEP_TRACE: u32 [n_phases + 1][blocks]
                        [WARPS][MARKS] */
     uint32_t n_phases, n_stages, stage_bytes;

@@ -54,6 +54,7 @@ struct ew_cuda_decode_place {
     uint64_t workspace; /* workspace_bytes, 256-byte aligned; zeroed once, then left alone. Of one
                            context: steps that may run at once share none */
     uint64_t token;     /* i32 [rows]: arg max of the logits, the lowest of equals; or 0 */
+    uint64_t fault;     /* u32, the host's: what a wait in vain leaves (step.cuh); or 0 */
 };
 
 struct ew_cuda_decode_plan {

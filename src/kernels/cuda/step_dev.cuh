@@ -196,7 +196,7 @@ EW_DEV bool bar_try(uint32_t bar, uint32_t parity)
 }
 static __device__ __noinline__ void step_gave_up(const struct step *s)
 {
-    *(volatile uint32_t *)s->a->fault = (s->phase + 1) | s->cta << 12 | threadIdx.x / 32 << 24;
+    *(volatile uint32_t *)s->a->fault = EW_STEP_FAULT(s->phase, s->cta, threadIdx.x / 32);
     __threadfence_system();
     __trap();
 }
