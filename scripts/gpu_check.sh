@@ -246,15 +246,16 @@ families=$(sed -n 's/^CC(\(.*\))$/\1/p' tests/checkcuda/families.inc)
 parts_of() {
     case $1 in
     linear_cuda | attention_cuda | moe_cuda) [ "$jobs" -lt 6 ] && echo "$jobs" || echo 6 ;;
+    step_cuda) [ "$jobs" -lt 2 ] && echo "$jobs" || echo 2 ;;
     *) echo 1 ;;
     esac
 }
 
-# kernels NAME LIMIT [command...]: checkcuda, under the command, family by family. What it needs is compiled once.
+# kernels NAME LIMIT FAMILIES [command...]: checkcuda, under the command, family by family. What it needs is compiled once.
 kernels() {
-    prefix=$1 seconds=$2
-    shift 2
-    for family in $families; do
+    prefix=$1 seconds=$2 of=$3
+    shift 3
+    for family in $of; do
         parts=$(parts_of "$family")
         for part in $(seq 0 $((parts - 1))); do
             beside "$prefix-$family-$part" "$seconds" kernel_figures "$@" "$cc" --device "$device" --filter "$family/" \
@@ -266,7 +267,7 @@ kernels() {
 
 if wants kernels; then
     each=--verbose
-    kernels kernels 900
+    kernels kernels 900 "$families"
 fi
 if wants models && [ ! -x "$cm" ]; then
     line models 0 "skipped: $cm is not there"
@@ -305,7 +306,9 @@ if wants sanitizer && [ $quick = 0 ]; then
         sanitize="compute-sanitizer --error-exitcode 9 --tool"
         each="--each-kernel --verbose"
         for tool in memcheck racecheck initcheck; do
-            kernels $tool "$limit" $sanitize $tool
+            # a step's blocks wait for each other: beside processes that take turns on the GPU, several times as long
+            kernels $tool "$limit" step_cuda $sanitize $tool
+            kernels $tool "$limit" "$(echo "$families" | grep -v step_cuda)" $sanitize $tool
             beside "$tool-tiny" 900 true $sanitize $tool "$ew" run models/tiny $cuda -q --no-timing --no-graph \
                 --cache-dir "$cache" -p "What do you call a young bear?" --max-tokens 3 --temperature 0.8 --top-k 20
         done
