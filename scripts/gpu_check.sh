@@ -245,13 +245,15 @@ families=$(sed -n 's/^CC(\(.*\))$/\1/p' tests/checkcuda/families.inc)
 # Into how many processes the cases of a family go.
 parts_of() {
     case $1 in
-    linear_cuda | attention_cuda | moe_cuda) [ "$jobs" -lt 6 ] && echo "$jobs" || echo 6 ;;
+    linear_cuda) [ "$jobs" -lt 12 ] && echo "$jobs" || echo 12 ;;
+    attention_cuda | moe_cuda) [ "$jobs" -lt 6 ] && echo "$jobs" || echo 6 ;;
     step_cuda) [ "$jobs" -lt 2 ] && echo "$jobs" || echo 2 ;;
     *) echo 1 ;;
     esac
 }
 
-# kernels NAME LIMIT FAMILIES [command...]: checkcuda, under the command, family by family. What it needs is compiled once.
+# kernels NAME LIMIT FAMILIES [command...]: checkcuda, under the command, family by family; `wait` waits for all. What it
+# needs is compiled once.
 kernels() {
     prefix=$1 seconds=$2 of=$3
     shift 3
@@ -262,12 +264,12 @@ kernels() {
                 --part "$part/$parts" --cubins "$cubins" --jobs "$threads" $each
         done
     done
-    wait
 }
 
 if wants kernels; then
     each=--verbose
     kernels kernels 900 "$families"
+    wait
 fi
 if wants models && [ ! -x "$cm" ]; then
     line models 0 "skipped: $cm is not there"
@@ -305,9 +307,13 @@ if wants sanitizer && [ $quick = 0 ]; then
     if command -v compute-sanitizer >/dev/null; then
         sanitize="compute-sanitizer --error-exitcode 9 --tool"
         each="--each-kernel --verbose"
-        for tool in memcheck racecheck initcheck; do
-            # a step's blocks wait for each other: beside processes that take turns on the GPU, several times as long
+        # A step's blocks wait for each other: beside many processes that take turns on the GPU, several times as long.
+        for tool in racecheck memcheck initcheck; do
             kernels $tool "$limit" step_cuda $sanitize $tool
+            wait
+        done
+        one_answer models/tiny Hello $cuda >"$log/sanitizer-engine.txt" 2>&1 # builds it once, for all three
+        for tool in racecheck memcheck initcheck; do
             kernels $tool "$limit" "$(echo "$families" | grep -v step_cuda)" $sanitize $tool
             beside "$tool-tiny" 900 true $sanitize $tool "$ew" run models/tiny $cuda -q --no-timing --no-graph \
                 --cache-dir "$cache" -p "What do you call a young bear?" --max-tokens 3 --temperature 0.8 --top-k 20
