@@ -231,11 +231,12 @@ ew_status ew_context_set_tokens(ew_context *c, const char *name, const int32_t *
         EW_TRY(c->engine->backend->emit_embed(NULL, NULL, NULL, &p->tensors[p->embedding], NULL,
                                               NULL, 0, scale, &c->err));
     b = &c->in[i];
-    if (b->ids && b->scale != scale) /* captured lists hold the scale */
+    if (ids && b->scale != scale) { /* captured lists hold the one that was set last */
         ew_context_forget(c, NULL);
+        b->scale = scale;
+    }
     c->clean = c->clean && b->ids == ids;
     b->ids = ids;
-    b->scale = scale;
     return EW_STATUS_OK;
 }
 

@@ -417,55 +417,96 @@ static void test_graphs(void **state)
     assert_int_equal(fakecuda_count("cuGraphExecDestroy"), 3);
 }
 
-/* Lengths that lie outside the cache never reach the device. */
-static void test_lengths(void **state)
+/* A context without a runtime: lengths are the host's, all else lies on the device. */
+struct bare {
+    ew_engine *e;
+    ew_context *c;
+    int32_t lengths[1], start[1];
+    void *held[32];
+    size_t n_held;
+};
+
+static void open_bare(struct bare *b)
 {
-    ew_engine *e = NULL;
-    ew_context *c = NULL;
     ew_error err = { 0 };
     ew_tensor_info t;
-    int32_t lengths[1] = { 1 }, start[1] = { 0 };
-    uint64_t launches;
-    void *held[32];
-    size_t n_held = 0;
 
-    (void)state;
+    *b = (struct bare){ .lengths = { 1 } };
     fakecuda_reset();
-    MUST(ew_engine_open(DIR "/llm.engine", NULL, &e, &err));
-    assert_true(strncmp(ew_engine_device(e), "cuda:0 (Fake GPU 0", 18) == 0);
-    MUST(ew_context_create(e, NULL, &c, &err));
-    assert_int_equal(ew_context_set_profile(c, 1), 0);
-    for (uint32_t i = 0; !ew_engine_get_tensor(e, i, 1, &t); i++) {
+    MUST(ew_engine_open(DIR "/llm.engine", NULL, &b->e, &err));
+    MUST(ew_context_create(b->e, NULL, &b->c, &err));
+    assert_int_equal(ew_context_set_profile(b->c, 1), 0);
+    for (uint32_t i = 0; !ew_engine_get_tensor(b->e, i, 1, &t); i++) {
+        const ew_memory *m = ew_engine_memory(b->e);
         void *at = NULL;
 
         if (!t.is_input)
             continue;
-        assert_int_equal(ew_context_set_shape(c, t.name, t.opt, t.n_dims), 0);
+        assert_int_equal(ew_context_set_shape(b->c, t.name, t.opt, t.n_dims), 0);
         if (strcmp(t.name, "context_lengths") == 0) {
-            assert_int_equal(ew_context_set_address(c, t.name, lengths), 0);
+            assert_int_equal(ew_context_set_address(b->c, t.name, b->lengths), 0);
         } else if (strcmp(t.name, "kvcache_start_index") == 0) {
-            assert_int_equal(ew_context_set_address(c, t.name, start), 0);
+            assert_int_equal(ew_context_set_address(b->c, t.name, b->start), 0);
         } else {
-            MUST(ew_engine_memory(e)->alloc(ew_engine_memory(e)->ctx, 1 << 20, t.name, &at, &err));
-            assert_int_equal(ew_context_set_device_address(c, t.name, at), 0);
-            assert_true(n_held < 32);
-            held[n_held++] = at;
+            MUST(m->alloc(m->ctx, 1 << 20, t.name, &at, &err));
+            assert_int_equal(ew_context_set_device_address(b->c, t.name, at), 0);
+            assert_true(b->n_held < 32);
+            b->held[b->n_held++] = at;
         }
     }
-    assert_int_equal(ew_context_run(c), 0);
-    launches = fakecuda_count("cuGraphLaunch");
-    lengths[0] = 257; /* the cache holds 256 */
-    assert_int_equal(ew_context_run(c), EW_STATUS_INVALID_ARG);
-    if (!strstr(ew_context_error(c), "row 0 needs 257 positions"))
-        fail_msg("%s", ew_context_error(c));
-    assert_int_equal(fakecuda_count("cuGraphLaunch"), launches);
-    lengths[0] = 256;
-    assert_int_equal(ew_context_run(c), 0);
-    ew_context_destroy(c);
-    while (n_held)
-        ew_engine_memory(e)->release(ew_engine_memory(e)->ctx, held[--n_held], 1 << 20);
-    ew_engine_destroy(e);
+}
+
+static void close_bare(struct bare *b)
+{
+    ew_context_destroy(b->c);
+    while (b->n_held)
+        ew_engine_memory(b->e)->release(ew_engine_memory(b->e)->ctx, b->held[--b->n_held], 1 << 20);
+    ew_engine_destroy(b->e);
     assert_int_equal(fakecuda_live(), 0);
+}
+
+/* A lookup's scale is in what was captured: another scale is another capture, whatever was set
+ * between. */
+static void test_scales_of_lookups(void **state)
+{
+    static const int32_t id = 3;
+    struct bare b;
+
+    (void)state;
+    open_bare(&b);
+    assert_int_equal(ew_context_set_tokens(b.c, "inputs_embeds", &id, 1.0f), 0);
+    assert_int_equal(ew_context_run(b.c), 0);
+    assert_int_equal(ew_context_set_device_address(b.c, "inputs_embeds", b.held[0]), 0);
+    assert_int_equal(ew_context_run(b.c), 0);
+    assert_int_equal(fakecuda_count("cuGraphInstantiateWithFlags"), 2);
+    assert_int_equal(ew_context_set_tokens(b.c, "inputs_embeds", &id, 2.0f), 0);
+    assert_int_equal(ew_context_run(b.c), 0);
+    assert_int_equal(fakecuda_count("cuGraphInstantiateWithFlags"), 3);
+    assert_int_equal(ew_context_set_tokens(b.c, "inputs_embeds", &id, 2.0f), 0);
+    assert_int_equal(ew_context_run(b.c), 0);
+    assert_int_equal(fakecuda_count("cuGraphInstantiateWithFlags"), 3);
+    close_bare(&b);
+}
+
+/* Lengths that lie outside the cache never reach the device. */
+static void test_lengths(void **state)
+{
+    struct bare b;
+    uint64_t launches;
+
+    (void)state;
+    open_bare(&b);
+    assert_true(strncmp(ew_engine_device(b.e), "cuda:0 (Fake GPU 0", 18) == 0);
+    assert_int_equal(ew_context_run(b.c), 0);
+    launches = fakecuda_count("cuGraphLaunch");
+    b.lengths[0] = 257; /* the cache holds 256 */
+    assert_int_equal(ew_context_run(b.c), EW_STATUS_INVALID_ARG);
+    if (!strstr(ew_context_error(b.c), "row 0 needs 257 positions"))
+        fail_msg("%s", ew_context_error(b.c));
+    assert_int_equal(fakecuda_count("cuGraphLaunch"), launches);
+    b.lengths[0] = 256;
+    assert_int_equal(ew_context_run(b.c), 0);
+    close_bare(&b);
 }
 
 /* Tokens alone come back, unless the sampler on the host has something to do. */
@@ -712,17 +753,17 @@ static void test_cache(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_no_driver),      cmocka_unit_test(test_device_names),
-        cmocka_unit_test(test_start_failures), cmocka_unit_test(test_build),
-        cmocka_unit_test(test_machines),       cmocka_unit_test(test_bad_kernel),
-        cmocka_unit_test(test_refused),        cmocka_unit_test(test_graphs),
-        cmocka_unit_test(test_lengths),        cmocka_unit_test(test_downloads),
-        cmocka_unit_test(test_no_graph),       cmocka_unit_test(test_short_activations),
-        cmocka_unit_test(test_sticky_fault),   cmocka_unit_test(test_waited_in_vain),
-        cmocka_unit_test(test_out_of_memory),  cmocka_unit_test(test_other_chip),
-        cmocka_unit_test(test_cache),          cmocka_unit_test(test_layout_units),
-        cmocka_unit_test(test_step_tactics),   cmocka_unit_test(test_build_faults),
-        cmocka_unit_test(test_kernel_cache),
+        cmocka_unit_test(test_no_driver),         cmocka_unit_test(test_device_names),
+        cmocka_unit_test(test_start_failures),    cmocka_unit_test(test_build),
+        cmocka_unit_test(test_machines),          cmocka_unit_test(test_bad_kernel),
+        cmocka_unit_test(test_refused),           cmocka_unit_test(test_graphs),
+        cmocka_unit_test(test_lengths),           cmocka_unit_test(test_downloads),
+        cmocka_unit_test(test_no_graph),          cmocka_unit_test(test_short_activations),
+        cmocka_unit_test(test_sticky_fault),      cmocka_unit_test(test_waited_in_vain),
+        cmocka_unit_test(test_scales_of_lookups), cmocka_unit_test(test_out_of_memory),
+        cmocka_unit_test(test_other_chip),        cmocka_unit_test(test_cache),
+        cmocka_unit_test(test_layout_units),      cmocka_unit_test(test_step_tactics),
+        cmocka_unit_test(test_build_faults),      cmocka_unit_test(test_kernel_cache),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
