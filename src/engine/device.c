@@ -314,8 +314,8 @@ ew_status ew_context_device_scratch(struct ew_context *c, const struct ew_step_l
                                     bool *grown)
 {
     struct ew_on_device *d = c->dev;
-    struct buffer scratch = { d->scratch, c->shared_bytes },
-                  counters = { d->counters, d->counters_bytes };
+    struct buffer scratch = { d->scratch, at_least_one(c->shared_bytes) },
+                  counters = { d->counters, at_least_one(d->counters_bytes) };
 
     *grown = list->shared_bytes > scratch.cap || list->counter_bytes > counters.cap;
     if (!*grown)

@@ -252,6 +252,37 @@ static void test_more_than_the_profile(void **state)
     assert_int_equal(fakecuda_live(), 0);
 }
 
+/* Scratch that a file says is none grows to what lists need, and all of it is counted. */
+static void test_scratch_grows(void **state)
+{
+    const uint64_t before = ew_mem_tag_bytes(EW_MEM_GPU);
+    static float x[64 * N], y[64 * N];
+    const int64_t dims[2] = { 64, N };
+    ew_engine *e = NULL;
+    ew_context *c = NULL;
+    ew_error err = { 0 };
+    void *bytes;
+    size_t len;
+
+    (void)state;
+    fakecuda_reset();
+    assert_int_equal(build(64, EW_BUILD_NO_TIMING, &bytes, &len), 0);
+    MUST(ew_engine_load(bytes, len, NULL, &e, &err));
+    assert_true(e->plan.device.scratch_bytes > 0);
+    e->plan.device.scratch_bytes = e->plan.device.counter_bytes = 0;
+    MUST(ew_context_create(e, NULL, &c, &err));
+    assert_int_equal(ew_context_set_shape(c, "x", dims, 2), 0);
+    assert_int_equal(ew_context_set_address(c, "x", x), 0);
+    assert_int_equal(ew_context_set_address(c, "y", y), 0);
+    if (ew_context_run(c))
+        fail_msg("%s", ew_context_error(c));
+    assert_true(c->shared_bytes > 0);
+    ew_context_destroy(c);
+    ew_engine_destroy(e);
+    ew_plan_free(bytes);
+    assert_int_equal(ew_mem_tag_bytes(EW_MEM_GPU), before);
+}
+
 /* Profiles whose shapes have more bytes than there are. */
 static void test_endless_profile(void **state)
 {
@@ -277,6 +308,7 @@ int main(void)
         cmocka_unit_test(test_shared_weights),        cmocka_unit_test(test_failed_upload),
         cmocka_unit_test(test_timing_memory),         cmocka_unit_test(test_cut_kernels),
         cmocka_unit_test(test_more_than_the_profile), cmocka_unit_test(test_endless_profile),
+        cmocka_unit_test(test_scratch_grows),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
