@@ -176,6 +176,12 @@ fuzz_one() { # TARGET: its corpus and what it found before are the seeds; new fi
                 cat "$work"/engine/*.engine >"$work/found/$(basename $m)"
             rm -rf "$work/engine"
         done
+        for kv in f16 int8; do # for a GPU, by the stand-ins of driver and compiler
+            LD_LIBRARY_PATH=build-fuzz/tests/fakecuda:build-fuzz/tests/fakenvrtc build-fuzz/edgewise build tests/golden/families/qwen3-window \
+                "$work/engine" --device cuda --kernel-cache none --no-timing -q --max-kv-len 16 --max-input-len 4 --max-batch 2 --kv $kv &&
+                cat "$work"/engine/*.engine >"$work/found/cuda-$kv"
+            rm -rf "$work/engine"
+        done
     fi
     "build-fuzz/tests/$target" -max_total_time="${EW_FUZZ_SECONDS:-60}" -rss_limit_mb=2048 -timeout=10 \
         -artifact_prefix="$work/" -print_final_stats=1 "${seeds[@]}" >"$logs/$target" 2>&1
@@ -191,7 +197,7 @@ fuzz_one() { # TARGET: its corpus and what it found before are the seeds; new fi
 stage_fuzz() {
     local targets=() n=0
     for f in tests/fuzz/fuzz_*.c; do targets+=("$(basename "$f" .c)"); done
-    build fuzz edgewise_tool "${targets[@]}" || return
+    build fuzz edgewise_tool fakenvrtc "${targets[@]}" || return
     for t in "${targets[@]}"; do
         fuzz_one "$t" &
         n=$((n + 1))

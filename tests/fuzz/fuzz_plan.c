@@ -1,5 +1,6 @@
 /* fuzz_plan.c - an engine file whose checksums are right but whose words are not: load, describe,
- * and run what loads. */
+ * and run what loads: on the CPU, or on the stand-in driver (tests/fakecuda), whose copies and
+ * fills are real and whose kernels do nothing. */
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -41,6 +42,11 @@ static void run(ew_engine *e)
         if (t.is_input) {
             (void)ew_context_set_shape(c, t.name, t.max, t.n_dims);
             (void)ew_context_set_address(c, t.name, memory);
+        } else if (t.dtype == EW_DTYPE_F32) { /* picks: on a device alone */
+            if (i % 2)
+                (void)ew_context_set_argmax(c, t.name, memory);
+            else
+                (void)ew_context_set_draw(c, t.name, memory, memory);
         }
     (void)ew_context_run(c);
     ew_context_destroy(c);
