@@ -233,7 +233,7 @@ static ew_status measure(struct problem *p, const struct ew_cuda_linear_kernel *
     (void)cu->graph_exec_destroy(x);
     ew_cuda_leave(c->device);
     c->memory_queue.last = k->name;
-    *ns = (uint64_t)(best * 1e6 / (double)p->n_copies) + 1;
+    *ns = r ? 0 : (uint64_t)(best * 1e6 / (double)p->n_copies) + 1;
     return ew_cuda_queue_failed(&c->memory_queue, r, "timing", p->b->err);
 }
 
