@@ -56,7 +56,7 @@ static void matrix_make(struct cc *c, struct matrix *m, const struct ew_quant_fo
     m->scales = xalloc(n * groups, sizeof(float));
     m->zeros = xalloc(n * groups, sizeof(int16_t));
     m->row_scale = xalloc(n, sizeof(float));
-    for (size_t i = 0; i < n * k; i++)
+    for (size_t i = 0; i < n * k && cc_has_values(c); i++)
         m->codes[i] = matrix_code((uint8_t)cc_rand(c), f->code, false);
     for (size_t i = 0; i < n * groups; i++) {
         m->scales[i] = random_scale(c, f->scale);
@@ -83,14 +83,16 @@ struct weight {
     size_t packed_bytes;
 };
 
-static void pack(struct weight *w, const struct ew_linear_kernel *l, const struct ew_pack_args *a)
+static void pack(struct cc *c, struct weight *w, const struct ew_linear_kernel *l,
+                 const struct ew_pack_args *a)
 {
     struct ew_pack_args b = *a;
 
     w->packed_bytes = l->packed_bytes(a->format, a->n, a->k, a->glu);
     w->packed = xalloc(w->packed_bytes, 1);
     b.scratch = l->pack_scratch_bytes ? xalloc(l->pack_scratch_bytes(a->format, a->k), 1) : NULL;
-    l->pack(w->packed, &b, 0, l->n_units(a->n, a->glu));
+    if (cc_has_values(c))
+        l->pack(w->packed, &b, 0, l->n_units(a->n, a->glu));
     free(b.scratch);
 }
 
@@ -99,7 +101,7 @@ static void check_unpack(struct cc *c, const struct weight *w, const struct ew_l
 {
     float *row;
 
-    if (s->glu)
+    if (s->glu || !cc_has_values(c))
         return;
     row = xalloc(s->k, sizeof(*row));
     for (size_t i = 0; i < s->n; i += s->n / 7 + 1) {
@@ -119,11 +121,11 @@ static void weight_plain(struct cc *c, struct weight *w, const struct ew_linear_
     };
 
     w->dtype = l->weight_dtype;
-    for (size_t i = 0; i < s->n * s->k; i++) {
+    for (size_t i = 0; i < s->n * s->k && cc_has_values(c); i++) {
         ew_elem_set_f64(data, w->dtype, i, 0.05 * (double)cc_normal(c));
         w->rows[i] = (float)ew_elem_get_f64(data, w->dtype, i);
     }
-    pack(w, l,
+    pack(c, w, l,
          &(struct ew_pack_args){
              .parts = &part, .n_parts = 1, .n = s->n, .k = s->k, .glu = s->glu });
     free(data);
@@ -141,9 +143,9 @@ static void weight_quant(struct cc *c, struct weight *w, const struct ew_linear_
     matrix_make(c, &m, &w->format, s->n, s->k);
     const struct ew_quant_rows all = { m.codes, m.scales, m.zeros, m.row_scale };
 
-    for (size_t i = 0; i < s->n; i++)
+    for (size_t i = 0; i < s->n && cc_has_values(c); i++)
         ew_quant_decode_row(&w->format, &all, i, s->k, w->rows + i * s->k);
-    pack(w, l,
+    pack(c, w, l,
          &(struct ew_pack_args){ .format = &w->format,
                                  .parts = parts,
                                  .n_parts = 2,
