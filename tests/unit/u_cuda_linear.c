@@ -157,6 +157,7 @@ static struct ew_cuda_linear_problem problem(const struct ew_cuda_linear_kernel 
                                         .k = cols,
                                         .glu = glu,
                                         .act = glu ? EW_ACT_SILU : EW_ACT_NONE,
+                                        .norm_weight = k->takes_norm ? 1u << 25 : 0,
                                         .scale = 1 };
 
     if (k->layout == &ew_cuda_layout_q4)
@@ -187,7 +188,8 @@ static void check_reads(const struct ew_cuda_linear_kernel *k,
 static void test_plans_fit_the_chip(void **state)
 {
     static const size_t shapes[][2] = { { 1, 1 },         { 1024, 1024 },  { 4096, 12288 },
-                                        { 151936, 1024 }, { 24576, 4096 }, { 48, 53248 } };
+                                        { 151936, 1024 }, { 24576, 4096 }, { 48, 53248 },
+                                        { 192, 32768 } };
     static const size_t rows[] = { 1, 3, 8, 16, 64, 200, 2048 };
     size_t n_kernels;
     const struct ew_cuda_linear_kernel *const *all = ew_cuda_linear_kernels(&n_kernels);
@@ -219,6 +221,9 @@ static void test_plans_fit_the_chip(void **state)
                         assert_true(l[j].arg_bytes <= EW_CUDA_ARGS_CAP);
                         assert_true(strlen(l[j].spec.defines) + 1 < EW_CUDA_DEFINES_CAP);
                         assert_non_null(strstr(l[j].spec.defines, "-DEW_"));
+                        assert_null(strstr(l[j].spec.defines, "-DEW_SLOTS=0 "));
+                        assert_true(!strstr(l[j].spec.defines, "-DEW_SLOTS=1 ") ||
+                                    !all[i]->layout->takes); /* a ring of one: plain weights */
                         check_reads(all[i], &p, &l[j]);
                     }
                     assert_true(n == 1 || all[i]->workspace_bytes(&chips[c], &p) > 0);

@@ -92,6 +92,20 @@ EW_DEV void ew_cluster_sync(void)
 #endif
 }
 
+EW_DEV void ew_cluster_arrive(void)
+{
+#if EW_SM >= 90
+    asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
+#endif
+}
+
+EW_DEV void ew_cluster_wait(void)
+{
+#if EW_SM >= 90
+    asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
+#endif
+}
+
 // The float at our shared address `shared` in block `rank` of the cluster.
 EW_DEV float ew_cluster_load(uint32_t shared, uint32_t rank)
 {

@@ -197,7 +197,9 @@ static size_t plan(const struct ew_cuda_chip *c, const struct ew_cuda_linear_pro
     const uint32_t x_stages = round ? 4 : way == DIGITS || n <= 16 ? 8 : n == 32 ? 6 : 4;
     const uint32_t warps = t.groups * 4, slot = slot_bytes(&p->format, p->k);
     const uint32_t tiles = n >= 32 && t.cluster == 1 ? warps * 32 * 20 * 4 : 0;
-    const uint32_t fixed = 512 + (way == DIGITS ? x_stages * n * 4 : 0);
+    const bool many = t.cluster == 1 && t.strips > c->n_sm; /* strips a block */
+    const uint32_t fixed =
+        512 + (way == DIGITS ? x_stages * n * 4 : 0) + (quant && !many ? warps * 64 : 0);
     const uint32_t x_bytes = x_stages * x_rows * x_cols * 2;
     const uint32_t room = c->shared_per_block - 512 - fixed - tiles - x_bytes;
     uint32_t slots = (quant && room > 128u << 10 ? 128u << 10 : room) / (warps * slot);
@@ -225,7 +227,7 @@ static size_t plan(const struct ew_cuda_chip *c, const struct ew_cuda_linear_pro
                                   .arg_bytes = sizeof(args) };
     struct ew_cuda_tensor_map *map = l->maps;
 
-    if (t.cluster == 1 && t.strips > c->n_sm)
+    if (many)
         l->grid[0] = ew_cuda_div_up(t.strips, ew_cuda_div_up(t.strips, c->n_sm));
     if (!round)
         *map++ = map_of_x(p, &args.a, way, f16, x_rows);
@@ -251,8 +253,7 @@ static size_t plan(const struct ew_cuda_chip *c, const struct ew_cuda_linear_pro
                           "-DEW_CLUSTER=%u -DEW_AHEAD=%u -DEW_ROUND=%d -DEW_NORM=%d -DEW_F16=%d "
                           "-DEW_DIGITS=%d -DEW_MANY=%d",
                           format, n, t.groups, slots, x_stages, t.cluster, round ? ahead : 0, round,
-                          round && p->norm_weight != 0, f16, way == DIGITS,
-                          l->grid[0] < t.strips * t.cluster);
+                          round && p->norm_weight != 0, f16, way == DIGITS, many);
     return (size_t)(l - out) + 1;
 }
 

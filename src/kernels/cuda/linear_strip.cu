@@ -118,12 +118,35 @@ EW_DEV float rms_scale(const ew_args &a, struct fixed &f, uint32_t m)
     return rsqrtf(sum / (float)a.k + a.norm_eps);
 }
 
-#    if EW_CLUSTER == 1
-EW_DEV void store(const ew_args &a, const float *acc, struct fixed &f, uint32_t panel,
+// Row scales of panel p of the strip; 0: plain weights have none.
+EW_DEV const float *scales_of(const ew_args &a, const struct fixed &f, uint32_t strip, uint32_t p)
+{
+    return KEEPS_SCALES ? f.row_scales[p] : ew_panel_scales(a, strip * WARPS + p);
+}
+
+#    if EW_CODE
+EW_DEV void keep_scales(const ew_args &a, struct fixed &f, uint32_t strip, uint32_t warp,
+                        uint32_t lane)
+{
+    if (KEEPS_SCALES && lane < 4)
+        ew_cp_async<16>(ew_shared(&f.row_scales[warp][lane * 4]),
+                        (const char *)ew_panel_scales(a, strip * WARPS + warp) + lane * 16);
+}
+#    endif
+
+#    if EW_CLUSTER == 1 && (EW_N >= 32 || EW_MANY)
+EW_DEV void store(const ew_args &a, const float *acc, struct fixed &f, uint32_t strip,
                   uint32_t warp, uint32_t lane)
 {
-    const float *scales = ew_panel_scales(a, panel);
+    const float *scales = scales_of(a, f, strip, warp);
+    const uint32_t panel = strip * WARPS + warp;
 
+#        if EW_CODE
+    if (KEEPS_SCALES) {
+        ew_cp_async_wait<0>();
+        __syncwarp();
+    }
+#        endif
 #        if EW_N >= 32
     float *buffer = (float *)(dynamic + TILE_AT + warp * EW_TILE_BYTES);
     const bool wide = ew_wide(a);
@@ -172,7 +195,8 @@ EW_DEV void gather(float z[4], const float *at, const float *scales, float s)
     z[0] = z[1] = z[2] = z[3] = 0.0f;
 #        pragma unroll
     for (int r = 0; r < EW_CLUSTER; r++) {
-        const float4 v = ew_cluster_load4(ew_shared(at), r);
+        const float4 v =
+            EW_CLUSTER > 1 ? ew_cluster_load4(ew_shared(at), r) : *(const float4 *)at;
         z[0] += v.x, z[1] += v.y, z[2] += v.z, z[3] += v.w;
     }
 #        pragma unroll
@@ -180,14 +204,33 @@ EW_DEV void gather(float z[4], const float *at, const float *scales, float s)
         z[i] *= scales ? scales[i] * s : s;
 }
 
+// Four outputs of a row of x.
+struct quad {
+    uint32_t m, n, p, q; // row, column, panel of the strip and column in it
+};
+
+EW_DEV struct quad quad_of(uint32_t i, uint32_t strip)
+{
+    const uint32_t quads = EW_GLU ? 2 : 4;
+    struct quad at;
+
+    at.q = i % quads * 4;
+    at.p = i / quads % WARPS;
+    at.m = i / (quads * WARPS);
+    at.n = (strip * WARPS + at.p) * (EW_GLU ? 8 : 16) + at.q;
+    return at;
+}
+
 // Through shared memory, where the rings were: blocks of the cluster share out fours of rows.
 EW_DEV void store(const ew_args &a, const float *acc, struct fixed &f, uint32_t strip,
                   uint32_t warp, uint32_t lane)
 {
     float *sums = (float *)dynamic; // [rows of x][PITCH]
-    const uint32_t g = lane / 4, t = lane % 4;
-    const uint32_t quads = EW_GLU ? 2 : 4;
+    const uint32_t g = lane / 4, t = lane % 4, all = WARPS * (EW_GLU ? 2 : 4) * a.m;
     const bool wide = ew_wide(a);
+    uint32_t i = ew_cluster_rank() * (WARPS * 32) + threadIdx.x;
+    struct quad at = quad_of(i, strip);
+    float4 r = ew_residual4(a, at.m, at.n, wide); // asked for before everybody waits
 
     // every stage and every copy was waited for by who reads it, so that nothing is written here
     // any more once all warps are done
@@ -196,26 +239,30 @@ EW_DEV void store(const ew_args &a, const float *acc, struct fixed &f, uint32_t 
 #        endif
     asm volatile("bar.sync 1, %0;" ::"n"(WARPS * 32) : "memory");
 #        pragma unroll
-    for (int i = 0; i < EW_N / 2; i++)
-        sums[(i / 4 * 8 + t * 2 + i % 2) * PITCH + warp * 16 + g + (i % 4 < 2 ? 0 : 8)] = acc[i];
-    ew_cluster_sync();
+    for (int j = 0; j < EW_N / 2; j++)
+        sums[(j / 4 * 8 + t * 2 + j % 2) * PITCH + warp * 16 + g + (j % 4 < 2 ? 0 : 8)] = acc[j];
+    if (EW_CLUSTER > 1)
+        ew_cluster_sync();
+    else
+        asm volatile("bar.sync 1, %0;" ::"n"(WARPS * 32) : "memory");
+    if (EW_NORM && EW_CLUSTER == 1)
+        ew_mbar_wait(ew_shared(&f.normed), 0);
 #        pragma unroll 1
-    for (uint32_t i = ew_cluster_rank() * (WARPS * 32) + threadIdx.x; i < WARPS * quads * a.m;
-         i += EW_CLUSTER * WARPS * 32) {
-        const uint32_t q = i % quads * 4, p = i / quads % WARPS, m = i / (quads * WARPS);
-        const uint32_t panel = strip * WARPS + p, n = panel * (EW_GLU ? 8 : 16) + q;
-        const float *at = &sums[m * PITCH + p * 16 + q];
-        const float *scales = ew_panel_scales(a, panel);
-        float z[4], up[4] = { 0.0f, 0.0f, 0.0f, 0.0f };
+    while (i < all) {
+        if (at.n < a.n_out) {
+            const float *from = &sums[at.m * PITCH + at.p * 16 + at.q];
+            const float *scales = scales_of(a, f, strip, at.p);
+            const float s = EW_NORM ? rms_scale(a, f, at.m) : 1.0f;
+            float z[4], up[4] = { 0.0f, 0.0f, 0.0f, 0.0f };
 
-        if (n >= a.n_out)
-            continue;
-        const float4 r = ew_residual4(a, m, n, wide);
-        const float s = EW_NORM ? rms_scale(a, f, m) : 1.0f;
-        gather(z, at, scales ? scales + q : 0, s);
-        if (EW_GLU)
-            gather(up, at + 8, scales ? scales + q + 8 : 0, s);
-        ew_finish4(a, z, up, r, m, n, wide);
+            gather(z, from, scales ? scales + at.q : 0, s);
+            if (EW_GLU)
+                gather(up, from + 8, scales ? scales + at.q + 8 : 0, s);
+            ew_finish4(a, z, up, r, at.m, at.n, wide);
+        }
+        i += EW_CLUSTER * WARPS * 32;
+        at = quad_of(i, strip);
+        r = ew_residual4(a, at.m, at.n, wide);
     }
 }
 #    endif
@@ -253,13 +300,18 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
             asm volatile("setmaxnreg.dec.sync.aligned.u32 32;");
         if (EW_ROUND ? warp < WARPS + 4 : warp == WARPS && lane == 0)
             produce(p, w, f);
-        if (warp == WARPS && lane == 0)
-            read_ahead(p.ahead);
 #    if !EW_CODE
         if (warp == W_WARP && lane == 0)
             load_weights(p, w, f);
 #    endif
         __syncwarp();
+        if (EW_CLUSTER > 1)
+            ew_cluster_arrive(); // the sync in store(), which need not wait for what is asked now
+        if (warp == WARPS && lane == 0)
+            read_ahead(p.ahead);
+        __syncwarp();
+        if (EW_CLUSTER > 1)
+            ew_cluster_wait(); // at the last one nobody waits for who has left
     } else {
         struct reader r = { 0 };
         float acc[EW_N / 2];
@@ -271,6 +323,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
 #    if EW_CODE
         struct stream stream;
 
+        keep_scales(a, f, w.strip, warp, lane);
         stream_begin(stream, a, w, warp, lane); // weights depend on no launch before
         r.slot = stream.first;
 #    endif
@@ -281,17 +334,10 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
 #    else
             consume(w, acc, f, r, warp, lane);
 #    endif
-#    if EW_CLUSTER == 1
-            store(a, acc, f, strip * WARPS + warp, warp, lane);
-#    else
-            store(a, acc, f, strip, warp, lane); // one strip alone
-#    endif
+            store(a, acc, f, strip, warp, lane);
         }
     }
-#    if EW_CLUSTER > 1
-    if (warp >= WARPS)
-        ew_cluster_sync(); // the one in store()
-    ew_cluster_sync();     // nobody leaves while its sums are read
-#    endif
+    if (EW_CLUSTER > 1 && warp < WARPS)
+        ew_cluster_sync(); // nobody leaves while its sums are read
 #endif
 }

@@ -44,16 +44,23 @@
 #    define RINGS (EW_SLOTS * 2 * W_SUB)
 #endif
 
+// Scales of the rows of W come with the first stages: nobody waits for them at the end.
+#define KEEPS_SCALES (EW_CODE && !EW_MANY)
+
 // x, the rings of the warps, then this.
 struct fixed {
     unsigned long long full[EW_X_STAGES], empty[EW_X_STAGES], normed;
     unsigned long long w_full[EW_CODE ? 1 : EW_SLOTS], w_empty[EW_CODE ? 1 : EW_SLOTS];
     float squares[EW_ROUND ? EW_N : 1];
+    __align__(16) float row_scales[KEEPS_SCALES ? WARPS : 1][KEEPS_SCALES ? 16 : 4];
     __align__(16) float scales[EW_DIGITS ? EW_X_STAGES : 1][EW_DIGITS ? EW_N : 1]; // of x
 };
 #define RINGS_AT (EW_X_STAGES * X_STAGE)
 #define FIXED_AT (RINGS_AT + RINGS)
-#define TILE_AT  (FIXED_AT + (EW_DIGITS ? 512 + EW_X_STAGES * EW_N * 4 : 512))
+#define FIXED                                                                                      \
+    (512 + (EW_DIGITS ? EW_X_STAGES * EW_N * 4 : 0) + (KEEPS_SCALES ? WARPS * 64 : 0))
+#define TILE_AT (FIXED_AT + FIXED)
+static_assert(sizeof(struct fixed) <= FIXED, "room for barriers and scales");
 
 extern __shared__ __align__(1024) char dynamic[];
 
