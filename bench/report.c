@@ -219,7 +219,8 @@ static void write_curve(const struct curve *c, FILE *f)
 
     fprintf(f,
             "\n### %s, context %lld\n\n"
-            "| M | M rows: ms/step | cost(M)/cost(1) | tok/s | of read | M tokens of one row: "
+            "| M | M rows: ms/step | cost(M)/cost(1) | tok/s | of read | M tokens of one row, "
+            "likeliest of each: "
             "ms/step | cost(M)/cost(1) | tok/s | of read |\n"
             "|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n",
             c->model, (long long)json_integer_value(json_object_get(c->points, "length")));

@@ -123,7 +123,8 @@ EW_API void ew_runtime_cancel(ew_runtime *rt);
 typedef struct ew_runtime_stats {
     uint64_t prefill_runs, prefill_tokens, reused_tokens, prefill_ns;
     uint64_t decode_steps, decode_tokens, decode_ns;
-    uint64_t forward_runs, forward_tokens, forward_ns; /* ew_runtime_forward, without the copy */
+    uint64_t forward_runs, forward_tokens, forward_ns; /* ew_runtime_forward*, without the
+                                                          copy to the caller */
     uint64_t tokenize_ns, template_ns, sample_ns, detokenize_ns, load_ns;
     uint64_t captures, replays; /* steps whose launch list was made, and those that found one */
 } ew_runtime_stats;
@@ -141,6 +142,11 @@ EW_API ew_status ew_runtime_profile_json(const ew_runtime *rt, char **json,
 EW_API ew_status ew_runtime_forward(ew_runtime *rt, uint32_t row, const int32_t *ids, uint32_t n,
                                     uint32_t hint_len, float *logits, uint32_t n_logits,
                                     ew_error *err) EW_MUST_USE;
+/* The same, but the likeliest token after each of the last n_tokens ids (the lowest of equals), as
+ * one who verifies a guess wants them: where a GPU finds them, no logits leave it. */
+EW_API ew_status ew_runtime_forward_tokens(ew_runtime *rt, uint32_t row, const int32_t *ids,
+                                           uint32_t n, uint32_t hint_len, int32_t *tokens,
+                                           uint32_t n_tokens, ew_error *err) EW_MUST_USE;
 EW_API ew_status ew_runtime_rewind(ew_runtime *rt, uint32_t row, uint32_t len,
                                    ew_error *err) EW_MUST_USE;
 /* hidden_i of the last forward ([n][hidden] f32), when the engine was built with them; NULL

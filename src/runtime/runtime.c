@@ -224,24 +224,40 @@ static ew_status check_forward(const struct ew_runtime *rt, uint32_t row, uint32
     return EW_STATUS_OK;
 }
 
-/* One chunk; its part of the wanted logits and hidden states goes to its place. */
+struct wanted {      /* of the last n tokens of a pass: one of the two; n 0: neither */
+    float *logits;   /* [n][vocab] */
+    int32_t *tokens; /* [n], the likeliest after each */
+    uint32_t n;
+};
+
+/* The device found them, or they are found here. */
+static void pick_tokens(const struct ew_lane *lane, const struct wanted *w)
+{
+    for (uint32_t j = 0; j < w->n; j++)
+        w->tokens[j] = lane->picks_there ? ew_lane_token(lane, 0, j)
+                                         : ew_argmax(ew_lane_logits(lane, 0, j), lane->vocab);
+}
+
+/* One chunk; its part of what is wanted and of the hidden states goes to its place. */
 static ew_status forward_chunk(struct ew_runtime *rt, uint32_t row, const int32_t *ids, uint32_t n,
-                               float *logits, uint32_t n_wanted, ew_error *err)
+                               const struct wanted *w, ew_error *err)
 {
     const struct ew_lane *lane = rt->lane;
     const struct ew_lane_step step = {
-        row, 1, &ids, &n, n_wanted ? n_wanted : 1, .no_logits = !n_wanted
+        row, 1, &ids, &n, w->n ? w->n : 1, .no_logits = !w->n || w->tokens
     };
 
     const uint64_t t0 = ew_clock_ns();
 
     EW_TRY(ew_lane_run(rt->lane, &step, err));
+    if (w->tokens)
+        pick_tokens(lane, w);
     rt->stats.forward_ns += ew_clock_ns() - t0;
     rt->stats.forward_runs++;
     rt->stats.forward_tokens += n;
-    if (n_wanted)
-        memcpy(logits, ew_lane_logits(lane, 0, 0),
-               (size_t)n_wanted * lane->vocab * sizeof(*logits));
+    if (w->n && w->logits)
+        memcpy(w->logits, ew_lane_logits(lane, 0, 0),
+               (size_t)w->n * lane->vocab * sizeof(*w->logits));
     for (uint32_t i = 0; i < lane->n_hidden; i++)
         memcpy(rt->hidden[i] + (size_t)rt->n_hidden_tokens * lane->hidden, lane->hidden_out[i].data,
                (size_t)n * lane->hidden * sizeof(float));
@@ -250,12 +266,12 @@ static ew_status forward_chunk(struct ew_runtime *rt, uint32_t row, const int32_
 }
 
 static ew_status forward(struct ew_runtime *rt, uint32_t row, const int32_t *ids, uint32_t n,
-                         uint32_t hint_len, float *logits, uint32_t n_logits, ew_error *err)
+                         uint32_t hint_len, const struct wanted *w, ew_error *err)
 {
     const uint32_t max = rt->lane->max_input_len;
     const uint32_t len = ew_lane_len(rt->lane, row);
 
-    EW_TRY(check_forward(rt, row, n, n_logits, err));
+    EW_TRY(check_forward(rt, row, n, w->n, err));
     if (n > rt->lane->cap - len) /* here, not at the chunk that finds out: all or nothing */
         return ew_fail(err, EW_STATUS_LIMIT,
                        "row %u holds %u tokens and cannot take %u more: capacity %u", row, len, n,
@@ -265,31 +281,51 @@ static ew_status forward(struct ew_runtime *rt, uint32_t row, const int32_t *ids
         rt->lane->regimes[row] = ew_rope_regime(rt->lane->rope, hint_len > n ? hint_len : n);
     for (uint32_t at = 0; at < n;) {
         const uint32_t c = n - at < max ? n - at : max;
-        const uint32_t first = n - n_logits; /* token of the first logits wanted */
-        const uint32_t wanted = at + c > first ? (at + c - first < c ? at + c - first : c) : 0;
-        float *to = wanted ? logits + (size_t)(at + c - wanted - first) * rt->lane->vocab : NULL;
+        const uint32_t first = n - w->n; /* token of the first that is wanted */
+        struct wanted here = { NULL, NULL, 0 };
 
-        EW_TRY(forward_chunk(rt, row, ids + at, c, to, wanted, err));
+        if (at + c > first)
+            here.n = at + c - first < c ? at + c - first : c;
+        if (here.n && w->tokens)
+            here.tokens = w->tokens + (at + c - here.n - first);
+        else if (here.n)
+            here.logits = w->logits + (size_t)(at + c - here.n - first) * rt->lane->vocab;
+        EW_TRY(forward_chunk(rt, row, ids + at, c, &here, err));
         at += c;
     }
     return EW_STATUS_OK;
 }
 
-ew_status ew_runtime_forward(ew_runtime *rt, uint32_t row, const int32_t *ids, uint32_t n,
-                             uint32_t hint_len, float *logits, uint32_t n_logits, ew_error *err)
+static ew_status forward_alone(ew_runtime *rt, uint32_t row, const int32_t *ids, uint32_t n,
+                               uint32_t hint_len, const struct wanted *w, ew_error *err)
 {
     ew_status st;
 
-    if (!rt || !ids || (n_logits > 0 && !logits))
-        return ew_fail(err, EW_STATUS_INVALID_ARG, "forward: no runtime, ids or logits");
+    if (!rt || !ids || (w->n > 0 && !w->logits && !w->tokens))
+        return ew_fail(err, EW_STATUS_INVALID_ARG, "forward: no runtime, ids or place for results");
     if (row >= rt->lane->max_batch)
         return ew_fail(err, EW_STATUS_INVALID_ARG, "forward: row %u of %u", row,
                        rt->lane->max_batch);
     if (atomic_exchange(&rt->busy, true))
         return ew_fail(err, EW_STATUS_BUSY, "the runtime handles a request");
-    st = forward(rt, row, ids, n, hint_len, logits, n_logits, err);
+    st = forward(rt, row, ids, n, hint_len, w, err);
     atomic_store(&rt->busy, false);
     return st;
+}
+
+ew_status ew_runtime_forward(ew_runtime *rt, uint32_t row, const int32_t *ids, uint32_t n,
+                             uint32_t hint_len, float *logits, uint32_t n_logits, ew_error *err)
+{
+    return forward_alone(rt, row, ids, n, hint_len, &(struct wanted){ logits, NULL, n_logits },
+                         err);
+}
+
+ew_status ew_runtime_forward_tokens(ew_runtime *rt, uint32_t row, const int32_t *ids, uint32_t n,
+                                    uint32_t hint_len, int32_t *tokens, uint32_t n_tokens,
+                                    ew_error *err)
+{
+    return forward_alone(rt, row, ids, n, hint_len, &(struct wanted){ NULL, tokens, n_tokens },
+                         err);
 }
 
 ew_status ew_runtime_rewind(ew_runtime *rt, uint32_t row, uint32_t len, ew_error *err)

@@ -105,7 +105,7 @@ for e in edgewise-tiny-int4 edgewise-tiny-bf16 llama.cpp-tiny-int4; do
 done
 for m in int4 bf16; do has "rows" "$seen " " edgewise-tiny-$m-decode-8-4 "; done
 for c in 0 1; do
-    for kind in decode verify; do
+    for kind in decode verify verify_logits; do
         p=curves.$c.curve.$kind
         equal "$p: points" "$(value "$j" $p.#)" 3
         within "$p: cost(1)" "$(value "$j" $p.0.cost)" 1 0

@@ -126,14 +126,14 @@ static void on_launch(void *ctx, const char *entry, const unsigned grid[3], cons
     }
 }
 
-/* An engine of models/tiny in dir. */
-static void build_tiny(const char *dir)
+/* An engine of models/tiny in dir. flags: of the build, besides no timing. */
+static void build_tiny(const char *dir, uint32_t flags)
 {
     ew_build_opts o = EW_BUILD_OPTS_INIT;
     ew_error err = { 0 };
 
     o.device = "cuda";
-    o.flags = EW_BUILD_NO_TIMING;
+    o.flags = EW_BUILD_NO_TIMING | flags;
     o.n_threads = 2;
     o.max_batch = 4;
     o.max_kv_len = 256;

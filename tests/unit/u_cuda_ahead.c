@@ -247,7 +247,7 @@ static void test_outputs_between(void **state)
 static int make_engine(void **state)
 {
     (void)state;
-    build_tiny(DIR);
+    build_tiny(DIR, 0);
     return 0;
 }
 

@@ -11,6 +11,7 @@
 #include "fakenvtx.h"
 
 #define DIR EW_BINARY_DIR "/test-engines/u_cuda_run"
+#define ALL EW_BINARY_DIR "/test-engines/u_cuda_run_all" /* logits of every token */
 
 /* ---- requests ---- */
 
@@ -633,6 +634,35 @@ static void test_contexts(void **state)
     assert_int_equal(fakecuda_live(), 0);
 }
 
+/* Who wants the likeliest tokens of a pass gets them without its logits. */
+static void test_forward_tokens(void **state)
+{
+    enum { N = 5 };
+    static const int32_t ids[N] = { 5, 6, 7, 8, 9 };
+    ew_runtime *rt = open_played(ALL);
+    const uint32_t vocab = rt->lane->vocab;
+    float *const logits = ew_mem_calloc(EW_MEM_RUNTIME, N * (size_t)vocab, sizeof(*logits));
+    int32_t tokens[N + 1] = { 0 };
+    ew_error err = { 0 };
+    uint64_t before;
+
+    (void)state;
+    assert_non_null(logits);
+    tokens[N] = -1;
+    before = fakecuda_count("cuMemcpyDtoHAsync_v2");
+    MUST(ew_runtime_forward_tokens(rt, 0, ids, N, 0, tokens, N, &err));
+    assert_int_equal(fakecuda_count("cuMemcpyDtoHAsync_v2") - before, 1);
+    assert_int_equal(played.n_argmax, 1);
+    MUST(ew_runtime_rewind(rt, 0, 0, &err));
+    MUST(ew_runtime_forward(rt, 0, ids, N, 0, logits, N, &err));
+    assert_int_equal(fakecuda_count("cuMemcpyDtoHAsync_v2") - before, 3);
+    for (uint32_t i = 0; i < N; i++)
+        assert_int_equal(tokens[i], ew_argmax(logits + (size_t)i * vocab, vocab));
+    assert_int_equal(tokens[N], -1);
+    ew_mem_free(logits);
+    close_played(rt);
+}
+
 /* ---- ranges ---- */
 
 /* Launches carry the names of their nodes, in order and one after the other. */
@@ -734,20 +764,21 @@ static void test_tool(void **state)
 static int make_engine(void **state)
 {
     (void)state;
-    build_tiny(DIR);
+    build_tiny(DIR, 0);
+    build_tiny(ALL, EW_BUILD_ALL_LOGITS);
     return 0;
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_draws),         cmocka_unit_test(test_left_draws),
-        cmocka_unit_test(test_mixed_rows),    cmocka_unit_test(test_draw_refusals),
-        cmocka_unit_test(test_graph_cache),   cmocka_unit_test(test_contexts),
-        cmocka_unit_test(test_every_fault),   cmocka_unit_test(test_no_host_memory),
-        cmocka_unit_test(test_cancelled_row), cmocka_unit_test(test_ranges),
-        cmocka_unit_test(test_router_ties),   cmocka_unit_test(test_tool),
-        cmocka_unit_test(test_failed_run),
+        cmocka_unit_test(test_draws),          cmocka_unit_test(test_left_draws),
+        cmocka_unit_test(test_mixed_rows),     cmocka_unit_test(test_draw_refusals),
+        cmocka_unit_test(test_graph_cache),    cmocka_unit_test(test_contexts),
+        cmocka_unit_test(test_every_fault),    cmocka_unit_test(test_no_host_memory),
+        cmocka_unit_test(test_cancelled_row),  cmocka_unit_test(test_ranges),
+        cmocka_unit_test(test_router_ties),    cmocka_unit_test(test_tool),
+        cmocka_unit_test(test_forward_tokens), cmocka_unit_test(test_failed_run),
     };
 
     return cmocka_run_group_tests(tests, make_engine, NULL);

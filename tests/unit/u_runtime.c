@@ -13,6 +13,7 @@
 #include "mock_engine.h"
 #include "runtime/rope_tables.h"
 #include "runtime/stop.h"
+#include "sample/sampler.h"
 
 enum { N_REQUESTS = 11 };
 
@@ -299,10 +300,11 @@ static void test_forward(void **state)
     float logits[20 * MOCK_V], want[MOCK_V];
     ew_runtime_stats stats;
     const uint32_t n = 12;
-    int32_t ids[12];
+    int32_t ids[12], tokens[8];
 
     (void)state;
     (void)r;
+    tokens[7] = -1;
     for (uint32_t i = 0; i < n; i++)
         ids[i] = (int32_t)(i * 3 % MOCK_V);
     /* The last 7 of 12 tokens through chunks of 5: the pieces land in order. */
@@ -314,6 +316,13 @@ static void test_forward(void **state)
         mock_logits(want, ids, n - 7 + i + 1);
         assert_memory_equal(want, logits + i * MOCK_V, sizeof(want));
     }
+    assert_int_equal(ew_runtime_rewind(rt, 2, 0, &err), 0);
+    assert_int_equal(ew_runtime_forward_tokens(rt, 2, ids, n, 0, tokens, 7, &err), 0);
+    for (uint32_t i = 0; i < 7; i++)
+        assert_int_equal(tokens[i], ew_argmax(logits + i * MOCK_V, MOCK_V));
+    assert_int_equal(tokens[7], -1);
+    assert_int_equal(ew_runtime_forward_tokens(rt, 2, ids, 2, 0, NULL, 1, &err),
+                     EW_STATUS_INVALID_ARG);
     assert_int_equal(ew_runtime_rewind(rt, 2, 4, &err), 0);
     assert_int_equal(ew_runtime_forward(rt, 2, ids + 4, 1, 0, logits, 1, &err), 0);
     mock_logits(want, ids, 5);

@@ -1,5 +1,6 @@
 /* bench_curve.c - what a step of M rows costs against a step of one: M requests decoded together,
- * and M tokens of one request as speculative decoding verifies them (with the logits of all). */
+ * and M tokens of one request as speculative decoding verifies them: with the likeliest token after
+ * each, and with the logits of all. */
 #include "bench_cmd.h"
 
 #include <stdio.h>
@@ -38,9 +39,22 @@ static int time_decode(struct bench *b, uint32_t m, double *seconds)
     return code;
 }
 
-/* The runtime's own clock: the copy of the logits to the caller is not part of a step. */
-static ew_status verify_once(struct bench *b, uint32_t m, const int32_t *ids, float *logits,
-                             double *seconds, ew_error *err)
+/* What a pass over M tokens leaves: one of the two. */
+struct results {
+    float *logits;
+    int32_t *tokens;
+};
+
+static ew_status pass(struct bench *b, const int32_t *ids, uint32_t m, const struct results *r,
+                      ew_error *err)
+{
+    return r->tokens ? ew_runtime_forward_tokens(b->rt, 0, ids, m, 0, r->tokens, m, err)
+                     : ew_runtime_forward(b->rt, 0, ids, m, 0, r->logits, m, err);
+}
+
+/* The runtime's own clock: the copy of the results to the caller is not part of a step. */
+static ew_status verify_once(struct bench *b, uint32_t m, const int32_t *ids,
+                             const struct results *r, double *seconds, ew_error *err)
 {
     const uint32_t steps = n_steps(b, m);
     ew_runtime_stats before, after;
@@ -50,7 +64,7 @@ static ew_status verify_once(struct bench *b, uint32_t m, const int32_t *ids, fl
             ew_runtime_get_stats(b->rt, &before);
         ew_status st = ew_runtime_rewind(b->rt, 0, b->m_length, err);
         if (!st)
-            st = ew_runtime_forward(b->rt, 0, ids, m, 0, logits, m, err);
+            st = pass(b, ids, m, r, err);
         if (st)
             return st;
     }
@@ -59,22 +73,38 @@ static ew_status verify_once(struct bench *b, uint32_t m, const int32_t *ids, fl
     return EW_STATUS_OK;
 }
 
-static int time_verify(struct bench *b, uint32_t m, double *seconds)
+static int time_passes(struct bench *b, uint32_t m, const struct results *r, double *seconds)
 {
-    float *const logits = malloc((size_t)m * b->model.vocab * sizeof(*logits));
     int32_t *const ids = bench_ids(b->m_length + m, b->model.vocab);
     ew_error err = { EW_STATUS_OK, "" };
     int code = EXIT_FINE;
 
-    if (!logits || !ids)
+    if (!ids || (!r->logits && !r->tokens))
         code = cli_fail_text("out of memory");
     else if (ew_runtime_rewind(b->rt, 0, 0, &err) ||
              ew_runtime_forward(b->rt, 0, ids, b->m_length, 0, NULL, 0, &err) ||
-             verify_once(b, m, ids + b->m_length, logits, seconds, &err) ||
+             verify_once(b, m, ids + b->m_length, r, seconds, &err) ||
              ew_runtime_rewind(b->rt, 0, 0, &err))
         code = cli_fail(&err);
-    free(logits);
     free(ids);
+    return code;
+}
+
+static int time_tokens(struct bench *b, uint32_t m, double *seconds)
+{
+    const struct results r = { .tokens = malloc(m * sizeof(*r.tokens)) };
+    const int code = time_passes(b, m, &r, seconds);
+
+    free(r.tokens);
+    return code;
+}
+
+static int time_logits(struct bench *b, uint32_t m, double *seconds)
+{
+    const struct results r = { .logits = malloc((size_t)m * b->model.vocab * sizeof(*r.logits)) };
+    const int code = time_passes(b, m, &r, seconds);
+
+    free(r.logits);
     return code;
 }
 
@@ -132,15 +162,18 @@ static int curve_of(struct bench *b, const char *title, time_fn run, uint32_t mo
 
 int bench_curve(struct bench *b)
 {
-    json_t *const decode = json_array(), *const verify = json_array();
+    json_t *const decode = json_array(), *const verify = json_array(), *const logits = json_array();
     const uint32_t most = b->model.all_logits ? b->model.max_input_len : 1;
     int code;
 
     json_decref(b->curve);
-    b->curve = json_pack("{s:I, s:o, s:o}", "length", (json_int_t)b->m_length, "decode", decode,
-                         "verify", verify);
+    b->curve = json_pack("{s:I, s:o, s:o, s:o}", "length", (json_int_t)b->m_length, "decode",
+                         decode, "verify", verify, "verify_logits", logits);
     code = curve_of(b, "a step of M rows", time_decode, b->model.max_batch, decode);
     if (!code)
-        code = curve_of(b, "M tokens of one row, logits of each", time_verify, most, verify);
+        code =
+            curve_of(b, "M tokens of one row, likeliest token of each", time_tokens, most, verify);
+    if (!code)
+        code = curve_of(b, "M tokens of one row, logits of each", time_logits, most, logits);
     return code;
 }

@@ -17,7 +17,7 @@ static const struct opt bench_table[] = {
     { "prefill", 0, OPT_TEXT, &prefill_text, "N,N", "prompt lengths to read, or none (default 512)" },
     { "decode", 0, OPT_TEXT, &decode_text, "N,N", "context lengths to decode at, or none (default 128)" },
     { "batch", 0, OPT_TEXT, &batch_text, "N,N", "rows decoded together (default 1); raises --max-batch" },
-    { "rows", 0, OPT_TEXT, &rows_text, "N,N", "cost of a step of that many rows, and tokens of one row, or none; has an engine of its own (default 1,2,4,8,16,32,64)" },
+    { "rows", 0, OPT_TEXT, &rows_text, "N,N", "cost of a step of that many rows, and of tokens of one row with the likeliest token or the logits of each, or none; has an engine of its own (default 1,2,4,8,16,32,64)" },
     { "rows-length", 0, OPT_U32, &bench.m_length, "N", "context of --rows (default 32)" },
     { "gen", 0, OPT_U32, &bench.n_gen, "N", "tokens to decode per run (default 64)" },
     { "reps", 0, OPT_U32, &bench.n_reps, "N", "runs of each, the best and the median are shown (default 3)" },
