@@ -5,11 +5,11 @@
  *
  * Each model of models.c is made (and quantised), built for both devices, and one sequence that
  * fills the cache to its last place runs in several ways: in the longest steps, in uneven pieces,
- * token by token, again from the middle. Logits of each token are compared. Then eight
- * requests of different lengths over five rows, greedy, twice: rows end, move and are taken again,
- * prefixes are kept and taken; then contexts of one engine at once in threads. A line a
- * model. --device cpu checks the program itself. Exit status: 0 when all is well, 1 after a
- * failure, 2 for wrong arguments, 77 without a GPU. */
+ * token by token, again from the middle, some models in steps of each length up to 64. Logits of
+ * each token are compared. Then eight requests of different lengths over five rows, greedy, twice:
+ * rows end, move and are taken again, prefixes are kept and taken; then contexts of one engine at
+ * once in threads. A line a model. --device cpu checks the program itself. Exit status: 0 when all
+ * is well, 1 after a failure, 2 for wrong arguments, 77 without a GPU. */
 #include "checkmodel.h"
 
 #include <math.h>
@@ -23,6 +23,7 @@
 #include "edgewise/quantize.h"
 #include "os/os.h"
 #include "runtime/rt.h"
+#include "sample/sampler.h"
 
 #define NO_DEVICE   77
 #define PATH_CAP    1024
@@ -185,6 +186,35 @@ static void sequence(struct pair *p)
         compare(p, "token by token");
     if (rewind_to(p, "again", half) && feed(p, p->gpu, "again", half, cap, 7, p->got))
         compare(p, "again");
+}
+
+/* A step of n tokens in the middle, for each n: its logits, and the token that they pick without.
+ */
+static void each_length(struct pair *p)
+{
+    const uint32_t at = p->m->cap / 3, most = p->m->in < 64 ? p->m->in : 64;
+    int32_t picked[64];
+    ew_error err = { 0 };
+
+    if (!rewind_to(p, "each length", 0) || !feed(p, p->gpu, "each length", 0, p->m->cap, 0, p->got))
+        return;
+    for (uint32_t n = 2; n <= most && at + n <= p->m->cap && !p->failed; n++) {
+        char way[32];
+
+        (void)snprintf(way, sizeof(way), "a step of %u", n);
+        if (!rewind_to(p, way, at) || !feed(p, p->gpu, way, at, at + n, n, p->got))
+            return;
+        compare(p, way);
+        if (!rewind_to(p, way, at))
+            return;
+        if (ew_runtime_forward_tokens(p->gpu, 0, p->ids + at, n, 0, picked, n, &err)) {
+            fail(p, way, err.text);
+            return;
+        }
+        for (uint32_t i = 0; i < n; i++)
+            if (picked[i] != ew_argmax(p->got + (size_t)(at + i) * p->vocab, p->vocab))
+                fail(p, way, "the token picked is not the likeliest of its logits");
+    }
 }
 
 /* ---- rows ---- */
@@ -425,6 +455,8 @@ static void run(struct pair *p, const char *dir)
         p->ids[i] = (int32_t)((seed >> 8) % p->vocab);
     }
     sequence(p);
+    if (p->m->each)
+        each_length(p);
     rows(p);
     contexts(p);
 }

@@ -15,8 +15,9 @@ struct cm_model {
     const char *scheme, *method; /* quantised first; NULL: as it is */
     uint32_t group;
     bool asymmetric;
-    bool routes;    /* has experts: at a near tie a token may go to another one */
-    ew_dtype kv;    /* of both; NONE: f16 */
+    bool each;   /* also in steps of each number of tokens up to 64, whose kernels differ by it */
+    bool routes; /* has experts: at a near tie a token may go to another one */
+    ew_dtype kv; /* of both; NONE: f16 */
     uint32_t loose; /* times the divergence of others is fine: a cache that rounds the keys and
                        values themselves turns last bits into steps of its own; 0: 1 */
 };

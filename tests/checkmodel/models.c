@@ -64,6 +64,7 @@ const struct cm_model cm_models[] = {
     { "int4 g128 dense", LLAMA SIZES(384, 640, 2, 5, 1, 997, 0.05) ",\"head_dim\":128" APART THETA LAST, .cap = 400, .in = 333, .tactic = "dense_q4", .scheme = "int4", .method = "rtn" },
     { "int4 g128 wgmma", LLAMA SIZES(384, 640, 2, 5, 1, 997, 0.05) ",\"head_dim\":128" APART THETA LAST, .cap = 300, .in = 257, .tactic = "wgmma_q4", .scheme = "int4", .method = "rtn" },
     { "int4 g128 strip", LLAMA SIZES(384, 640, 2, 5, 1, 997, 0.05) ",\"head_dim\":128" APART THETA LAST, .cap = 130, .in = 64, .tactic = "strip_q4", .scheme = "int4", .method = "rtn" },
+    { "int4 g128 each length", QWEN3 SIZES(512, 1024, 3, 8, 2, 1024, 0.045) ",\"head_dim\":64" APART THETA LAST, .cap = 200, .in = 128, .scheme = "int4", .method = "rtn", .each = true },
     { "int4 g64 digits", LLAMA SIZES(192, 320, 2, 5, 1, 997, 0.07) ",\"head_dim\":64" APART THETA LAST, .cap = 130, .in = 8, .tactic = "digits_q4", .scheme = "int4", .method = "rtn", .group = 64 },
     { "int4 g32 rows", LLAMA SIZES(160, 224, 2, 5, 1, 997, 0.07) ",\"head_dim\":64" APART THETA LAST, .cap = 130, .in = 8, .tactic = "rows_q4", .scheme = "int4", .method = "rtn", .group = 32 },
     { "int8 one kernel", LLAMA SIZES(256, 512, 2, 4, 2, 700, 0.06) ",\"head_dim\":64" APART THETA LAST, .cap = 130, .in = 64, .tactic = "step_kernel", .scheme = "int8", .method = "rtn" },
