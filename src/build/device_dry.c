@@ -290,11 +290,13 @@ ew_status ew_build_dry_opt(struct ew_build *b, struct ew_build_specs *s)
     return st;
 }
 
-ew_status ew_build_dry_all(struct ew_build *b, struct ew_build_specs *s)
+static ew_status dry_all(struct ew_build *b, struct ew_build_specs *s, bool with_library)
 {
     struct dry d;
     ew_status st = dry_open(b, s, &d);
 
+    if (!st && !with_library)
+        d.cuda->chip.cublaslt = 0;
     for (uint32_t i = 0; i < b->plan.n_profiles && !st; i++) {
         set_all(&d, i, EW_PLAN_OPT);
         st = emit_all(&d);
@@ -307,4 +309,11 @@ ew_status ew_build_dry_all(struct ew_build *b, struct ew_build_specs *s)
     }
     dry_close(&d);
     return st;
+}
+
+ew_status ew_build_dry_all(struct ew_build *b, struct ew_build_specs *s)
+{
+    EW_TRY(dry_all(b, s, true));
+    /* Where the library is not there, or another one, the engine's own kernels do it all. */
+    return b->plan.device.cublaslt ? dry_all(b, s, false) : EW_STATUS_OK;
 }

@@ -27,10 +27,13 @@ void ew_build_specs_see(void *ctx, const struct ew_cuda_launch *l)
 {
     struct ew_build_specs *s = ctx;
     char key[EW_CUDA_DEFINES_CAP + 128];
-    const int len = snprintf(key, sizeof(key), "%s %s", l->spec.source, l->spec.defines);
+    int len;
     uint32_t i;
     char *own;
 
+    if (l->product)
+        return;
+    len = snprintf(key, sizeof(key), "%s %s", l->spec.source, l->spec.defines);
     if (s->no_memory || ew_map_find(&s->map, key, (size_t)len, &i))
         return;
     if (s->n == s->cap) {

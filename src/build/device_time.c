@@ -15,6 +15,7 @@
 #define MAX_KERNELS 64
 #define LOST        3 /* times slower than the best: more rows will not change that */
 #define REPEATS     4
+#define LIBRARY_WIN 1.03 /* times faster than the best kernel of ours a library has to be */
 
 struct problem {
     struct ew_build *b;
@@ -51,7 +52,7 @@ static uint64_t largest_m(const struct ew_build *b)
     return most;
 }
 
-static struct ew_cuda_linear_problem make_problem(const struct problem *p, uint64_t m, size_t copy)
+static struct ew_cuda_linear_problem plain_problem(const struct problem *p, uint64_t m, size_t copy)
 {
     const size_t n_out = (size_t)(p->t->glu ? p->t->n / 2 : p->t->n);
 
@@ -72,6 +73,43 @@ static struct ew_cuda_linear_problem make_problem(const struct problem *p, uint6
                                             .scale = 1.0f };
 }
 
+/* The problem as the model's nodes have it: what the epilogue costs decides about a library, which
+ * needs a pass of its own for most of it. Contents that are read: any memory that is there. */
+static void use_as_nodes_do(const struct problem *p, struct ew_cuda_linear_problem *q)
+{
+    const struct ew_plan *plan = &p->b->plan;
+    const struct ew_emit e = { .plan = plan, .device = &p->b->cuda->base };
+
+    for (uint32_t i = 0; i < plan->n_nodes; i++) {
+        const struct ew_plan_node *n = &plan->nodes[i];
+        const int64_t dims[3] = { 1, (int64_t)q->m, (int64_t)q->y_stride };
+        const struct ew_type y = ew_type_make(EW_DTYPE_F32, 3, dims);
+
+        if (n->op != EW_OP_LINEAR || ew_cuda_tactic_of(plan, &plan->tensors[n->in[1]]) != p->t)
+            continue;
+        if (n->n_in > 2 && n->in[2] != EW_PLAN_NONE)
+            q->bias = q->w;
+        if (n->n_in > 3 && n->in[3] != EW_PLAN_NONE)
+            q->residual = q->y;
+        q->act = n->attrs.linear.act;
+        q->scale = n->attrs.linear.scale;
+        q->softcap = n->attrs.linear.softcap;
+        q->y_short = ew_cuda_is_short(&e, n->out[0], q->m) ? EW_DTYPE_BF16
+                                                           : ew_cuda_short_heads(&e, n->out[0], &y);
+    }
+}
+
+static struct ew_cuda_linear_problem make_problem(const struct problem *p,
+                                                  const struct ew_cuda_linear_kernel *k, uint64_t m,
+                                                  size_t copy)
+{
+    struct ew_cuda_linear_problem q = plain_problem(p, m, copy);
+
+    if (k->library)
+        use_as_nodes_do(p, &q);
+    return q;
+}
+
 static bool runs(const struct problem *p, const struct ew_cuda_linear_kernel *k, uint64_t m)
 {
     return k->layout == p->w.kernel &&
@@ -88,7 +126,7 @@ static void see_all(const struct problem *p, struct ew_build_specs *s)
     for (uint64_t m = 1; m < 2 * p->max_m; m *= 2)
         for (size_t i = 0; i < n; i++) {
             struct ew_cuda_launch l[EW_CUDA_LINEAR_LAUNCHES];
-            struct ew_cuda_linear_problem q = make_problem(p, m, 0);
+            struct ew_cuda_linear_problem q = make_problem(p, all[i], m, 0);
             size_t n_launches;
 
             if (!runs(p, all[i], m))
@@ -106,7 +144,7 @@ static size_t work_bytes(const struct problem *p)
 
     for (uint64_t m = 1; m < 2 * p->max_m; m *= 2)
         for (size_t i = 0; i < n; i++) {
-            const struct ew_cuda_linear_problem q = make_problem(p, m, 0);
+            const struct ew_cuda_linear_problem q = make_problem(p, all[i], m, 0);
             size_t bytes;
 
             if (!runs(p, all[i], m) || !all[i]->workspace_bytes)
@@ -180,7 +218,7 @@ static ew_status record(struct problem *p, const struct ew_cuda_linear_kernel *k
         return st;
     for (size_t copy = 0; copy < p->n_copies && !st; copy++) {
         struct ew_cuda_launch l[EW_CUDA_LINEAR_LAUNCHES];
-        const struct ew_cuda_linear_problem problem = make_problem(p, m, copy);
+        const struct ew_cuda_linear_problem problem = make_problem(p, k, m, copy);
         const size_t n = k->plan(&c->chip, &problem, l);
 
         for (size_t i = 0; i < n && !st; i++) {
@@ -241,11 +279,18 @@ static ew_status time_one(struct problem *p, struct ew_timing_cache *tc,
                           const struct ew_cuda_linear_kernel *k, uint64_t m, uint64_t *ns)
 {
     const struct ew_cuda_device *d = p->b->cuda->device;
-    char key[384], format[64];
+    char key[384], format[64], library[64] = "";
 
     ew_quant_format_text(&p->t->format, format, sizeof(format));
-    (void)snprintf(key, sizeof(key), "%s sm_%u x%u|%s|%s|%llux%llu%s|m%llu", d->name, d->chip.sm,
-                   d->chip.n_sm, k->name, format, (unsigned long long)p->t->n,
+    if (k->library) {
+        const struct ew_cuda_linear_problem q = make_problem(p, k, m, 0);
+
+        (void)snprintf(library, sizeof(library), " %u %d%d%d%d%d%d", p->b->cuda->chip.cublaslt,
+                       q.bias != 0, q.residual != 0, q.act, q.scale != 1.0f, q.softcap != 0.0f,
+                       (int)q.y_short);
+    }
+    (void)snprintf(key, sizeof(key), "%s sm_%u x%u|%s%s|%s|%llux%llu%s|m%llu", d->name, d->chip.sm,
+                   d->chip.n_sm, k->name, library, format, (unsigned long long)p->t->n,
                    (unsigned long long)p->t->k, p->t->glu ? " glu" : "", (unsigned long long)m);
     if (ew_timing_cache_get(tc, key, ns))
         return EW_STATUS_OK;
@@ -294,7 +339,7 @@ static ew_status fastest(struct problem *p, struct ew_timing_cache *tc, bool tim
     *best = NULL;
     *best_ns = 0;
     for (size_t i = 0; i < n && forced; i++)
-        if (strcmp(all[i]->name, forced) == 0 && runs(p, all[i], m))
+        if (ew_cuda_linear_kernel_is(all[i], forced) && runs(p, all[i], m))
             *best = all[i];
     if (!*best && !timed)
         *best = ew_cuda_linear_choose(&p->b->plan, &p->b->cuda->chip, p->t->dtype, &p->w, m, false);
@@ -306,7 +351,7 @@ static ew_status fastest(struct problem *p, struct ew_timing_cache *tc, bool tim
         if (!ns)
             continue;
         took[i] = ns;
-        if (ns < least) {
+        if (all[i]->library ? (double)ns * LIBRARY_WIN < (double)least : ns < least) {
             *best_ns = least = ns;
             *best = all[i];
         }
@@ -380,13 +425,61 @@ static ew_status compile_all(struct ew_build *b, uint64_t max_m, struct ew_build
     return EW_STATUS_OK;
 }
 
+/* Whether cuBLASLt could multiply any of the weights: it takes its time to load. */
+static bool wants_library(const struct ew_build *b, uint64_t max_m)
+{
+    struct ew_cuda_chip with = b->cuda->chip;
+    size_t n;
+    const struct ew_cuda_linear_kernel *const *all = ew_cuda_linear_kernels(&n);
+
+    with.cublaslt = 1;
+    for (uint32_t i = 0; i < b->plan.n_tactics; i++)
+        for (size_t k = 0; k < n; k++) {
+            const struct ew_plan_tactic *t = &b->plan.tactics[i];
+
+            if (all[k]->library && max_m >= all[k]->min_rows &&
+                ew_cuda_linear_kernel_runs(all[k], &with, t->dtype, &t->format, all[k]->min_rows,
+                                           (size_t)t->n, (size_t)t->k, t->glu, t->x_quant))
+                return true;
+        }
+    return false;
+}
+
+/* A library that is not there is missed by nobody, unless it was asked for. */
+static ew_status load_library(struct ew_build *b, bool timed, uint64_t max_m)
+{
+    const bool forced = b->opts.tactic && strncmp(b->opts.tactic, "cublaslt", 8) == 0;
+    ew_error why = { 0 };
+    ew_status st;
+
+    if ((!timed && !forced) || !wants_library(b, max_m))
+        return EW_STATUS_OK;
+    st = ew_cuda_load_library(b->cuda, &why);
+    if (!st)
+        return EW_STATUS_OK;
+    if (forced || st == EW_STATUS_NO_MEMORY)
+        return ew_fail(b->err, st, "tactic '%s': %s", forced ? b->opts.tactic : "cublaslt",
+                       why.text);
+    ew_log(b->opts.logger, EW_LOG_INFO, "%s: not one of the tactics", why.text);
+    return EW_STATUS_OK;
+}
+
+/* The engine names the library that its switches use. */
+static void name_library(struct ew_build *b)
+{
+    for (uint32_t i = 0; i < b->plan.n_tactics; i++)
+        for (uint32_t k = 0; k < b->plan.tactics[i].n_switches; k++)
+            if (ew_cuda_linear_kernel_find(b->plan.tactics[i].switches[k].kernel)->library)
+                b->plan.device.cublaslt = b->cuda->chip.cublaslt;
+}
+
 ew_status ew_build_switches(struct ew_build *b, struct ew_timing_cache *tc, bool timed,
                             struct ew_build_specs *s)
 {
     const uint64_t max_m = largest_m(b);
-    ew_status st = EW_STATUS_OK;
+    ew_status st = load_library(b, timed, max_m);
 
-    if (timed)
+    if (!st && timed)
         st = compile_all(b, max_m, s);
     for (uint32_t i = 0; i < b->plan.n_tactics && !st; i++) {
         struct problem p = problem_of(b, &b->plan.tactics[i], max_m);
@@ -396,5 +489,7 @@ ew_status ew_build_switches(struct ew_build *b, struct ew_timing_cache *tc, bool
             st = switches_of(&p, tc, timed, &b->plan.tactics[i]);
         problem_close(&p);
     }
+    if (!st)
+        name_library(b);
     return st;
 }

@@ -286,6 +286,7 @@ ew_status ew_build_tactics(struct ew_build *b)
     ew_status st;
 
     if (b->opts.tactic && !(b->cuda ? ew_cuda_linear_kernel_find(b->opts.tactic) != NULL ||
+                                          strcmp(b->opts.tactic, "cublaslt") == 0 ||
                                           ew_build_is_step_tactic(b->opts.tactic)
                                     : ew_linear_kernel_find(b->opts.tactic) != NULL))
         return ew_fail(b->err, EW_STATUS_INVALID_ARG, "tactic '%s' is not a kernel of this build",

@@ -3,6 +3,7 @@
 
 #include <stdio.h>
 
+#include "backend/cuda/cublaslt.h"
 #include "base/json.h"
 #include "base/size.h"
 #include "plan/codec.h"
@@ -195,6 +196,12 @@ ew_status ew_engine_describe(const ew_engine *e, char **out, ew_error *err)
         json_object_set_new(j, "weights_bytes", json_integer((json_int_t)p->weights_bytes));
         json_object_set_new(j, "weights", weights_json(p));
         json_object_set_new(j, "dynamic", json_boolean(e->is_dynamic));
+        if (p->device.cublaslt) {
+            char version[EW_CUBLASLT_TEXT_CAP];
+
+            json_object_set_new(j, "cublaslt",
+                                json_string(ew_cublaslt_text(p->device.cublaslt, version)));
+        }
         if (p->device.name)
             json_object_set_new(j, "decode_step", decode_step_json(&p->device));
     }

@@ -8,7 +8,7 @@
 #include "plan/plan.h"
 
 #define EW_PLAN_MAGIC  "EDGEWISE"
-#define EW_PLAN_FORMAT 4u
+#define EW_PLAN_FORMAT 5u
 /* Packed layouts may change between any two versions, so the version must be the same. */
 #define EW_VERSION_NUMBER      (EW_VERSION_MAJOR * 10000u + EW_VERSION_MINOR * 100u + EW_VERSION_PATCH)
 #define EW_PLAN_PAGE           4096u

@@ -97,7 +97,8 @@ struct ew_plan_device {
     uint32_t sm, n_sm, shared_per_block;
     uint64_t l2_bytes;
     uint64_t scratch_bytes, counter_bytes; /* working memory of a context at the profiles' shapes */
-    bool split_norms; /* norms before kernels for few rows are launches of their own */
+    uint32_t cublaslt; /* version of the library that switches name; 0: none does */
+    bool split_norms;  /* norms before kernels for few rows are launches of their own */
     struct ew_plan_step step[EW_PLAN_STEP_ROWS]; /* [i]: of i + 1 sequences */
 };
 

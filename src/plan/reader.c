@@ -356,6 +356,7 @@ static ew_status read_device(struct reader *rd, ew_error *err)
         d->l2_bytes = ew_rd_u64(&r);
         d->scratch_bytes = ew_rd_u64(&r);
         d->counter_bytes = ew_rd_u64(&r);
+        d->cublaslt = ew_rd_u32(&r);
         d->split_norms = ew_rd_u8(&r) != 0;
         for (int i = 0; i < EW_PLAN_STEP_ROWS; i++) {
             d->step[i].one_kernel = ew_rd_u8(&r) != 0;

@@ -147,6 +147,7 @@ void ew_plan_write_kernels(const struct ew_plan *p, struct ew_buf *b)
     ew_wr_u64(b, p->device.l2_bytes);
     ew_wr_u64(b, p->device.scratch_bytes);
     ew_wr_u64(b, p->device.counter_bytes);
+    ew_wr_u32(b, p->device.cublaslt);
     ew_wr_u8(b, p->device.split_norms);
     for (int i = 0; i < EW_PLAN_STEP_ROWS; i++) {
         ew_wr_u8(b, p->device.step[i].one_kernel);

@@ -238,6 +238,8 @@ static void gather(struct cc *c, const struct ew_cuda_spec *s)
 {
     const size_t bytes = bytes_of_case(c);
 
+    if (!s->source) /* a library's product */
+        return;
     for (size_t i = 0; i < c->n_specs; i++) {
         struct cc_spec *const known = &c->specs[i];
 

@@ -333,7 +333,8 @@ static void one(struct cc *c, const struct ew_cuda_linear_kernel *k,
 
     if (!ew_cuda_linear_kernel_runs(k, cc_chip(c), dtype, f, s->m, s->n, s->k, s->glu,
                                     EW_XQ_NONE) ||
-        (s->norm && !k->takes_norm) || (s->y_short && (!k->puts_short || dtype == EW_DTYPE_F16)))
+        (s->norm && !k->takes_norm) ||
+        (s->y_short && (!k->puts_short || !k->takes_prepared || dtype == EW_DTYPE_F16)))
         return;
     if (f)
         ew_quant_format_text(f, format, sizeof(format));
@@ -530,6 +531,8 @@ static void shapes(struct cc *c, const struct ew_cuda_linear_kernel *k,
         { 2100, 2608, 72, true, false, false, false, EW_ACT_SILU, 1, 0, true },
         { 2100, 1300, 136, false, false, true, true, 0, 1, 0, false },
         { 40, 144, 136, false, false, false, false, 0, 1, 0, true },
+        { 200, 264, 448, false, true, false, true, 0, 0.5f, 0, false },
+        { 200, 264, 448, false, false, false, false, 0, 1, 0, true },
     };
 
     for (size_t i = 0; i < sizeof(list) / sizeof(*list); i++)
@@ -568,7 +571,7 @@ static void times(struct cc *c, const struct ew_cuda_linear_kernel *k,
             if (s.m < least || s.m > most || (s.m > 64 && s.n < 2560 && s.k < 9000))
                 continue;
             time_one(c, k, f, &s);
-            s.y_short = k->puts_short && s.m > 64;
+            s.y_short = k->puts_short && k->takes_prepared && s.m > 64;
             if (s.y_short)
                 time_one(c, k, f, &s);
         }

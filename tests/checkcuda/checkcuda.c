@@ -33,12 +33,12 @@ static const struct cc_family *const families[] = {
 #undef CC
 };
 
-/* What --compile-only takes a chip for: numbers of typical products. */
+/* What --compile-only takes a chip for: numbers of typical products, cuBLASLt beside them. */
 static const struct ew_cuda_chip chips[] = {
-    { 80, 108, 166912, 40u << 20 }, { 86, 84, 101376, 6u << 20 },
-    { 87, 16, 166912, 4u << 20 },   { 89, 128, 101376, 72u << 20 },
-    { 90, 132, 232448, 50u << 20 }, { 100, 148, 232448, 126u << 20 },
-    { 110, 20, 232448, 32u << 20 }, { 120, 170, 101376, 96u << 20 },
+    { 80, 108, 166912, 40u << 20, 1 }, { 86, 84, 101376, 6u << 20, 1 },
+    { 87, 16, 166912, 4u << 20, 1 },   { 89, 128, 101376, 72u << 20, 1 },
+    { 90, 132, 232448, 50u << 20, 1 }, { 100, 148, 232448, 126u << 20, 1 },
+    { 110, 20, 232448, 32u << 20, 1 }, { 120, 170, 101376, 96u << 20, 1 },
 };
 
 struct args {
@@ -190,6 +190,21 @@ static bool take_part(struct cc *c, const char *text)
     return !*end && c->part < c->n_parts;
 }
 
+/* Without it nothing of its cases runs. */
+static void open_library(struct cc *c)
+{
+    char version[EW_CUBLASLT_TEXT_CAP];
+    ew_error err = { 0 };
+
+    if (ew_cublaslt_open(NULL, c->device, &c->library, &err)) {
+        printf("%s\n", err.text);
+        return;
+    }
+    c->chip.cublaslt = ew_cublaslt_version(c->library);
+    ew_cuda_modules_set_library(c->modules, c->library);
+    printf("cuBLASLt %s\n", ew_cublaslt_text(c->chip.cublaslt, version));
+}
+
 static int run_device(struct cc *c, const struct args *a, struct ew_nvrtc *compiler)
 {
     struct job j = { .c = c, .compiler = compiler, .cubin_dir = a->cubins, .verbose = a->verbose };
@@ -206,6 +221,7 @@ static int run_device(struct cc *c, const struct args *a, struct ew_nvrtc *compi
     c->chip = c->device->chip;
     printf("%s: sm_%u, %u multiprocessors, NVRTC %d\n", c->device->name, c->chip.sm, c->chip.n_sm,
            ew_nvrtc_version(compiler));
+    open_library(c);
     run_all(c, CC_GATHER);
     if (a->one_each || a->each_kernel) {
         choose_cases(c);
@@ -225,6 +241,7 @@ static int run_device(struct cc *c, const struct args *a, struct ew_nvrtc *compi
            c->n_failures, c->n_specs, failures);
     ew_cuda_queue_close(&c->queue);
     ew_cuda_modules_close(c->modules);
+    ew_cublaslt_close(c->library);
     drop_cubins(&j);
     free(c->chosen);
     return failures || c->n_failures || st ? 1 : 0;

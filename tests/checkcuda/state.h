@@ -35,6 +35,7 @@ struct cc {
     struct ew_cuda_chip chip;
     struct ew_cuda_device *device; /* NULL: compile only */
     struct ew_cuda_modules *modules;
+    struct ew_cublaslt *library; /* NULL: not there */
     struct ew_cuda_queue queue;
     const struct cc_family *family;
     char name[160]; /* of the case */

@@ -16,7 +16,9 @@
 static const struct ew_quant_format plain = { EW_DTYPE_NONE, EW_DTYPE_NONE, 0, 0 };
 static const struct ew_quant_format i4_g128 = { EW_DTYPE_I4, EW_DTYPE_F16, 128, 0 };
 static const struct ew_quant_format i8_rows = { EW_DTYPE_I8, EW_DTYPE_NONE, 0, 0 };
-static const struct ew_cuda_chip h200 = { 90, 132, 232448, 50u << 20 };
+static const struct ew_cuda_chip h200 = {
+    .sm = 90, .n_sm = 132, .shared_per_block = 232448, .l2_bytes = 50u << 20
+};
 
 struct decoder {
     size_t layers, hidden, ffn, hq, hkv, d, vocab, rows;

@@ -123,7 +123,7 @@ static void test_messages(void **state)
     linear_bytes(&bytes, &len);
     c = copy_of(bytes, len);
     ew_put_u32(c + 8, 3); /* of before: how steps run was another table */
-    expect_text(c, len, EW_STATUS_MISMATCH, "version is 3, this build reads 4: build it again");
+    expect_text(c, len, EW_STATUS_MISMATCH, "version is 3, this build reads 5: build it again");
     ew_put_u32(c + 8, EW_PLAN_FORMAT);
     ew_put_u64(c + 16, 5);
     expect_text(c, len, EW_STATUS_MALFORMED, "header says 5");

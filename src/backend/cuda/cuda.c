@@ -184,6 +184,14 @@ ew_status ew_cuda_bare(int index, bool compiles, struct ew_cuda **out, ew_error 
     return EW_STATUS_OK;
 }
 
+ew_status ew_cuda_load_library(struct ew_cuda *c, ew_error *err)
+{
+    EW_TRY(ew_cublaslt_open(NULL, c->device, &c->library, err));
+    ew_cuda_modules_set_library(c->modules, c->library);
+    c->chip.cublaslt = ew_cublaslt_version(c->library);
+    return EW_STATUS_OK;
+}
+
 ew_status ew_cuda_dry(const struct ew_cuda_chip *chip,
                       void (*see)(void *ctx, const struct ew_cuda_launch *l), void *ctx,
                       struct ew_cuda **out, ew_error *err)
@@ -204,6 +212,7 @@ void ew_cuda_close(struct ew_cuda *c)
     if (c->device) {
         ew_cuda_queue_close(&c->memory_queue);
         ew_cuda_modules_close(c->modules);
+        ew_cublaslt_close(c->library);
         ew_cuda_free(c->device, c->weights);
         if (c->weights)
             ew_mem_note(EW_MEM_GPU_WEIGHTS, -(int64_t)c->base.weights_bytes);
@@ -343,6 +352,31 @@ static ew_status check_chip(const struct ew_plan *p, const struct ew_cuda *c, ew
                    c->chip.n_sm);
 }
 
+/* Without the library that the engine was timed with, or with another version of it, whose bits may
+ * be others, products run as the engine's own kernels. */
+static ew_status take_library(const struct ew_plan *p, struct ew_cuda *c, const ew_logger *logger)
+{
+    char want[EW_CUBLASLT_TEXT_CAP], have[EW_CUBLASLT_TEXT_CAP];
+    ew_error why = { 0 };
+    const ew_status st = p->device.cublaslt ? ew_cuda_load_library(c, &why) : EW_STATUS_OK;
+
+    if (st == EW_STATUS_NO_MEMORY)
+        return st;
+    if (c->chip.cublaslt && c->chip.cublaslt != p->device.cublaslt) {
+        (void)ew_fail(&why, EW_STATUS_MISMATCH, "this machine has %s",
+                      ew_cublaslt_text(c->chip.cublaslt, have));
+        c->chip.cublaslt = 0;
+        ew_cuda_modules_set_library(c->modules, NULL);
+        ew_cublaslt_close(c->library);
+        c->library = NULL;
+    }
+    if (why.status)
+        ew_log(logger, EW_LOG_INFO,
+               "the engine uses cuBLASLt %s: %s; its products run as kernels of the engine",
+               ew_cublaslt_text(p->device.cublaslt, want), why.text);
+    return EW_STATUS_OK;
+}
+
 ew_status ew_cuda_open(const struct ew_plan *p, int index, const char *profiler,
                        const ew_logger *logger, struct ew_device **out, ew_error *err)
 {
@@ -354,6 +388,8 @@ ew_status ew_cuda_open(const struct ew_plan *p, int index, const char *profiler,
         return st;
     ew_cuda_ranges_open(&c->ranges, profiler, logger);
     st = check_chip(p, c, err);
+    if (!st && take_library(p, c, logger))
+        st = ew_fail(err, EW_STATUS_NO_MEMORY, "cuBLASLt");
     for (uint32_t i = 0; i < p->n_images && !st; i++) {
         const struct ew_cuda_image image = { p->images[i].source, p->images[i].defines,
                                              p->images[i].code, (size_t)p->images[i].bytes };

@@ -19,6 +19,7 @@ struct ew_cuda { /* what a struct ew_device of this backend is */
     struct ew_cuda_device *device; /* NULL: dry */
     struct ew_nvrtc *compiler;     /* NULL: none is wanted, or none is there */
     struct ew_cuda_modules *modules;
+    struct ew_cublaslt *library;       /* NULL: not wanted, or not there */
     struct ew_cuda_queue memory_queue; /* of copies that belong to no context */
     struct ew_mutex *memory_lock;
     bool keeps_steps;                                       /* emit_end leaves lists as they are */
@@ -62,6 +63,8 @@ ew_status ew_cuda_bare(int index, bool compiles, struct ew_cuda **out, ew_error 
 ew_status ew_cuda_dry(const struct ew_cuda_chip *chip,
                       void (*see)(void *ctx, const struct ew_cuda_launch *l), void *ctx,
                       struct ew_cuda **out, ew_error *err);
+/* Loads cuBLASLt: chip.cublaslt is its version then. UNSUPPORTED: there is none. */
+ew_status ew_cuda_load_library(struct ew_cuda *c, ew_error *err);
 /* The device of an engine: MISMATCH when the plan was built for another chip. Weights are copied
  * from p's mapped section in pieces. index < 0: the first GPU that fits. */
 ew_status ew_cuda_open(const struct ew_plan *p, int index, const char *profiler,

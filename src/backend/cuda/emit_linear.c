@@ -71,7 +71,8 @@ const struct ew_cuda_linear_kernel *ew_cuda_linear_choose(const struct ew_plan *
     const struct ew_cuda_linear_kernel *const *all = ew_cuda_linear_kernels(&n);
 
     for (size_t i = 0; i < n && exact; i++)
-        if (runs(all[i], chip, dtype, w, m) && (!best || all[i]->x_error < best->x_error))
+        if (!all[i]->library && runs(all[i], chip, dtype, w, m) &&
+            (!best || all[i]->x_error < best->x_error))
             best = all[i];
     if (best)
         return best;
@@ -83,8 +84,8 @@ const struct ew_cuda_linear_kernel *ew_cuda_linear_choose(const struct ew_plan *
             break;
         }
     best = NULL;
-    for (size_t i = 0; i < n; i++)
-        if (runs(all[i], chip, dtype, w, m) && better(all[i], best))
+    for (size_t i = 0; i < n; i++) /* a library is asked where it was seen to be faster, alone */
+        if (!all[i]->library && runs(all[i], chip, dtype, w, m) && better(all[i], best))
             best = all[i];
     return best;
 }
@@ -144,7 +145,8 @@ static void see_without_norm(const struct ew_cuda *cuda, const struct ew_cuda_li
     const size_t n = cuda->see ? k->plan(&cuda->chip, p, l) : 0;
 
     for (size_t i = 0; i < n; i++)
-        cuda->see(cuda->see_ctx, &l[i]);
+        if (!l[i].product)
+            cuda->see(cuda->see_ctx, &l[i]);
 }
 
 /* The launch before that brings weights into L2 while others work is told of this one's. */

@@ -33,6 +33,7 @@ struct function {
 struct ew_cuda_modules {
     struct ew_cuda_device *device;
     struct ew_nvrtc *compiler;
+    struct ew_cublaslt *library;
     struct ew_mutex *lock;
     struct module *modules;
     size_t n_modules;
@@ -75,6 +76,11 @@ void ew_cuda_modules_close(struct ew_cuda_modules *m)
     ew_mem_free(m->functions);
     ew_mutex_destroy(m->lock);
     ew_mem_free(m);
+}
+
+void ew_cuda_modules_set_library(struct ew_cuda_modules *m, struct ew_cublaslt *library)
+{
+    m->library = library;
 }
 
 static ew_status add(struct ew_cuda_modules *m, const struct ew_cuda_image *image,
@@ -256,12 +262,28 @@ static ew_status raise_shared(struct ew_cuda_modules *m, struct function *f,
     return EW_STATUS_OK;
 }
 
+static ew_status get_product(struct ew_cuda_modules *m, const struct ew_cuda_launch *l,
+                             ew_cu_function *out, ew_error *err)
+{
+    struct ew_cublaslt_plan *plan = NULL;
+    struct ew_cuda_product p;
+
+    if (!m->library)
+        return ew_fail(err, EW_STATUS_NOT_FOUND, "a product needs cuBLASLt, which is not loaded");
+    memcpy(&p, l->args, sizeof(p));
+    EW_TRY(ew_cublaslt_plan(m->library, &p, &plan, err));
+    *out = plan;
+    return EW_STATUS_OK;
+}
+
 ew_status ew_cuda_modules_get(struct ew_cuda_modules *m, const struct ew_cuda_launch *l,
                               ew_cu_function *out, ew_error *err)
 {
     struct function *f = NULL;
     ew_status st;
 
+    if (l->product)
+        return get_product(m, l, out, err);
     ew_mutex_lock(m->lock);
     st = find(m, &l->spec, &f, err);
     if (!st && l->shared_bytes > f->shared_bytes)

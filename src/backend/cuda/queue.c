@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "backend/cuda/cublaslt.h"
 #include "base/error.h"
 #include "kernels/cuda/step.cuh"
 
@@ -100,6 +101,21 @@ static ew_cu_result encode_maps(const struct ew_cuda_driver *cu, const struct ew
     return r;
 }
 
+/* A fault of its kernels is seen by the next call to the driver, like one of ours. */
+static ew_status launch_product(struct ew_cuda_queue *q, const struct ew_cublaslt_plan *plan,
+                                const struct ew_cuda_launch *l, const char *name, ew_error *err)
+{
+    struct ew_cuda_product p;
+    ew_status st;
+
+    memcpy(&p, l->args, sizeof(p));
+    st = ew_cublaslt_run(plan, &p, q->stream, err);
+    q->last = name;
+    if (st)
+        ew_error_within(err, "CUDA: %s", name);
+    return st;
+}
+
 ew_status ew_cuda_queue_launch(struct ew_cuda_queue *q, ew_cu_function f,
                                const struct ew_cuda_launch *l, const char *name, ew_error *err)
 {
@@ -112,6 +128,8 @@ ew_status ew_cuda_queue_launch(struct ew_cuda_queue *q, ew_cu_function f,
     ew_cu_result r;
 
     EW_TRY(ew_cuda_queue_check(q, err));
+    if (l->product)
+        return launch_product(q, f, l, name, err);
     memset(attrs, 0, sizeof(attrs));
     memcpy(c.grid, l->grid, sizeof(c.grid));
     memcpy(c.block, l->block, sizeof(c.block));

@@ -24,7 +24,8 @@ ew_status ew_cuda_queue_check(const struct ew_cuda_queue *q, ew_error *err);
 ew_status ew_cuda_queue_failed(struct ew_cuda_queue *q, ew_cu_result r, const char *what,
                                ew_error *err);
 
-/* One launch. `name` is what an error will call it (borrowed while the queue lives). */
+/* One launch, or a product, whose plan is f (modules.h). `name` is what an error will call it
+ * (borrowed while the queue lives). */
 ew_status ew_cuda_queue_launch(struct ew_cuda_queue *q, ew_cu_function f,
                                const struct ew_cuda_launch *l, const char *name, ew_error *err);
 /* Asynchronous copies; host memory pinned for them to be so. */

@@ -48,8 +48,23 @@ struct ew_cuda_tensor_map {
 };
 #define EW_CUDA_MAPS_CAP 2
 
+/* Not a kernel of ours: y = alpha * x W^T (+ residual) by a library of the GPU's maker, cuBLASLt.
+ * Sums are f32. Strides are in elements; x and W have one type. */
+struct ew_cuda_product {
+    uint64_t w, x, residual, y; /* [n][w_stride], [m][x_stride], f32 [m][y_stride] or 0,
+                                   [m][y_stride]; 16-byte aligned; y may be the residual itself */
+    uint64_t workspace;         /* EW_CUDA_PRODUCT_WORKSPACE bytes, 256-byte aligned */
+    uint64_t w_stride, x_stride, y_stride;
+    uint32_t m, n, k;
+    int32_t dtype, y_dtype; /* ew_dtype: F32, F16 or BF16; y: F32 or dtype */
+    float alpha;
+};
+#define EW_CUDA_PRODUCT_WORKSPACE ((size_t)32 << 20)
+
 struct ew_cuda_launch {
     struct ew_cuda_spec spec;
+    bool product; /* args are a struct ew_cuda_product; of spec the entry alone is there, as a name,
+                     and grid and block say nothing */
     uint32_t grid[3], block[3]; /* none may be 0 */
     uint32_t cluster;           /* blocks of a cluster along x; 0: no clusters */
     uint32_t shared_bytes;      /* dynamic; above 48 KiB the backend raises the kernel's limit */
@@ -71,6 +86,7 @@ struct ew_cuda_chip {
     uint32_t n_sm;             /* multiprocessors */
     uint32_t shared_per_block; /* opt-in limit, bytes */
     uint64_t l2_bytes;
+    uint32_t cublaslt; /* version of the library that products may use; 0: none */
 };
 
 #endif

@@ -30,6 +30,10 @@
  *   dense     sm_90 alone, made for hundreds of rows: quantised weights as bf16 into the workspace, then
  *             wgmma on those; q4, q8 of up to 512 MB as bf16
  *   mma       every chip, any m, best above 8
+ *   cublaslt  more than 64 rows, where the chip's description names the library: its product, with
+ *             residual and scale; what else is to be done (bias, activation, gate x up, other short
+ *             types) a pass over its sums does. f32 (x as it is), f16, bf16; n and k multiples of 8.
+ *             Bits: of one version of the library, for one m
  *
  * Layouts (the ew_linear_kernel half: pack, unpack_row and sizes are real, run is NULL). One layout
  * serves decode, verification and prefill.
@@ -101,6 +105,7 @@ struct ew_cuda_linear_kernel {
     float w_error;           /* 2^-8: weights with their scales are rounded to bf16; 0 for most */
     bool takes_prepared, takes_norm, puts_short;
     bool prepares; /* takes x as it is and does the norm in a launch of its own */
+    bool library;  /* its launches hold a product: runs where chip.cublaslt says so */
     bool (*takes)(const struct ew_quant_format *f, size_t n, size_t k, bool glu); /* NULL: all */
     /* For m rows; 0 for most. */
     size_t (*workspace_bytes)(const struct ew_cuda_chip *c, const struct ew_cuda_linear_problem *p);
@@ -113,6 +118,8 @@ struct ew_cuda_linear_kernel {
 /* All of them, in an order that says nothing. Static. */
 const struct ew_cuda_linear_kernel *const *ew_cuda_linear_kernels(size_t *n);
 const struct ew_cuda_linear_kernel *ew_cuda_linear_kernel_find(const char *name);
+/* Whether k is what `text` names: "cublaslt_bf16", or "cublaslt" for all layouts. */
+bool ew_cuda_linear_kernel_is(const struct ew_cuda_linear_kernel *k, const char *text);
 /* Whether kernel k can run this weight on this chip for up to m rows. */
 bool ew_cuda_linear_kernel_runs(const struct ew_cuda_linear_kernel *k, const struct ew_cuda_chip *c,
                                 ew_dtype dtype, const struct ew_quant_format *f, size_t m, size_t n,

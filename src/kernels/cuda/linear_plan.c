@@ -31,12 +31,21 @@ const struct ew_cuda_linear_kernel *ew_cuda_linear_kernel_find(const char *name)
     return NULL;
 }
 
+bool ew_cuda_linear_kernel_is(const struct ew_cuda_linear_kernel *k, const char *text)
+{
+    const size_t len = strlen(text);
+
+    return strncmp(k->name, text, len) == 0 && (!k->name[len] || k->name[len] == '_');
+}
+
 bool ew_cuda_linear_kernel_runs(const struct ew_cuda_linear_kernel *k, const struct ew_cuda_chip *c,
                                 ew_dtype dtype, const struct ew_quant_format *f, size_t m, size_t n,
                                 size_t n_cols, bool glu, int x_quant)
 {
     if (c->sm < k->sm_min || c->sm > k->sm_max || m < k->min_rows || m > k->max_rows || n == 0 ||
         n_cols == 0 || n > INT32_MAX / 2 || n_cols > INT32_MAX / 8)
+        return false;
+    if (k->library && !c->cublaslt)
         return false;
     if (k->x_quant != EW_XQ_NONE && k->x_quant != ew_x_quant_of_x(x_quant))
         return false;
