@@ -483,6 +483,90 @@ static void test_product(void **state)
     nothing_is_left();
 }
 
+#define WIDE 64 /* of a square weight in f32 */
+
+static void open_linear(ew_engine **e, void **bytes)
+{
+    const ew_profile_input x = { "x", 2, { 1, WIDE }, { ROWS, WIDE }, { 128, WIDE } };
+    const ew_profile profile = { "p", &x, 1 };
+    ew_build_opts o = EW_BUILD_OPTS_INIT;
+    struct ew_type type = { EW_DTYPE_F32, 2, { 0, WIDE } };
+    struct ew_graph *g = NULL;
+    struct ew_value *in[2];
+    struct ew_node *n = NULL;
+    ew_error err = { 0 };
+    size_t len;
+
+    MUST(ew_graph_create("linear", &g, &err));
+    type.dim[0] = ew_dim_symbol(g->syms, "batch");
+    in[0] = ew_graph_add_input(g, "x", &type);
+    in[1] = const_f32(g, "w", 2, (const int64_t[]){ WIDE, WIDE }, 1);
+    MUST(ew_graph_add_node(g, EW_OP_LINEAR, "linear", NULL, in, 2, 1, &n, &err));
+    MUST(ew_graph_add_output(g, n->out[0], "y", &err));
+    o.device = "cuda:0";
+    o.flags = EW_BUILD_NO_TIMING;
+    o.tactic = "cublaslt";
+    o.profiles = &profile;
+    o.n_profiles = 1;
+    MUST(ew_build_memory(g, &o, bytes, &len, &err));
+    ew_graph_destroy(g);
+    MUST(ew_engine_load(*bytes, len, NULL, e, &err));
+}
+
+static void play_if_product(void *ctx, const char *entry, const unsigned grid[3], const void *args)
+{
+    count_products(ctx, entry, grid, args);
+    if (strcmp(entry, "cublasLtMatmul") == 0)
+        fakecublaslt_play(args);
+}
+
+/* Weights of f32, from graph to result; an output that a caller puts between the 16 bytes is not
+ * the library's. */
+static void test_addresses(void **state)
+{
+    static float y[ROWS * WIDE];
+    const int64_t dims[2] = { ROWS, WIDE };
+    float *const x = noises((size_t)ROWS * WIDE, 5), *const w = noises((size_t)WIDE * WIDE, 1);
+    const size_t bytes = sizeof(y) + 64;
+    ew_engine *e = NULL;
+    ew_context *c = NULL;
+    ew_error err = { 0 };
+    void *plan, *at;
+
+    (void)state;
+    fresh();
+    open_linear(&e, &plan);
+    MUST(ew_context_create(e, NULL, &c, &err));
+    MUST(ew_engine_memory(e)->alloc(ew_engine_memory(e)->ctx, bytes, "y", &at, &err));
+    assert_int_equal(ew_context_set_shape(c, "x", dims, 2), 0);
+    assert_int_equal(ew_context_set_address(c, "x", x), 0);
+    fakecuda_on_launch(play_if_product, NULL);
+    for (int off = 0; off <= 16; off += 4) {
+        assert_int_equal(ew_context_set_device_address(c, "y", (char *)at + off), 0);
+        n_products = 0;
+        if (ew_context_run(c))
+            fail_msg("%s", ew_context_error(c));
+        assert_int_equal(n_products, off % 16 == 0);
+    }
+    fakecuda_on_launch(NULL, NULL);
+    memcpy(y, (char *)at + 16, sizeof(y));
+    for (int i = 0; i < ROWS * WIDE; i++) {
+        double want = 0;
+
+        for (int k = 0; k < WIDE; k++)
+            want += (double)x[i / WIDE * WIDE + k] * (double)w[i % WIDE * WIDE + k];
+        if (fabs(want - (double)y[i]) > 1e-5)
+            fail_msg("[%d] is %g, not %g", i, (double)y[i], want);
+    }
+    ew_engine_memory(e)->release(ew_engine_memory(e)->ctx, at, bytes);
+    ew_context_destroy(c);
+    ew_engine_destroy(e);
+    ew_plan_free(plan);
+    free(x);
+    free(w);
+    nothing_is_left();
+}
+
 /* What the library's own epilogue does not do is a pass over its sums. */
 static void test_passes(void **state)
 {
@@ -536,12 +620,12 @@ static void test_passes(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_paths),         cmocka_unit_test(test_product),
-        cmocka_unit_test(test_passes),        cmocka_unit_test(test_build),
-        cmocka_unit_test(test_build_without), cmocka_unit_test(test_has_to_win),
-        cmocka_unit_test(test_graphs),        cmocka_unit_test(test_fallback),
-        cmocka_unit_test(test_faults),        cmocka_unit_test(test_no_host_memory),
-        cmocka_unit_test(test_sticky),
+        cmocka_unit_test(test_paths),          cmocka_unit_test(test_product),
+        cmocka_unit_test(test_passes),         cmocka_unit_test(test_addresses),
+        cmocka_unit_test(test_build),          cmocka_unit_test(test_build_without),
+        cmocka_unit_test(test_has_to_win),     cmocka_unit_test(test_graphs),
+        cmocka_unit_test(test_fallback),       cmocka_unit_test(test_faults),
+        cmocka_unit_test(test_no_host_memory), cmocka_unit_test(test_sticky),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

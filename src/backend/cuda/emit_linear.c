@@ -120,6 +120,21 @@ static bool overlap(uint64_t a, size_t n_a, uint64_t b, size_t n_b)
     return a < b + n_b && b < a + n_a;
 }
 
+/* cuBLASLt's algorithms are chosen for rows at multiples of 16 bytes: what a caller binds may lie
+ * elsewhere, and is multiplied by the kernel that would without the library. */
+static const struct ew_cuda_linear_kernel *if_aligned(const struct ew_emit *e,
+                                                      const struct ew_cuda_linear_kernel *k,
+                                                      const struct ew_cuda_linear_problem *p)
+{
+    struct ew_cuda_chip without = ew_cuda_of(e)->chip;
+
+    if (!k->library || p->y_short || (p->x | p->y | p->residual) % 16 == 0)
+        return k;
+    without.cublaslt = 0;
+    return ew_cuda_linear_choose(e->plan, &without, e->in[1]->type.dtype, e->packed[1], p->m,
+                                 false);
+}
+
 /* The norm before this Linear, when that is what the list's last step is for and the kernel can do
  * it: a launch less. The norm's own input may be dead by now, and y in its place: then it stays. */
 static const struct ew_cuda_step *norm_before(const struct ew_step_list *list,
@@ -212,6 +227,7 @@ ew_status ew_cuda_emit_linear(struct ew_step_list *list, const struct ew_emit *e
         p.prepared_stride = p.k;
         p.x = 0;
     }
+    k = if_aligned(e, k, &p);
     norm = norm_before(list, k, &p);
     /* Kernels that prepare x in a launch of their own always do the norm there. */
     if (norm && (k->takes_prepared || k->prepares || !e->plan->device.split_norms)) {
