@@ -612,6 +612,7 @@ static void test_passes(void **state)
         assert_true(k->workspace_bytes(&chip, &p[i]) >=
                     EW_CUDA_PRODUCT_WORKSPACE + 100 * 64 * 2 + 100 * 64 * 4);
     }
+    assert_int_equal(ew_cuda_linear_kernel_find("cublaslt_f16")->plan(&chip, &p[7], l), 3);
     assert_false(ew_cuda_linear_kernel_runs(k, &chip, EW_DTYPE_BF16, NULL, 64, 64, 64, false, 0));
     assert_false(ew_cuda_linear_kernel_runs(k, &chip, EW_DTYPE_BF16, NULL, 100, 68, 64, false, 0));
     assert_true(ew_cuda_linear_kernel_runs(k, &chip, EW_DTYPE_BF16, NULL, 100, 64, 64, false, 0));

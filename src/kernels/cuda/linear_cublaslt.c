@@ -14,13 +14,14 @@ static size_t round256(size_t bytes)
     return (bytes + 255) & ~(size_t)255;
 }
 
-/* Whether y is alpha * sum + residual as the library writes it. */
+/* Whether y is alpha * sum + residual as the library writes it. (What is too large for f16 would be
+ * infinite; here it is the largest number.) */
 static bool is_plain(const struct ew_cuda_linear_problem *p, ew_dtype dtype)
 {
     if (p->bias || p->glu || p->act != EW_ACT_NONE || p->softcap != 0.0f)
         return false;
     if (p->y_short)
-        return p->y_short == dtype && !p->residual;
+        return dtype == EW_DTYPE_BF16 && p->y_short == dtype && !p->residual;
     return !p->residual || p->residual_stride == p->y_stride;
 }
 
@@ -83,12 +84,11 @@ static size_t plan(const struct ew_cuda_linear_problem *p, ew_dtype dtype,
     *l++ = product_of(p, &a, dtype);
     if (!is_plain(p, dtype)) {
         a.x = p->workspace + prepared_bytes(p, dtype);
-        a.tiles_m = 1;
         *l = ew_cuda_linear_launch("linear_reduce", "ew_linear_reduce", &a);
-        l->grid[0] = ew_cuda_div_up(a.n_out, 256);
+        l->grid[0] = ew_cuda_div_up(a.n_out, 4 * 256);
         l->grid[1] = a.m;
         l->block[0] = 256;
-        ew_cuda_linear_define(l, p, "-DEW_REDUCE");
+        ew_cuda_linear_define(l, p, "-DEW_REDUCE=4");
         l++;
     }
     return (size_t)(l - out);

@@ -79,7 +79,7 @@ static size_t plan(const struct ew_cuda_chip *c, const struct ew_cuda_linear_pro
         l->grid[0] = ew_cuda_div_up(a.n_out, 256);
         l->grid[1] = a.m;
         l->block[0] = 256;
-        ew_cuda_linear_define(l, p, "-DEW_REDUCE");
+        ew_cuda_linear_define(l, p, "-DEW_REDUCE=1");
         l++;
     }
     return (size_t)(l - out);
