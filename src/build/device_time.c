@@ -99,14 +99,23 @@ static void use_as_nodes_do(const struct problem *p, struct ew_cuda_linear_probl
     }
 }
 
+/* Beside a library every kernel has to do what the nodes want; without one they are told apart well
+ * enough by the plain problem. */
+static bool as_nodes_do(const struct problem *p, uint64_t m)
+{
+    return p->b->cuda->chip.cublaslt && m > 64;
+}
+
 static struct ew_cuda_linear_problem make_problem(const struct problem *p,
                                                   const struct ew_cuda_linear_kernel *k, uint64_t m,
                                                   size_t copy)
 {
     struct ew_cuda_linear_problem q = plain_problem(p, m, copy);
 
-    if (k->library)
+    if (as_nodes_do(p, m))
         use_as_nodes_do(p, &q);
+    if (!k->puts_short)
+        q.y_short = EW_DTYPE_NONE;
     return q;
 }
 
@@ -279,18 +288,18 @@ static ew_status time_one(struct problem *p, struct ew_timing_cache *tc,
                           const struct ew_cuda_linear_kernel *k, uint64_t m, uint64_t *ns)
 {
     const struct ew_cuda_device *d = p->b->cuda->device;
-    char key[384], format[64], library[64] = "";
+    char key[384], format[64], use[64] = "";
 
     ew_quant_format_text(&p->t->format, format, sizeof(format));
-    if (k->library) {
+    if (as_nodes_do(p, m)) {
         const struct ew_cuda_linear_problem q = make_problem(p, k, m, 0);
 
-        (void)snprintf(library, sizeof(library), " %u %d%d%d%d%d%d", p->b->cuda->chip.cublaslt,
-                       q.bias != 0, q.residual != 0, q.act, q.scale != 1.0f, q.softcap != 0.0f,
-                       (int)q.y_short);
+        (void)snprintf(use, sizeof(use), " %u %d%d%d%d%d%d",
+                       k->library ? p->b->cuda->chip.cublaslt : 0, q.bias != 0, q.residual != 0,
+                       q.act, q.scale != 1.0f, q.softcap != 0.0f, (int)q.y_short);
     }
     (void)snprintf(key, sizeof(key), "%s sm_%u x%u|%s%s|%s|%llux%llu%s|m%llu", d->name, d->chip.sm,
-                   d->chip.n_sm, k->name, library, format, (unsigned long long)p->t->n,
+                   d->chip.n_sm, k->name, use, format, (unsigned long long)p->t->n,
                    (unsigned long long)p->t->k, p->t->glu ? " glu" : "", (unsigned long long)m);
     if (ew_timing_cache_get(tc, key, ns))
         return EW_STATUS_OK;
