@@ -14,7 +14,7 @@
 #include "kernels/attn_rules.h"
 #include "kernels/cuda/attention_cuda.h"
 
-#define MAX_B 40
+#define MAX_B 128
 
 /* One step of a batch: history in the cache, then S rows. */
 struct world {
@@ -25,6 +25,7 @@ struct world {
     bool has_scales;
     bool x_short;   /* q, k and v come as the cache's type */
     bool only_bf16; /* of the output */
+    bool one_past;  /* all batch rows have the same history: sooner made */
     float softcap;
     int64_t window;
 
@@ -105,6 +106,7 @@ static void fill_history(struct cc *c, struct world *w)
     if (!w->past)
         return;
     h.mode = EW_ATTN_PREFILL;
+    h.b = w->one_past ? 1 : w->b;
     h.s = w->past;
     h.hq = w->hkv;
     h.q = normals(c, h.b * h.s * width(&h), 1.0f);
@@ -117,6 +119,8 @@ static void fill_history(struct cc *c, struct world *w)
     ref->prep(&a, 0, h.b * h.s);
     free(a.q_work);
     free(h.q);
+    for (size_t b = h.b; b < w->b; b++)
+        memcpy(w->kv + b * (w->kv_bytes / w->b), w->kv, w->kv_bytes / w->b);
 }
 
 /* A tree of s rows: row i hangs on an earlier one; now and then a padding row. */
@@ -262,7 +266,8 @@ static double tolerance(const struct world *w, size_t n_launches, const struct e
 
     if (strcmp(source, "attention_simple") == 0)
         return 3e-5;
-    if (strcmp(source, "attention_split") == 0 || w->kv_dtype == EW_DTYPE_F32)
+    if (strcmp(source, "attention_split") == 0 || strcmp(source, "attention_few") == 0 ||
+        w->kv_dtype == EW_DTYPE_F32)
         return 2e-4;
     return w->kv_dtype == EW_DTYPE_F16 ? 3e-3 : 2.5e-2;
 }
@@ -370,32 +375,49 @@ static void judge(struct cc *c, struct world *w, const struct device_side *d, do
     free(got_short);
 }
 
-/* The last row of a decode batch alone: the same bits. */
-static void alone(struct cc *c, const struct world *w, const struct device_side *d)
+static bool same_way(const struct ew_cuda_launch *x, const struct ew_cuda_launch *y)
 {
-    const size_t at = w->b - 1, row = w->hq * w->d;
+    return strcmp(x->spec.source, y->spec.source) == 0 &&
+           strcmp(x->spec.defines, y->spec.defines) == 0 && x->grid[0] == y->grid[0];
+}
+
+/* Rows [first, b) of a decode batch without the others: the same bits where the same kernel shares
+ * a row in the same way. */
+static void without(struct cc *c, const struct world *w, const struct device_side *d, size_t first,
+                    const struct ew_cuda_launch *whole)
+{
+    const size_t n_rows = w->b - first, row = w->hq * w->d, stride = d->p.a.out_stride;
     struct ew_cuda_launch l[EW_CUDA_ATTN_LAUNCHES];
     struct ew_cuda_attn p = d->p;
     struct ew_attn_args *a = &p.a;
-    const uint64_t out = cc_output(c, row * 4);
+    const uint64_t out = cc_output(c, n_rows * row * 4);
     ew_error err = { 0 };
     size_t n;
 
-    a->b = 1;
-    a->q += at * a->q_stride;
-    a->k += at * a->k_stride;
-    a->v += at * a->v_stride;
-    a->kv = (unsigned char *)a->kv + at * (w->kv_bytes / w->b);
-    a->context_lengths += at;
-    a->start_index += at;
+    a->b = n_rows;
+    a->q += first * a->q_stride;
+    a->k += first * a->k_stride;
+    a->v += first * a->v_stride;
+    a->kv = (unsigned char *)a->kv + first * (w->kv_bytes / w->b);
+    a->context_lengths += first;
+    a->start_index += first;
     a->out = (float *)(uintptr_t)out;
+    a->out_stride = row;
     p.out_bf16 = NULL;
     p.work = (void *)(uintptr_t)cc_output(c, ew_cuda_attn_work_bytes(&p, cc_chip(c)));
-    if (ew_cuda_attn_plan(&p, cc_chip(c), l, &n, &err))
+    if (ew_cuda_attn_plan(&p, cc_chip(c), l, &n, &err)) {
         cc_fail(c, "%s", err.text);
-    else if (cc_launch(c, l, n))
-        cc_equal(c, "the last row alone", cc_download(c, out),
-                 (const float *)cc_download(c, d->out) + at * d->p.a.out_stride, row * 4);
+    } else if (cc_launch(c, l, n)) {
+        const float *const got = cc_download(c, out), *const all = cc_download(c, d->out);
+
+        for (size_t i = 0; i < n_rows; i++)
+            if (same_way(&l[0], whole))
+                cc_equal(c, "a row without others", got + i * row, all + (first + i) * stride,
+                         row * 4);
+            else
+                cc_near(c, "a row without others", got + i * row, all + (first + i) * stride, row,
+                        4e-4, 0);
+    }
 }
 
 static void run_case(struct cc *c, struct world w)
@@ -421,8 +443,10 @@ static void run_case(struct cc *c, struct world w)
         cc_fail(c, "%s", err.text);
     else if (cc_launch(c, l, n))
         judge(c, &w, &d, tolerance(&w, n, l));
-    if (w.mode == EW_ATTN_DECODE && w.b > 1)
-        alone(c, &w, &d);
+    if (w.mode == EW_ATTN_DECODE && w.b > 1) {
+        without(c, &w, &d, w.b - 1, &l[0]);
+        without(c, &w, &d, 1, &l[0]);
+    }
     cc_end(c);
     drop(&w);
 }
@@ -437,7 +461,7 @@ static struct world draw(size_t i, enum ew_attn_mode mode, ew_dtype t, size_t d)
 
     w.b = i % 3 == 0 ? 3 : 1 + i % 2;
     if (mode == EW_ATTN_DECODE && i % 4 == 1)
-        w.b = 40; /* fewer blocks a row */
+        w.b = i % 8 == 1 ? 40 : 70; /* fewer blocks a row; more than a chip has room for */
     w.hkv = 1 + i % 2;
     w.hq = w.hkv * groups[i % EW_COUNT(groups)];
     w.s = mode == EW_ATTN_DECODE ? 1 : rows[(i / 2) % EW_COUNT(rows)];
@@ -460,13 +484,21 @@ static void bench(struct cc *c)
         enum ew_attn_mode mode;
         size_t b, s, past, hq;
     } shapes[] = {
-        { EW_ATTN_DECODE, 1, 1, 127, 16 },   { EW_ATTN_DECODE, 1, 1, 1023, 16 },
-        { EW_ATTN_DECODE, 1, 1, 4095, 16 },  { EW_ATTN_DECODE, 1, 1, 16383, 16 },
-        { EW_ATTN_DECODE, 1, 1, 4095, 32 },  { EW_ATTN_DECODE, 8, 1, 1023, 16 },
-        { EW_ATTN_DECODE, 8, 1, 127, 16 },   { EW_ATTN_TREE, 1, 16, 1023, 32 },
-        { EW_ATTN_TREE, 1, 64, 1023, 32 },   { EW_ATTN_PREFILL, 1, 512, 0, 16 },
-        { EW_ATTN_PREFILL, 1, 2048, 0, 16 }, { EW_ATTN_PREFILL, 1, 2048, 0, 32 },
-        { EW_ATTN_PREFILL, 1, 8192, 0, 32 }, { EW_ATTN_CHUNKED, 1, 512, 3584, 32 },
+        { EW_ATTN_DECODE, 1, 1, 127, 16 },    { EW_ATTN_DECODE, 1, 1, 1023, 16 },
+        { EW_ATTN_DECODE, 1, 1, 4095, 16 },   { EW_ATTN_DECODE, 1, 1, 16383, 16 },
+        { EW_ATTN_DECODE, 1, 1, 4095, 32 },   { EW_ATTN_DECODE, 8, 1, 1023, 16 },
+        { EW_ATTN_DECODE, 8, 1, 127, 16 },    { EW_ATTN_DECODE, 2, 1, 127, 32 },
+        { EW_ATTN_DECODE, 8, 1, 31, 32 },     { EW_ATTN_DECODE, 8, 1, 511, 32 },
+        { EW_ATTN_DECODE, 16, 1, 127, 32 },   { EW_ATTN_DECODE, 64, 1, 31, 32 },
+        { EW_ATTN_DECODE, 64, 1, 127, 32 },   { EW_ATTN_DECODE, 64, 1, 511, 32 },
+        { EW_ATTN_CHUNKED, 1, 2, 127, 32 },   { EW_ATTN_CHUNKED, 1, 16, 31, 32 },
+        { EW_ATTN_CHUNKED, 1, 16, 112, 32 },  { EW_ATTN_CHUNKED, 1, 64, 64, 32 },
+        { EW_ATTN_CHUNKED, 1, 16, 1023, 32 }, { EW_ATTN_CHUNKED, 1, 64, 1023, 32 },
+        { EW_ATTN_TREE, 1, 16, 112, 32 },     { EW_ATTN_TREE, 1, 64, 64, 32 },
+        { EW_ATTN_TREE, 1, 16, 1023, 32 },    { EW_ATTN_TREE, 1, 64, 4095, 32 },
+        { EW_ATTN_TREE, 1, 64, 1023, 32 },    { EW_ATTN_PREFILL, 1, 512, 0, 16 },
+        { EW_ATTN_PREFILL, 1, 2048, 0, 16 },  { EW_ATTN_PREFILL, 1, 2048, 0, 32 },
+        { EW_ATTN_PREFILL, 1, 8192, 0, 32 },  { EW_ATTN_CHUNKED, 1, 512, 3584, 32 },
     };
 
     for (size_t i = 0; i < EW_COUNT(shapes); i++) {
@@ -480,6 +512,7 @@ static void bench(struct cc *c)
                            .d = 128,
                            .rd = 128,
                            .norm = 1,
+                           .one_past = true,
                            .window = -1 };
         struct ew_cuda_launch l[EW_CUDA_ATTN_LAUNCHES];
         static const char *const modes[] = { "prefill", "chunked", "decode", "tree" };
@@ -518,6 +551,41 @@ static void bench(struct cc *c)
         }
         cc_end(c);
         drop(&w);
+    }
+}
+
+/* Few tokens in one launch: where panels, row tiles, chunks and new tokens begin and end. Few
+ * kernels, many lengths. */
+static void few(struct cc *c)
+{
+    static const size_t rows[] = { 64, 1, 16, 49, 3, 63, 50, 7, 31 };
+    static const size_t pasts[] = { 449, 0, 64, 15, 2900, 1, 113, 600, 1700, 255, 16 };
+    static const ew_dtype types[] = { EW_DTYPE_BF16, EW_DTYPE_I8, EW_DTYPE_F8E4M3, EW_DTYPE_F32 };
+
+    for (size_t i = 0; i < 54; i++) {
+        const bool is_rare = i >= 44;
+        const enum ew_attn_mode mode = i % 5 == 0   ? EW_ATTN_PREFILL
+                                       : i % 5 == 1 ? EW_ATTN_DECODE
+                                       : i % 5 == 3 ? EW_ATTN_TREE
+                                                    : EW_ATTN_CHUNKED;
+        const bool is_one = mode == EW_ATTN_DECODE;
+        struct world w = { .mode = mode,
+                           .b = is_one ? 70 + i : 1 + i % 7 / 5,
+                           .s = is_one ? 1 : rows[i % EW_COUNT(rows)],
+                           .hkv = 2,
+                           .hq = is_rare ? 24 : 8,
+                           .d = 128,
+                           .rd = 128,
+                           .past = mode == EW_ATTN_PREFILL ? 0 : pasts[i % EW_COUNT(pasts)],
+                           .kv_dtype = is_rare ? types[i % EW_COUNT(types)] : EW_DTYPE_F16,
+                           .norm = 1,
+                           .only_bf16 = i % 8 == 3 && !is_one,
+                           .one_past = true,
+                           .window = i % 7 == 6 ? (int64_t)(9 + i * 13 % 400) : -1 };
+
+        w.has_scales = w.kv_dtype == EW_DTYPE_F8E4M3;
+        w.cap = w.past + w.s + i % 3 * 7;
+        run_case(c, w);
     }
 }
 
@@ -588,6 +656,7 @@ CC_FAMILY(attention_cuda)
         if (ew_cuda_attn_takes_short(cc_chip(c), w.kv_dtype, w.s, w.d))
             run_case(c, w);
     }
+    few(c);
     if (cc_is_bench(c))
         bench(c);
 }

@@ -14,6 +14,8 @@ typedef unsigned short uint16_t;
 typedef unsigned char uint8_t;
 #endif
 
+#define EW_ATTN_FEW_BLOCKS 64 /* of rows of a kv head, in attention_few.cu: counters */
+
 struct ew_cuda_attn_args {
     uint64_t q, k, v, kv, kv_scale, rope, context_lengths, start_index, mask, pos_id;
     uint64_t q_norm, k_norm, out, out_bf16;

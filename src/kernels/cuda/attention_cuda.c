@@ -11,19 +11,23 @@
 #define SPLIT_TILE     16
 #define SPLIT_ROWS_MAX 64 /* more rows of a kv head than this are worth flash attention's tiles */
 #define SPLITS_MAX     16
+#define FEW_TOKENS     64
+#define FEW_TILES      8 /* of 16 rows, where there may be more than FEW_CAP positions */
+#define FEW_CAP        1024
 #define LOG2E          1.44269504088896340736f
 
 _Static_assert(sizeof(struct ew_cuda_attn_map_args) <= EW_CUDA_ARGS_CAP, "arguments of a launch");
 
-enum way { WAY_SIMPLE, WAY_SPLIT, WAY_FLASH, WAY_WGMMA };
+enum way { WAY_SIMPLE, WAY_SPLIT, WAY_FEW, WAY_FLASH, WAY_WGMMA };
 
 struct choice {
     enum way way;
-    bool is_fused; /* the split kernel prepares its rows itself */
+    bool is_fused; /* the kernel prepares its rows itself */
     unsigned kv;   /* EW_KV */
     uint32_t group, row_tiles;
     uint32_t n_split, blocks; /* chunks at most, and blocks that share them */
     uint32_t warps, stages, shared_bytes;
+    uint32_t panel, per_sm; /* of attention_few.cu */
 };
 
 static int kv_code(ew_dtype t)
@@ -90,6 +94,46 @@ static bool fit_split(struct choice *c, const struct ew_attn_args *a,
     return false;
 }
 
+/* What attention_few.cu takes: its ring and its struct few. */
+static uint32_t few_bytes(const struct choice *c, uint32_t d)
+{
+    const uint32_t ring = c->stages * 2 * c->panel * tile_stride(c->kv, d);
+
+    return ring + 16 * (4 * (d + 8) + 4 * (c->panel + 8) + 8 * (c->panel / 16) + 8);
+}
+
+/* Few tokens a batch row, prepared by the blocks that need them. Of one token, many small blocks
+ * keep a multiprocessor busy; of several, a block takes what it can. No more than a wave of blocks
+ * or so, and no more than FEW_TILES that each read a cache which may be long: beyond that, others
+ * are faster. */
+static bool fit_few(struct choice *c, const struct ew_attn_args *a, const struct ew_cuda_chip *chip)
+{
+    const bool is_one = a->mode == EW_ATTN_DECODE;
+    const uint32_t heads = (uint32_t)(a->b * a->hkv), n = heads * c->row_tiles;
+
+    if (a->s > FEW_TOKENS || (a->q_norm && a->qk_norm_full) ||
+        c->row_tiles > (a->s == 1 ? 4 : EW_ATTN_FEW_BLOCKS) ||
+        (is_one ? heads <= chip->n_sm : n > chip->n_sm + chip->n_sm / 2) ||
+        (c->row_tiles > FEW_TILES && a->mode != EW_ATTN_PREFILL && a->cap > FEW_CAP))
+        return false;
+    c->warps = is_one ? 4 : 8;
+    c->stages = is_one ? 1 : 2;
+    c->panel = is_one ? 64 : 128;
+    while (few_bytes(c, (uint32_t)a->d) + 2048 > chip->shared_per_block)
+        c->panel /= 2;
+    if (c->panel < 32 || c->stages * c->panel < a->s + 15)
+        return false;
+    c->shared_bytes = few_bytes(c, (uint32_t)a->d);
+    c->per_sm = is_one ? chip->shared_per_block / (c->shared_bytes + 1024) : 1;
+    c->per_sm = c->per_sm > 4 ? 4 : c->per_sm;
+    /* A power of two, so that few batch sizes differ in their chunks. */
+    c->n_split = 1;
+    while (c->n_split < SPLITS_MAX && n * c->n_split * 2 <= chip->n_sm * c->per_sm)
+        c->n_split *= 2;
+    c->blocks = c->row_tiles * c->n_split;
+    return true;
+}
+
 static bool fit_flash(struct choice *c, size_t d, const struct ew_cuda_chip *chip)
 {
     const uint32_t tile = c->kv == 0 || d > 128 ? 32 : 64, planes = c->kv == 0 ? 2 : 1;
@@ -127,7 +171,10 @@ static struct choice choose(const struct ew_attn_args *a, const struct ew_cuda_c
     c.row_tiles = (uint32_t)((a->s * c.group + 15) / 16);
     if (a->d % 16)
         return c;
-    if (is_few && a->s * c.group <= SPLIT_ROWS_MAX && fit_split(&c, a, chip)) {
+    if (fit_few(&c, a, chip)) {
+        c.way = WAY_FEW;
+        c.is_fused = true;
+    } else if (is_few && a->s * c.group <= SPLIT_ROWS_MAX && fit_split(&c, a, chip)) {
         c.way = WAY_SPLIT;
         c.is_fused = a->mode == EW_ATTN_DECODE;
     } else if (a->mode != EW_ATTN_DECODE && fit_wgmma(&c, a->d, chip)) {
@@ -162,7 +209,7 @@ static uint64_t carve(const struct ew_attn_args *a, const struct choice *c, uint
             at += align256(q * 2);
         }
     }
-    if (c->way == WAY_SPLIT) {
+    if (c->way == WAY_SPLIT || (c->way == WAY_FEW && c->n_split > 1)) {
         out->part_o = at;
         at += align256(parts * 16 * a->d * 4);
         out->part_ml = at;
@@ -260,16 +307,22 @@ static ew_status check(const struct ew_attn_args *a, ew_error *err)
     return EW_STATUS_OK;
 }
 
-/* attention_prep_wide.cu's rules. */
-static bool prep_is_wide(const struct ew_attn_args *a, const struct choice *c, unsigned norm,
-                         const struct ew_cuda_attn_args *g)
+/* Heads of 64 or 128 that turn whole or not at all and lie on multiples of 16 bytes. */
+static bool heads_are_wide(const struct ew_attn_args *a, const struct ew_cuda_attn_args *g)
 {
     const uint64_t places = g->q | g->k | g->v | g->q_norm | g->k_norm | g->rope | g->kv;
     const uint64_t strides = g->q_stride | g->k_stride | g->v_stride | g->rope_batch_stride;
 
-    return (a->d == 64 || a->d == 128) && (c->kv == 1 || c->kv == 2) && c->way != WAY_SIMPLE &&
-           !g->q_lo && norm != 2 && (!g->rope || (g->rd == a->d && g->rope_rows)) &&
+    return (a->d == 64 || a->d == 128) && (!g->rope || (g->rd == a->d && g->rope_rows)) &&
            places % 16 == 0 && strides % 4 == 0;
+}
+
+/* attention_prep_wide.cu's rules. */
+static bool prep_is_wide(const struct ew_attn_args *a, const struct choice *c, unsigned norm,
+                         const struct ew_cuda_attn_args *g)
+{
+    return heads_are_wide(a, g) && (c->kv == 1 || c->kv == 2) && c->way != WAY_SIMPLE && !g->q_lo &&
+           norm != 2;
 }
 
 static void plan_prep_wide(const struct ew_attn_args *a, const struct choice *c, unsigned norm,
@@ -302,13 +355,42 @@ static void plan_prep(const struct ew_attn_args *a, const struct choice *c, unsi
                         norm, q, WARPS);
 }
 
+static uint32_t at_most(size_t n, size_t side, uint32_t limit)
+{
+    n = (n + side - 1) / side;
+    return n < limit ? (uint32_t)n : limit;
+}
+
+static void plan_few(const struct ew_attn_args *a, const struct choice *c, unsigned norm,
+                     const struct ew_cuda_attn_args *g, struct ew_cuda_launch *out)
+{
+    const uint32_t grid[3] = { c->blocks, g->hkv, g->b };
+    const bool is_wide = heads_are_wide(a, g);
+    /* Heads that a block has at once, and new tokens that it is made for. */
+    const size_t side = c->warps * 128 / a->d, s = a->s == 1 ? 1 : a->s <= 16 ? 16 : FEW_TOKENS;
+    const size_t rows = s * c->group < 16 ? s * c->group : 16;
+
+    ew_cuda_launch_fill(
+        out, "attention_few", "ew_attention_few", grid, c->warps * 32, g, sizeof(*g),
+        "-DEW_D=%zu -DEW_KV=%u -DEW_NORM=%u -DEW_G=%u -DEW_CAP=%d -DEW_DECODE=%d -DEW_TREE=%d "
+        "-DEW_WARPS=%u -DEW_PANEL=%u -DEW_STAGES=%u -DEW_BLOCKS=%u -DEW_WIDE=%d "
+        "-DEW_ROPE=%d -DEW_HEADS=%u -DEW_VALUES=%u",
+        a->d, c->kv, norm, c->group, a->softcap != 0.0f, a->mode == EW_ATTN_DECODE,
+        a->mode == EW_ATTN_TREE, c->warps, c->panel, c->stages, c->per_sm, is_wide,
+        is_wide && g->rope, is_wide ? at_most(rows + s, side, 10) : 0,
+        is_wide ? at_most(s, side, 8) : 0);
+    out->shared_bytes = c->shared_bytes;
+}
+
 static void plan_main(const struct ew_attn_args *a, const struct choice *c,
                       const struct ew_cuda_chip *chip, unsigned norm,
                       const struct ew_cuda_attn_args *g, struct ew_cuda_launch *out)
 {
     const uint32_t rows = g->s * c->group;
 
-    if (c->way == WAY_SPLIT) {
+    if (c->way == WAY_FEW) {
+        plan_few(a, c, norm, g, out);
+    } else if (c->way == WAY_SPLIT) {
         const uint32_t grid[3] = { c->blocks, g->b * g->hkv, c->row_tiles };
 
         ew_cuda_launch_fill(

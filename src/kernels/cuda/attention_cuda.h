@@ -1,7 +1,11 @@
 /* kernels/cuda/attention_cuda.h - KvAttention on a GPU: kernels/attention.h as launches.
  *
- *   DECODE            one launch: norm, RoPE, append, attention over chunks of the cache, sum
- *   TREE, few rows    prep, then the same kernel over all rows of a kv head, 16 at a time
+ *   up to 64 tokens a batch row, and DECODE of more heads than the chip has multiprocessors
+ *                     one launch: norm, RoPE, append, attention over chunks of the cache, sum
+ *                     (attention_few.cu)
+ *   DECODE            one launch: the same, made for few heads (attention_split.cu)
+ *   TREE, few rows, where the QK-norm is of all heads together
+ *                     prep, then that kernel over all rows of a kv head, 16 at a time
  *   otherwise         prep, then flash attention by blocks of query rows: warp groups on sm_90
  *                     (f16 and bf16 caches, heads of 64 and 128), single warps elsewhere
  *   head sizes that are no multiple of 16, or tiles that the chip has no room for: prep, then a
@@ -12,29 +16,31 @@
  * over a cache of 16 or 8 bits rounds queries and probabilities once, to f16 for an f16 cache, else
  * to bf16. The plain kernel is f32 throughout.
  *
- * Bit contract, weaker than attention.h's: the output of a query depends on its q and on the cache
- * it sees alone, not on the batch, S, padding or who computes beside it, within one of {DECODE},
- * {TREE at one length}, {PREFILL, CHUNKED}. Between those the last bits may differ. A NaN or
- * infinity in the cache may reach queries that do not see it, when they see neighbours of its tile.
+ * Bit contract, weaker than attention.h's: the output of a query depends on its q, on the cache it
+ * sees and on the shapes alone, not on padding or who computes beside it. With DECODE of few heads
+ * and more than 64 tokens it does not depend on the batch or S either, within one of {DECODE},
+ * {TREE at one length}, {PREFILL, CHUNKED}. Otherwise the last bits may differ. A NaN or infinity
+ * in the cache may reach queries that do not see it, when they see neighbours of its tile.
  *
  * Lengths, start indices, masks and positions are read on the device; the launches hold for every
  * value of them that the shapes allow. A row whose lengths do not fit the cache or the RoPE table
  * writes nothing outside them; checking them is the caller's.
  *
- * Early start: DECODE reads lengths, RoPE, norm weights and all cache rows but the newest before
- * griddepcontrol.wait. Nothing of a chain of early starts that it is in may write those: lengths
- * are set by a launch that is fully ordered before the chain, and steps of several tokens put one
- * full dependency between tokens. */
+ * Early start: what runs in one launch reads lengths, positions, RoPE, norm weights and all cache
+ * rows but new ones before griddepcontrol.wait. Nothing of a chain of early starts that it is in
+ * may write those: lengths are set by a launch that is fully ordered before the chain, and steps of
+ * several tokens put one full dependency between tokens. */
 #ifndef EW_KERNELS_CUDA_ATTENTION_H
 #define EW_KERNELS_CUDA_ATTENTION_H
 
 #include "base/error.h"
 #include "kernels/attention.h"
+#include "kernels/cuda/attention_args.cuh"
 #include "kernels/cuda/kernel.h"
 
 #define EW_CUDA_ATTN_LAUNCHES 2
 /* u32 words at `counters`, a row of the batch. */
-#define EW_CUDA_ATTN_COUNTERS(hkv, s) ((size_t)(hkv)*4u)
+#define EW_CUDA_ATTN_COUNTERS(hkv, s) ((size_t)(hkv) * ((s) == 1 ? 4u : EW_ATTN_FEW_BLOCKS))
 
 struct ew_cuda_attn {
     struct ew_attn_args a; /* every pointer a device address; q_work is not read. d <= 256 */
