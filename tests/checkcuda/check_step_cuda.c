@@ -17,6 +17,7 @@
 struct decoder {
     size_t hidden, ffn, hq, hkv, d, vocab, cap, context;
     struct ew_quant_format w, head; /* code NONE: plain */
+    bool mixed;                     /* o and up are plain all the same */
     ew_dtype plain, kv;
     bool bias, qk_norm, rope_half;
     int act;
@@ -200,11 +201,13 @@ static void model_make(struct cc *c, struct model *o, const struct decoder *m)
     memset(o, 0, sizeof(*o));
     o->rd = m->rope_half ? m->d / 2 : m->d;
     for (size_t i = 0; i < m->layers; i++) {
+        static const struct ew_quant_format plain = { 0 };
+        const struct ew_quant_format *other = m->mixed ? &plain : &m->w;
         struct layer *l = &o->layer[i];
 
         weight_make(c, &l->qkv, m, &m->w, qkv, m->hidden, false);
-        weight_make(c, &l->o, m, &m->w, m->hidden, m->hq * m->d, false);
-        weight_make(c, &l->up, m, &m->w, 2 * m->ffn, m->hidden, true);
+        weight_make(c, &l->o, m, other, m->hidden, m->hq * m->d, false);
+        weight_make(c, &l->up, m, other, 2 * m->ffn, m->hidden, true);
         weight_make(c, &l->down, m, &m->w, m->hidden, m->ffn, false);
         for (int k = 0; k < 2; k++)
             l->norm[k] = random_floats(c, m->hidden, 0.1f, 1, &l->norm_at[k]);
@@ -618,11 +621,11 @@ static void check_refusals(struct cc *c)
     if (!cc_begin(c, "refusals"))
         return;
     model_make(c, &o, &m);
-    for (int i = 0; i < 11; i++) {
-        static const char *const want[] = { "zero points",    "one token",     "node before",
-                                            "residual",       "no linear",     "a cache other",
-                                            "another num",    "more than one", "more than 8",
-                                            "attention made", "behind a gate" };
+    for (int i = 0; i < 10; i++) {
+        static const char *const want[] = { "zero points",  "one token",   "node before",
+                                            "residual",     "no linear",   "a cache other",
+                                            "another num",  "more than 8", "attention made",
+                                            "behind a gate" };
         size_t n = make_nodes(&o, &m, o.context_at, nodes);
         ew_error err = { 0 };
 
@@ -640,17 +643,13 @@ static void check_refusals(struct cc *c)
             nodes[9].attention.kv_dtype = EW_DTYPE_I8;
         if (i == 6)
             nodes[3].problem.m = 2;
-        if (i == 7) {
-            nodes[1].problem.m = 2;
-            nodes[1].problem.format = q4_128;
-        }
-        if (i == 8)
+        if (i == 7)
             nodes[1].problem.m = 9;
-        if (i == 9) {
+        if (i == 8) {
             nodes[6].problem.residual = o.att_at;
             nodes[6].problem.n = nodes[3].problem.k;
         }
-        if (i == 10) {
+        if (i == 9) {
             nodes[1].problem.m = nodes[3].problem.m = nodes[5].problem.m = 2;
             nodes[2].attention.b = 2;
             nodes[5].problem.residual = o.h_at;
@@ -666,7 +665,24 @@ static void check_refusals(struct cc *c)
 }
 
 /* Several sequences. */
-static void check_rows(struct cc *c)
+static void check_rows(struct cc *c, const struct decoder *all, size_t n_all)
+{
+    for (size_t i = 0; i < n_all; i++) {
+        const struct decoder *m = &all[i];
+        char name[96];
+        int n = snprintf(name, sizeof(name), "rows %zu ", m->rows);
+
+        if (ew_quant_is(&m->w))
+            n += snprintf(name + n, sizeof(name) - (size_t)n, "%s g%zu%s ffn %zu ",
+                          m->w.code == EW_DTYPE_I4 ? "q4" : "q8", (size_t)m->w.group,
+                          m->mixed ? " mixed" : "", m->ffn);
+        (void)snprintf(name + n, sizeof(name) - (size_t)n, "hidden %zu d%zu blocks %u", m->hidden,
+                       m->d, m->n_sm);
+        check_decoder(c, m, name);
+    }
+}
+
+static void check_rows_plain(struct cc *c)
 {
     const struct decoder all[] = {
         { QWEN, .rows = 2, .context = 1 },
@@ -760,13 +776,60 @@ static void check_rows(struct cc *c)
           .n_sm = 40 },
     };
 
-    for (size_t i = 0; i < sizeof(all) / sizeof(*all); i++) {
-        char name[64];
+    check_rows(c, all, sizeof(all) / sizeof(*all));
+}
 
-        snprintf(name, sizeof(name), "rows %zu hidden %zu d%zu blocks %u", all[i].rows,
-                 all[i].hidden, all[i].d, all[i].n_sm);
-        check_decoder(c, &all[i], name);
-    }
+static void check_rows_quant(struct cc *c)
+{
+    const struct decoder all[] = {
+        { TINY, .w = q4_128, .head = q8_row, .rows = 2, .context = 70 },
+        { QWEN, .w = q4_128, .head = q8_row, .rows = 8, .context = 128 },
+        { QWEN, .w = q4_64, .head = q8_row, .rows = 5, .context = 40, .bias = true },
+        { QWEN, .w = q4_32, .head = q8_128, .rows = 8, .context = 599, .n_sm = 7 },
+        { QWEN, .w = q8_128, .head = q4_128, .rows = 3, .context = 333, .window = 100,
+          .softcap = 5 },
+        { QWEN, .w = q4_128, .mixed = true, .rows = 8, .context = 65 },
+        { .hidden = 320,
+          .ffn = 448,
+          .hq = 8,
+          .hkv = 1,
+          .d = 64,
+          .vocab = 777,
+          .cap = 300,
+          .plain = EW_DTYPE_F16,
+          .kv = EW_DTYPE_F16,
+          .act = EW_ACT_GELU_TANH,
+          .w = q4_64,
+          .head = q8_row,
+          .mixed = true,
+          .rows = 7,
+          .context = 298 },
+        /* two, three and more turns, rounds, parts, groups of panels */
+        { WIDE(2560), .w = q4_128, .head = q8_row, .rows = 8, .context = 30 },
+        { WIDE(4352), .w = q4_128, .head = q8_row, .rows = 6, .context = 30, .n_sm = 9 },
+        { WIDE(4416), .w = q8_row, .head = q8_row, .rows = 8, .context = 30, .n_sm = 40 },
+        { WIDE(5184), .w = q4_32, .head = q8_128, .rows = 4, .context = 30, .n_sm = 20,
+          .layers = 1 },
+        { .hidden = 4096,
+          .ffn = 1024,
+          .hq = 8,
+          .hkv = 2,
+          .d = 128,
+          .vocab = 4000,
+          .cap = 40,
+          .plain = EW_DTYPE_BF16,
+          .kv = EW_DTYPE_F16,
+          .qk_norm = true,
+          .act = EW_ACT_SILU,
+          .w = q4_128,
+          .head = q8_row,
+          .rows = 8,
+          .context = 30,
+          .layers = 1 },
+        { ONE_LAYER, .w = q4_128, .head = q8_row, .rows = 8, .context = 70 },
+    };
+
+    check_rows(c, all, sizeof(all) / sizeof(*all));
 }
 
 CC_FAMILY(step_cuda)
@@ -828,6 +891,7 @@ CC_FAMILY(step_cuda)
     }
     for (size_t i = 0; i < sizeof(more) / sizeof(*more); i++)
         check_decoder(c, &more[i], names[i]);
-    check_rows(c);
+    check_rows_plain(c);
+    check_rows_quant(c);
     check_refusals(c);
 }

@@ -23,6 +23,7 @@ _Static_assert(sizeof(struct ew_step_args) <= EW_CUDA_ARGS_CAP, "arguments of a 
 #define MAX_CHUNK      1024u /* columns of a stage: step_dev.cuh's STEP_COLS */
 #define COPIERS        2     /* warps: more of them ask too much of L2, one issues too slowly */
 #define MAX_TURNS      3u    /* of panels with code of their own, of MAX_CHUNK columns each */
+#define ROUND          4u    /* turns of a round in step_rows.cu */
 #define PAD            64u   /* bytes between planes of an input: other banks */
 #define SMALL          131072 /* bytes of shared memory that sums of 64 outputs leave too little of */
 
@@ -54,6 +55,7 @@ struct planner {
     uint32_t blocks, splits;
     uint32_t copiers, flight; /* warps that copy; step_dev.cuh's FLIGHT */
     uint32_t red_rows;        /* of several sequences: outputs reduced at once */
+    uint32_t most;            /* parts of a stage: choose_chunk */
     struct ew_step_args args;
     ew_error *err;
 };
@@ -156,8 +158,9 @@ static ew_status quant_kind(struct planner *p, const struct ew_cuda_decode_node 
     if (group && group < p->unit)
         p->unit = group;
     /* step_linear_quant.cuh: two digits; of 128 columns a scale and up to four sums */
-    p->x_bytes =
-        larger(p->x_bytes, 2 * (ew_align_up(l->k, 128) + PAD) + ew_align_up(l->k, 128) / 128 * 20);
+    if (p->rows == 1)
+        p->x_bytes = larger(p->x_bytes,
+                            2 * (ew_align_up(l->k, 128) + PAD) + ew_align_up(l->k, 128) / 128 * 20);
     return EW_STATUS_OK;
 }
 
@@ -170,8 +173,6 @@ static ew_status linear_kind(struct planner *p, const struct ew_cuda_decode_node
         return refuse(p, node, "more than 16384 columns");
     if (l->m != p->rows)
         return refuse(p, node, "another number of rows than the first");
-    if (ew_quant_is(&l->format) && p->rows > 1)
-        return refuse(p, node, "quantised weights for more than one row");
     if (ew_quant_is(&l->format))
         return quant_kind(p, node, ph);
     if (!node->layout ||
@@ -217,6 +218,9 @@ static ew_status add_linear(struct planner *p, const struct ew_cuda_decode_node 
     ph->eps = is_normed ? norm->norm_eps : l->norm_eps;
     ph->flags = (l->glu ? EW_STEP_GLU : 0) | (ph->norm ? EW_STEP_NORM : 0);
     p->kinds |= 1u << ph->kind;
+    if (p->rows > 1 && ph->norm && ph->kind != EW_STEP_PLAIN16 && p->n > 1 &&
+        (ph - 1)->kind == EW_STEP_ATTENTION)
+        return refuse(p, node, "a norm of what attention made for more than one row");
     p->has_bias = p->has_bias || l->bias;
     p->has_softcap = p->has_softcap || l->softcap != 0;
     p->norm = NULL;
@@ -442,7 +446,9 @@ static void set_stages(struct planner *p, size_t stage, size_t n)
         if (!is_quant)
             continue;
         ph->turns = ew_cuda_div_up(ph->k, MAX_CHUNK);
-        if (ph->turns > MAX_TURNS || ph->chunk < ph->k)
+        if (p->rows > 1 && ph->turns > MAX_TURNS && ph->turns % ROUND)
+            p->turns |= 1u << (ROUND + (ph->kind == EW_STEP_Q8 ? 8 : 0)); /* a rest */
+        if (ph->turns > MAX_TURNS || (p->rows == 1 && ph->chunk < ph->k))
             ph->turns = 0;
         p->turns |= 1u << (ph->turns + (ph->kind == EW_STEP_Q8 ? 8 : 0));
     }
@@ -504,16 +510,27 @@ static size_t place_packets(struct planner *p)
     return at + 2 * (size_t)p->blocks;
 }
 
+static bool is_panels(const struct ew_step_phase *ph)
+{
+    return ph->kind == EW_STEP_Q4 || ph->kind == EW_STEP_Q8;
+}
+
 /* The same for several sequences: words of step_rows.cuh, in units of 8 bytes, twice; of each
  * vector its own. */
 static size_t place_words(struct planner *p)
 {
     const struct ew_attn_args *a = p->attention;
     const size_t x_pairs = ew_cuda_div_up(p->table[0].k, 32) * 64, x = p->rows * p->table[0].k;
-    size_t at = x_pairs + ew_align_up(x / 2, 16), partial, in = 0, in_singles = x_pairs;
+    const size_t x_squares = x_pairs + ew_align_up(x / 2, 16);
+    size_t at = x_squares, partial, in = 0, in_singles = x_pairs;
     size_t singles[MAX_BACK + 1]; /* of the inputs of the last phases */
 
     p->args.x_singles = (uint32_t)x_pairs;
+    if (is_panels(&p->table[0]) && p->table[0].flags & EW_STEP_NORM) {
+        p->table[0].squares_in = (uint32_t)x_squares;
+        p->table[0].n_squares = p->table[0].k / 2;
+        at += ew_align_up(x / 4, 16);
+    }
     for (size_t i = 0; i < p->n; i++) {
         struct ew_step_phase *ph = &p->table[i], *next = ph + 1;
         const bool has_next = i + 1 < p->n, feeds = has_next && next->kind == EW_STEP_ATTENTION;
@@ -525,8 +542,18 @@ static size_t place_words(struct planner *p)
             ph->kept = (uint32_t)singles[p->links[i].kept % (MAX_BACK + 1)];
         if (has_next && !feeds)
             ph->flags |= EW_STEP_PAIRS;
+        if (has_next && is_panels(next))
+            ph->flags |= EW_STEP_PANELS;
         if (feeds || (has_next && p->links[i + 1].is_kept))
             ph->flags |= EW_STEP_SINGLES;
+        if (has_next && is_panels(next) && next->flags & EW_STEP_NORM) {
+            const uint32_t each = is_panels(ph) ? 8 : 2;
+
+            ph->rope = next->norm;
+            ph->squares = next->squares_in = (uint32_t)at;
+            next->n_squares = (uint32_t)p->links[i].n_out / each;
+            at += ew_align_up(p->rows * next->n_squares / 2, 16);
+        }
         ph->out = (uint32_t)(in = at);
         if (ph->flags & EW_STEP_PAIRS)
             at += ew_cuda_div_up((uint32_t)p->links[i].n_out, 32) * 64;
@@ -567,11 +594,17 @@ static ew_status choose_shared(struct planner *p, uint32_t *shared)
 {
     size_t fixed, sums;
 
+    if (p->rows > 1 && p->kinds & (1u << EW_STEP_Q4 | 1u << EW_STEP_Q8))
+        p->x_bytes = EW_STEP_WARPS * ROUND * 64 * (128 / p->unit); /* panel_start */
     p->args.x_bytes = (uint32_t)ew_align_up(p->x_bytes, 128);
     if (p->attention)
         p->args.attention_bytes = (uint32_t)ew_align_up(attention_bytes(p->attention), 128);
     /* sums of outputs and of squares, of each sequence */
-    p->red_rows = p->rows == 1 || p->chip->shared_per_block > SMALL ? EW_STEP_RED_ROWS : 8;
+    p->red_rows = EW_STEP_RED_ROWS;
+    if (p->rows > 1 && p->kinds & (1u << EW_STEP_Q4 | 1u << EW_STEP_Q8))
+        p->red_rows = p->chip->shared_per_block > SMALL ? 48 : 16; /* one stage more than with 64 */
+    else if (p->rows > 1 && p->chip->shared_per_block <= SMALL)
+        p->red_rows = 8;
     sums = p->rows > 1 ? p->red_rows / 8 * EW_STEP_ROWS_TILE + EW_CUDA_DECODE_ROWS
                        : EW_STEP_RED_ROWS + 1;
     fixed = p->args.x_bytes + p->args.attention_bytes + 2 * sums * EW_STEP_WARPS * 4 +
@@ -585,6 +618,7 @@ static ew_status choose_shared(struct planner *p, uint32_t *shared)
 
         if (stages < p->copiers)
             continue;
+        p->most = most;
         set_stages(p, stage, stages < EW_STEP_MAX_STAGES ? stages : EW_STEP_MAX_STAGES);
         *shared = (uint32_t)(fixed + p->args.n_stages * stage);
         return EW_STATUS_OK;
@@ -629,13 +663,17 @@ static void fill_launch(struct planner *p, uint32_t shared, struct ew_cuda_launc
     else
         ew_cuda_launch_fill(l, ROWS_SOURCE, "ew_step_rows", grid, (EW_STEP_WARPS + p->copiers) * 32,
                             &p->args, sizeof(p->args),
-                            "-DEW_STEP_PLAINS=%u -DEW_STEP_G=%u -DEW_STEP_D=%u -DEW_STEP_W_F16=%d "
-                            "-DEW_STEP_KV_F16=%d "
+                            "-DEW_STEP_KINDS=%u -DEW_STEP_PLAINS=%u -DEW_STEP_G=%u -DEW_STEP_D=%u "
+                            "-DEW_STEP_W_F16=%d "
+                            "-DEW_STEP_SCALE_F16=%d -DEW_STEP_KV_F16=%d "
                             "-DEW_STEP_ACT=%u -DEW_STEP_BIAS=%d -DEW_STEP_SOFTCAP=%d "
-                            "-DEW_STEP_COPIERS=%u -DEW_STEP_RED_ROWS=%u -DEW_STEP_FLIGHT=%u",
-                            p->plains, heads_of(a), a ? (unsigned)a->d : 128u, p->w_f16 > 0,
-                            p->kv_f16 > 0, p->act, p->has_bias, p->has_softcap, p->copiers,
-                            p->red_rows, p->flight);
+                            "-DEW_STEP_COPIERS=%u -DEW_STEP_RED_ROWS=%u "
+                            "-DEW_STEP_MOST=%u "
+                            "-DEW_STEP_UNIT=%u -DEW_STEP_TURNS=%u -DEW_STEP_FLIGHT=%u",
+                            p->kinds, p->plains, heads_of(a), a ? (unsigned)a->d : 128u,
+                            p->w_f16 > 0, p->scale_f16 > 0, p->kv_f16 > 0, p->act, p->has_bias,
+                            p->has_softcap, p->copiers, p->red_rows, p->most, p->unit, p->turns,
+                            p->flight);
     l->shared_bytes = shared;
     l->cooperative = true;
     l->early_start = false;

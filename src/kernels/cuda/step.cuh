@@ -44,7 +44,8 @@ enum ew_step_flags {
     EW_STEP_RESIDUAL = 4, /* add to the output what an earlier phase left at `kept` */
     EW_STEP_GLU = 8,      /* rows are gate, then up */
     EW_STEP_HEAD = 16,    /* output: f32 logits, and their arg max */
-    EW_STEP_NORM = 32     /* RMS norm of the input, weight `norm` */
+    EW_STEP_NORM = 32,    /* RMS norm of the input, weight `norm` */
+    EW_STEP_PANELS = 64   /* step_rows.cu: pairs are for panels (step_rows.cuh) */
 };
 
 /* Ways of phases with plain weights, by their columns. */
@@ -66,7 +67,7 @@ struct ew_step_phase {
     uint64_t w;    /* linear: weights; attention: cache of this layer [2][hkv][cap][d] */
     uint64_t norm; /* linear: f32 [k]; attention: f32 [d] of q, or 0 */
     uint64_t bias; /* linear: f32 [n] or 0; attention: f32 [d], norm of k, or 0 */
-    uint64_t rope; /* attention: f32 [rows][rd], or 0 */
+    uint64_t rope; /* attention: f32 [rows][rd], or 0; PANELS: weights of the reader's norm, or 0 */
     uint32_t kind, flags;
     uint32_t in, out; /* packets, from the start of the workspace */
     uint32_t singles, kept;
@@ -81,7 +82,8 @@ struct ew_step_phase {
     uint32_t part_bytes;               /* of a stage */
     uint32_t stride;                   /* bytes of a row (plain) or a panel */
     uint32_t scales_at, row_scales_at; /* in a panel; in the stage that has the last part of one */
-    uint32_t turns;      /* panels: of STEP_COLS columns, up to 3; 0: more, or parts of panels */
+    uint32_t turns;      /* panels: of STEP_COLS columns, up to 3; 0: more, or, in step.cu,
+                            parts of panels */
     uint32_t group_log2; /* of columns a scale serves; 0: row scales alone */
     uint32_t first;      /* block that has the first tile (panels) */
     uint32_t share,
@@ -91,7 +93,9 @@ struct ew_step_phase {
     uint32_t rd, cap;
     uint32_t window;  /* 0: none */
     uint32_t partial; /* packets: [hkv * splits][g * (d + 2)] */
-    uint32_t pad[3];
+    /* step_rows.cu, words: sums of squares of the pairs at `out`, where there is a norm behind
+     * them; of those at `in`, so many of a sequence */
+    uint32_t squares, squares_in, n_squares;
 };
 
 struct ew_step_args {

@@ -9,16 +9,17 @@
  *   nodes of a graph, in order --ew_cuda_decode_plan--> table of phases + one launch
  *   once:  upload the table, zero the workspace        every step: the launch
  *
- * What it takes: one token of one sequence, or of 2 to 8 (step_rows.cu: no quantised weights, rows
- * of x and of the logits without gaps, rows of the cache in the order of the sequences); a chain in
- * which each node reads what the one before it made: norms, linears (bf16 or f16 rows, 4- and 8-bit
- * panels of linear.h), attention over a linear f16 or bf16 cache, ending in a linear whose output
- * is f32 in memory (the logits). Everything else is refused by name. No vector but the logits
- * reaches memory: whoever needs another one runs the nodes one by one.
+ * What it takes: one token of one sequence, or of 2 to 8 (step_rows.cu: rows of x and of the logits
+ * without gaps, rows of the cache in the order of the sequences); a chain in which each node reads
+ * what the one before it made: norms, linears (bf16 or f16 rows, 4- and 8-bit panels of linear.h),
+ * attention over a linear f16 or bf16 cache, ending in a linear whose output is f32 in memory (the
+ * logits). Everything else is refused by name. No vector but the logits reaches memory: whoever
+ * needs another one runs the nodes one by one.
  *
  * Numbers. What a linear reads was rounded once to 16 bits (f16 where the plain weights are, else
- * bf16; behind a norm once more), as in the kernels of many rows; quantised ones multiply it as
- * integers of 15 bits and sign, the largest of up to 512 being 32256. The residual stream, what
+ * bf16; behind a norm once more), as in the kernels of many rows; quantised ones multiply it, of
+ * one sequence, as integers of 15 bits and sign, the largest of up to 512 being 32256; of several,
+ * as bf16, which is infinite from 2^28 on. The residual stream, what
  * attention reads, norms, RoPE, softmax and all sums are f32. Sums have a fixed order: the same
  * inputs on the same chip give the same bits. */
 #ifndef EW_KERNELS_CUDA_STEP_H

@@ -78,7 +78,7 @@ EW_DEV void attn_put(const struct step *s, const struct ew_step_phase *ph, const
 {
     (void)by;
     if (!first)
-        words_put_pair(s, ph->out, kv->row, kv->q * EW_STEP_D + 2 * pair, x, y);
+        words_put_pair(s, ph->out, ph->flags, kv->row, kv->q * EW_STEP_D + 2 * pair, x, y);
 }
 
 #endif

@@ -50,11 +50,28 @@ EW_DEV uint32_t quant_scale_bytes(const struct ew_step_phase *ph, uint32_t cols)
 {
     return ph->group_log2 ? cols >> ph->group_log2 << 5 : 0;
 }
+/* The next stage: a part of the panel at w, from `col` on. */
+template <int KIND>
+EW_DEV void quant_copy_part(struct step *s, const struct ew_step_phase *ph, uint64_t w,
+                            uint32_t col)
+{
+    constexpr uint32_t CODE = KIND == EW_STEP_Q4 ? 8 : 16;
+    const uint32_t cols = min(ph->chunk, ph->k - col);
+    const uint32_t scales = quant_scale_bytes(ph, cols) + (col + cols >= ph->k ? 64 : 0);
+
+    if (copy_begin(s, cols * CODE + scales)) {
+        copy_run(s, ring_at(s), w + col * CODE, cols * CODE);
+        if (scales)
+            copy_run(s, ring_at(s) + ph->chunk * CODE,
+                     w + ph->scales_at + quant_scale_bytes(ph, col), scales);
+        copy_end(s);
+    }
+}
 /* Panels [tile, tile + n) of the weight; stages end where groups of RED_ROWS outputs do. */
 template <int KIND>
 EW_DEV void quant_copy(struct step *s, const struct ew_step_phase *ph, uint32_t tile, uint32_t n)
 {
-    constexpr uint32_t CODE = KIND == EW_STEP_Q4 ? 8 : 16, GROUP = EW_STEP_RED_ROWS / 16;
+    constexpr uint32_t GROUP = EW_STEP_RED_ROWS / 16;
     uint64_t w = ph->w + (uint64_t)tile * ph->stride;
 
     if (quant_whole(ph)) {
@@ -74,18 +91,8 @@ EW_DEV void quant_copy(struct step *s, const struct ew_step_phase *ph, uint32_t 
 #pragma unroll 1
     for (uint32_t i = 0; i < n; i++, w += ph->stride) {
 #pragma unroll 1
-        for (uint32_t col = 0; col < ph->k; col += ph->chunk) {
-            const uint32_t cols = min(ph->chunk, ph->k - col);
-            const uint32_t scales = quant_scale_bytes(ph, cols) + (col + cols >= ph->k ? 64 : 0);
-
-            if (copy_begin(s, cols * CODE + scales)) {
-                copy_run(s, ring_at(s), w + col * CODE, cols * CODE);
-                if (scales)
-                    copy_run(s, ring_at(s) + ph->chunk * CODE,
-                             w + ph->scales_at + quant_scale_bytes(ph, col), scales);
-                copy_end(s);
-            }
-        }
+        for (uint32_t col = 0; col < ph->k; col += ph->chunk)
+            quant_copy_part<KIND>(s, ph, w, col);
     }
 }
 

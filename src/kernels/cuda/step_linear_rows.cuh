@@ -424,6 +424,33 @@ EW_DEV uint2 rows_kept(const struct step *s, const struct ew_step_phase *ph, uin
         return make_uint2(0, 0);
     return words_load2(words_now(s) + ph->kept * 8ull + (row * ph->n + o) * 4);
 }
+/* Weights of the norm that reads a pair. */
+EW_DEV float2 rows_next_norm(const struct ew_step_phase *ph, uint32_t out, uint32_t end)
+{
+    const uint32_t o = out + threadIdx.x / 32 * 8 + threadIdx.x % 4 * 2;
+
+    if (!(EW_STEP_KINDS & STEP_QUANTS) || !ph->rope || o >= end)
+        return make_float2(1, 1);
+    return *(const float2 *)(ph->rope + o * 4ull);
+}
+/* Sends a pair to panels behind a norm, and its square; of the four of a warp and sequence one. */
+template <bool PANEL>
+EW_DEV void rows_put_normed(const struct step *s, const struct ew_step_phase *ph, uint32_t row,
+                            uint32_t o, uint32_t n_out, float2 z, float2 norm)
+{
+    const uint32_t four = 15u << (threadIdx.x % 32 & ~3u);
+    float sum = z.x * z.x + z.y * z.y;
+
+    words_put_pair(s, ph->out, ph->flags, row, o, z.x * norm.x, z.y * norm.y);
+    if (PANEL) {
+        sum += __shfl_xor_sync(four, sum, 1);
+        sum += __shfl_xor_sync(four, sum, 2);
+        if (threadIdx.x % 4 == 0)
+            words_put_square(s, ph->squares, row, n_out / 8, o / 8, sum);
+    } else {
+        words_put_square(s, ph->squares, row, n_out / 2, o / 2, sum);
+    }
+}
 /* Sums of a pair of outputs over all warps. */
 EW_DEV float2 rows_red(const float *red)
 {
@@ -469,23 +496,27 @@ EW_DEV void rows_logits(const struct step *s, const struct ew_step_phase *ph, ui
         best->i = -1;
     }
 }
-/* Outputs [out, out + n) from the sums of a group. */
+/* Outputs [out, out + n) from the sums of a group. PANEL: gate and up are tiles of 8, else of 4
+ * rows beside each other. */
+template <bool PANEL>
 EW_DEV void rows_epilogue(struct step *s, const struct ew_step_phase *ph, uint32_t out, uint32_t n,
-                          float *inv, bool is_first, uint2 kept, struct step_best *best)
+                          float *inv, bool is_first, uint2 kept, float2 norm,
+                          struct step_best *best)
 {
     const bool glu = ph->flags & EW_STEP_GLU;
     const uint32_t warp = threadIdx.x / 32, row = threadIdx.x % 32 / 4, pair = threadIdx.x % 4;
     const uint32_t n_out = glu ? ph->n / 2 : ph->n, i = warp * 8 + pair * 2, o = out + i;
-    const float *red =
-        s->red + s->half * (STEP_RED * EW_STEP_WARPS) + rows_sums_at(row) +
-        (glu ? (warp * 2 + pair / 2) * STEP_TILE + pair % 2 * 2 : warp * STEP_TILE + pair * 2);
+    const float *red = s->red + s->half * (STEP_RED * EW_STEP_WARPS) + rows_sums_at(row) +
+                       (glu && PANEL ? warp * 2 * STEP_TILE + pair * 2
+                        : glu        ? (warp * 2 + pair / 2) * STEP_TILE + pair % 2 * 2
+                                     : warp * STEP_TILE + pair * 2);
     float2 z, up = make_float2(1, 1);
 
     if (warp * 8 >= n)
         return;
     z = rows_red(red);
     if (glu)
-        up = rows_red(red + 4);
+        up = rows_red(red + (PANEL ? STEP_TILE : 4));
     if (is_first)
         *inv = rows_inv_rms(s, ph);
     z = rows_z(ph, z, *inv, o, n_out - 1);
@@ -507,8 +538,10 @@ EW_DEV void rows_epilogue(struct step *s, const struct ew_step_phase *ph, uint32
     }
     if (ph->flags & EW_STEP_HEAD)
         rows_logits(s, ph, row, o, z, best);
-    if (ph->flags & EW_STEP_PAIRS)
-        words_put_pair(s, ph->out, row, o, z.x, z.y);
+    if (EW_STEP_KINDS & STEP_QUANTS && ph->rope)
+        rows_put_normed<PANEL>(s, ph, row, o, n_out, z, norm);
+    else if (ph->flags & EW_STEP_PAIRS)
+        words_put_pair(s, ph->out, ph->flags, row, o, z.x, z.y);
     if (ph->flags & EW_STEP_SINGLES)
         words_put(s, ph->singles, row * n_out + o, z.x, z.y);
 }
@@ -521,6 +554,7 @@ EW_DEV void rows_way(struct step *s, const struct ew_step_phase *entry, const st
     const struct ew_step_phase copy = *entry, *ph = &copy;
     const uint32_t per = ph->flags & EW_STEP_GLU ? 4 : 8;
     uint2 kept = rows_kept(s, entry, r->out, r->end);
+    float2 norm = rows_next_norm(entry, r->out, r->end);
     uint4 x[1][4];
     float inv = 1;
 
@@ -539,9 +573,11 @@ EW_DEV void rows_way(struct step *s, const struct ew_step_phase *entry, const st
         step_mark(s, 4);
         sync_warps();
         step_mark(s, 5);
-        rows_epilogue(s, entry, out, min((t1 - t0) * per, r->end - out), &inv, t0 == 0, kept, best);
+        rows_epilogue<false>(s, entry, out, min((t1 - t0) * per, r->end - out), &inv, t0 == 0, kept,
+                             norm, best);
         step_mark(s, 6);
         kept = rows_kept(s, entry, out + STEP_TILES * per, r->end);
+        norm = rows_next_norm(entry, out + STEP_TILES * per, r->end);
         s->half ^= 1;
     }
 }

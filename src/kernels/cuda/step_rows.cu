@@ -10,6 +10,9 @@
 #include "step_dev.cuh"
 #include "step_attn.cuh"
 #include "step_linear_rows.cuh"
+#include "step_linear_rows_quant.cuh"
+
+#define STEP_IS(ph, k) ((EW_STEP_KINDS >> (k)&1) && (ph)->kind == (k))
 
 #ifndef EW_STEP_ENTRY
 #    define EW_STEP_ENTRY ew_step_rows
@@ -30,7 +33,12 @@ EW_DEV void step_copies(struct step *s)
         prefetch_vector(s, ph->norm, (is_attention ? EW_STEP_D : ph->k) * 4);
         prefetch_vector(s, ph->bias, (is_attention ? EW_STEP_D : ph->n) * 4);
         if (!is_attention) {
-            rows_copy(s, ph);
+            if (STEP_IS(ph, EW_STEP_Q4))
+                panels_copy<EW_STEP_Q4>(s, ph);
+            else if (STEP_IS(ph, EW_STEP_Q8))
+                panels_copy<EW_STEP_Q8>(s, ph);
+            else if (EW_STEP_KINDS & 1 << EW_STEP_PLAIN16)
+                rows_copy(s, ph);
             continue;
         }
 #pragma unroll 1
@@ -95,7 +103,10 @@ EW_DEV void step_tokens(struct step *s, struct step_best b, uint32_t epoch)
 /* The first phase's input, f32 in memory, as words. */
 EW_DEV void send_input(const struct step *s)
 {
-    const uint32_t first = ((const struct ew_step_phase *)s->a->table)->in;
+    const struct ew_step_phase *first = (const struct ew_step_phase *)s->a->table;
+    const bool panels = EW_STEP_KINDS & STEP_QUANTS && first->kind != EW_STEP_PLAIN16;
+    const bool normed = panels && first->flags & EW_STEP_NORM;
+    const uint32_t in = first->in;
     const uint32_t pairs = s->a->n_x / 2;
 
 #pragma unroll 1
@@ -103,7 +114,13 @@ EW_DEV void send_input(const struct step *s)
          i += s->n_cta * EW_STEP_WARPS * 32) {
         const float2 v = ((const float2 *)s->a->x)[i];
 
-        words_put_pair(s, first, i / pairs, i % pairs * 2, v.x, v.y);
+        const float2 w = normed ? ((const float2 *)first->norm)[i % pairs] : make_float2(1, 1);
+
+        if (normed)
+            words_put_square(s, first->squares_in, i / pairs, pairs, i % pairs,
+                             v.x * v.x + v.y * v.y);
+        words_put_pair(s, in, panels ? EW_STEP_PANELS : 0, i / pairs, i % pairs * 2, v.x * w.x,
+                       v.y * w.y);
         words_put(s, s->a->x_singles, 2 * i, v.x, v.y);
     }
 }
@@ -142,7 +159,11 @@ EW_DEV void step_computes(struct step *s, uint32_t epoch)
         s->seq = s->in_seq + 1;
         if (ph->kind == EW_STEP_ATTENTION)
             run_units(s, ph);
-        else
+        else if (STEP_IS(ph, EW_STEP_Q4))
+            panels_linear<EW_STEP_Q4>(s, ph, &best);
+        else if (STEP_IS(ph, EW_STEP_Q8))
+            panels_linear<EW_STEP_Q8>(s, ph, &best);
+        else if (EW_STEP_KINDS & 1 << EW_STEP_PLAIN16)
             rows_linear(s, ph, &best);
         if (head && s->a->token)
             step_tokens(s, best, epoch);
@@ -160,7 +181,7 @@ extern "C" __global__ void __launch_bounds__(EW_STEP_THREADS, 1)
     const uint32_t epoch = *(volatile uint32_t *)a.epoch;
     struct step s;
 
-    step_parts(&s, &a, smem, 0, STEP_RED, 8);
+    step_parts(&s, &a, smem, EW_STEP_KINDS & STEP_QUANTS ? a.x_bytes : 0, STEP_RED, 8);
     s.g = a.hq / a.hkv;
     s.splits = min(max(s.n_cta / (a.sequences * a.hkv), 1u), (uint32_t)EW_STEP_KV_SPLITS);
     s.odd = epoch & 1;

@@ -9,11 +9,18 @@
  *
  *   pairs    what a linear reads: [k / 32][8 sequences][32] of 16-bit floats, two a word: a warp's
  *            load of 512 bytes is a B operand of mma
+ *            load of 512 bytes is a B operand of mma. For panels of codes (EW_STEP_PANELS) bf16
+ *            and, of 32 columns, in the order 2t, 2t+1, 2t+8, 2t+9, then those of the other 16
+ *   squares  f32 [sequences][n]: behind a norm panels want sums of squares: of pairs, or of the 8
+ *            outputs that a warp makes of panels
  *   singles  what attention reads and what a residual adds: f32 [sequences][n] */
 #ifndef EW_KERNELS_CUDA_STEP_ROWS_CUH
 #define EW_KERNELS_CUDA_STEP_ROWS_CUH
 
 #include "step_dev.cuh"
+
+#define STEP_QUANTS (1 << EW_STEP_Q4 | 1 << EW_STEP_Q8)
+#define STEP_LARGE  __uint_as_float(0x71800000u) /* 2^100: step_linear_rows_quant.cuh says why */
 
 /* The set of this step. */
 EW_DEV uint64_t words_now(const struct step *s)
@@ -64,13 +71,25 @@ EW_DEV void words_store2(const struct step *s, uint32_t at, uint32_t v, uint32_t
     asm volatile("st.relaxed.gpu.global.v2.u32 [%0], {%1,%2};" ::"l"(to), "r"(v), "r"(w));
     asm volatile("st.relaxed.gpu.global.v2.u32 [%0], {%1,%1};" ::"l"(words_other(s, to)), "r"(0u));
 }
-/* Numbers i and i + 1 of a sequence, i even, of the pairs at `at` (in units of 8 bytes). */
-EW_DEV void words_put_pair(const struct step *s, uint32_t at, uint32_t row, uint32_t i, float v,
-                           float w)
+/* Whether panels read pairs, of which flags (enum ew_step_flags) tell. */
+EW_DEV bool words_are_panels(uint32_t flags)
 {
-    const uint32_t u = half2_of<EW_STEP_PAIR_F16>(v, w);
+    return EW_STEP_KINDS & STEP_QUANTS &&
+           (!(EW_STEP_KINDS & 1 << EW_STEP_PLAIN16) || flags & EW_STEP_PANELS);
+}
+/* Numbers i and i + 1 of a sequence, i even, of the pairs at `at` (in units of 8 bytes). */
+EW_DEV void words_put_pair(const struct step *s, uint32_t at, uint32_t flags, uint32_t row,
+                           uint32_t i, float v, float w)
+{
+    uint32_t u, place = i % 32 * 2;
 
-    word_store(s, at * 8 + i / 32 * 512 + row * 64 + i % 32 * 2, u ? u : 0x80008000u);
+    if (words_are_panels(flags)) {
+        u = bf16x2_of(v * STEP_LARGE, w * STEP_LARGE);
+        place = i % 8 * 8 + i % 16 / 8 * 4 + i % 32 / 16 * 8;
+    } else {
+        u = half2_of<EW_STEP_PAIR_F16>(v, w);
+    }
+    word_store(s, at * 8 + i / 32 * 512 + row * 64 + place, u ? u : 0x80008000u);
 }
 EW_DEV uint32_t word_of(float v)
 {
@@ -82,6 +101,12 @@ EW_DEV uint32_t word_of(float v)
 EW_DEV void words_put(const struct step *s, uint32_t at, uint32_t i, float v, float w)
 {
     words_store2(s, at * 8 + i * 4, word_of(v), word_of(w));
+}
+/* The sum of squares i of n, of the `row`th sequence, of those at `at`. */
+EW_DEV void words_put_square(const struct step *s, uint32_t at, uint32_t row, uint32_t n,
+                             uint32_t i, float v)
+{
+    word_store(s, at * 8 + (row * n + i) * 4, word_of(v));
 }
 /* Two words, waiting for them; v is what was read of them so far. */
 EW_DEV float2 words_wait2(const struct step *s, uint64_t at, uint2 v)
