@@ -17,9 +17,9 @@
  * needs another one runs the nodes one by one.
  *
  * Numbers. What a linear reads was rounded once to 16 bits (f16 where the plain weights are, else
- * bf16; behind a norm once more), as in the kernels of many rows; quantised ones multiply it, of
- * one sequence, as integers of 15 bits and sign, the largest of up to 512 being 32256; of several,
- * as bf16, which is infinite from 2^28 on. The residual stream, what
+ * bf16; behind a norm once more), as in the kernels of many rows. Quantised ones of one sequence
+ * multiply it as integers of 15 bits and sign, the largest of up to 512 being 32256; of several, as
+ * bf16, rounded once behind a norm too, which is infinite from 2^28 on. The residual stream, what
  * attention reads, norms, RoPE, softmax and all sums are f32. Sums have a fixed order: the same
  * inputs on the same chip give the same bits. */
 #ifndef EW_KERNELS_CUDA_STEP_H
