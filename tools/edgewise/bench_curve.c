@@ -130,22 +130,28 @@ static json_t *point_json(const struct bench *b, uint32_t m, const struct point 
 }
 
 /* m[0] is 1: what the others are measured against. Runs alternate over the counts, so that a
- * machine that slows down slows all of them. Counts that the engine does not take are left out. */
+ * machine that slows down slows all of them; the first of each makes its shape known (on a GPU a
+ * graph is captured: of few steps that would be most of the time) and does not count. Counts that
+ * the engine does not take are left out. */
 static int curve_of(struct bench *b, const char *title, time_fn run, uint32_t most, json_t *to)
 {
     const ew_progress progress = cli_progress();
     struct point points[BENCH_MAX_LIST + 1] = { 0 };
-    uint32_t n = 0;
+    uint32_t n = 0, n_runs;
 
     while (n < b->n_m && b->m[n] <= most)
         n++;
-    for (uint32_t i = 0; i < b->n_reps * n; i++) {
+    n_runs = (b->n_reps + 1) * n;
+    for (uint32_t i = 0; i < n_runs; i++) {
         struct point *const p = &points[i % n];
-        const int code = run(b, b->m[i % n], &p->s[p->n++]);
+        double seconds;
+        const int code = run(b, b->m[i % n], &seconds);
 
         if (code)
             return code;
-        progress.step(progress.ctx, title, i + 1, (uint64_t)b->n_reps * n);
+        if (i >= n)
+            p->s[p->n++] = seconds;
+        progress.step(progress.ctx, title, i + 1, n_runs);
     }
     cli_progress_end();
     if (!b->json_out)
