@@ -253,14 +253,7 @@ EW_DEV void attend(const ew_cuda_attn_args &a, const struct view &v, unsigned b,
         for (int e = 0; e < 2 * ROWS; e++) {
             const unsigned col = n * 8 + t * 2 + (e & 1);
 
-#if EW_KV == 4
-            s[n][e] *= i8_row_scale(k + col * EW_TILE_STRIDE);
-#else
-            s[n][e] *= k_scale;
-#endif
-#if EW_CAP
-            s[n][e] = a.softcap * EW_LOG2E * tanhf(s[n][e] / a.softcap);
-#endif
+            s[n][e] = shape_score(a, s[n][e], k + col * EW_TILE_STRIDE, k_scale);
             if (bits[e >> 1] >> col & 1u)
                 top[e >> 1] = fmaxf(top[e >> 1], s[n][e]);
             else

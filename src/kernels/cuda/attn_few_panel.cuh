@@ -128,14 +128,7 @@ EW_DEV void shape_tile(const ew_cuda_attn_args &a, const struct share &w, const 
         for (int e = 0; e < 4; e++) {
             const unsigned col = n * 8 + t * 2 + (e & 1);
 
-#if EW_KV == 4
-            s[n][e] *= i8_row_scale(keys + col * STRIDE);
-#elif EW_KV == 3
-            s[n][e] *= k_scale;
-#endif
-#if EW_CAP
-            s[n][e] = a.softcap * EW_LOG2E * tanhf(s[n][e] / a.softcap);
-#endif
+            s[n][e] = shape_score(a, s[n][e], keys + col * STRIDE, k_scale);
             if (bits[e >> 1] >> col & 1u)
                 top[e >> 1] = fmaxf(top[e >> 1], s[n][e]);
             else

@@ -86,14 +86,7 @@ EW_DEV void shape_scores(const ew_cuda_attn_args &a, const struct rows *v, unsig
             const unsigned col = n * 8 + t * 2 + (e & 1), at = slot + col;
             const int r = e >> 1;
 
-#if EW_KV == 4
-            s[n][e] *= i8_row_scale(k + col * EW_TILE_STRIDE);
-#elif EW_KV == 3
-            s[n][e] *= k_scale;
-#endif
-#if EW_CAP
-            s[n][e] = a.softcap * EW_LOG2E * tanhf(s[n][e] / a.softcap);
-#endif
+            s[n][e] = shape_score(a, s[n][e], k + col * EW_TILE_STRIDE, k_scale);
             if (!is_whole &&
                 !(EW_TREE ? (bits[r] >> col % 32 & 1u) != 0 : at >= v->lo[r] && at < v->hi[r]))
                 s[n][e] = -EW_INFINITY;

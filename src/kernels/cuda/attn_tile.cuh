@@ -174,4 +174,19 @@ EW_DEV float exp2_fast(float x)
     return y;
 }
 
+/* A product of a query and a stored key as a score: scales, and softcap where there is one. */
+EW_DEV float shape_score(const ew_cuda_attn_args &a, float s, const unsigned char *key,
+                         float k_scale)
+{
+#if EW_KV == 4
+    s *= i8_row_scale(key);
+#elif EW_KV == 3
+    s *= k_scale;
+#endif
+#if EW_CAP
+    s = a.softcap * EW_LOG2E * tanhf(s / a.softcap);
+#endif
+    return s;
+}
+
 #endif
