@@ -31,7 +31,7 @@ void ew_build_specs_see(void *ctx, const struct ew_cuda_launch *l)
     uint32_t i;
     char *own;
 
-    if (l->product)
+    if (l->product) /* no kernel of ours */
         return;
     len = snprintf(key, sizeof(key), "%s %s", l->spec.source, l->spec.defines);
     if (s->no_memory || ew_map_find(&s->map, key, (size_t)len, &i))

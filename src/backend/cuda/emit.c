@@ -62,7 +62,7 @@ ew_status ew_cuda_emit_launches(struct ew_step_list *list, const struct ew_emit 
 
         if (!l[i].grid[0] || !l[i].grid[1] || !l[i].grid[2])
             continue; /* nothing to do; a launch of no blocks is an error */
-        if (cuda->see && !l[i].product)
+        if (cuda->see)
             cuda->see(cuda->see_ctx, &l[i]);
         c = add_step(list, e, &s);
         if (!c)

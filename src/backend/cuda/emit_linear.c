@@ -160,8 +160,7 @@ static void see_without_norm(const struct ew_cuda *cuda, const struct ew_cuda_li
     const size_t n = cuda->see ? k->plan(&cuda->chip, p, l) : 0;
 
     for (size_t i = 0; i < n; i++)
-        if (!l[i].product)
-            cuda->see(cuda->see_ctx, &l[i]);
+        cuda->see(cuda->see_ctx, &l[i]);
 }
 
 /* The launch before that brings weights into L2 while others work is told of this one's. */
