@@ -318,6 +318,11 @@ static ew_status add_node(struct planner *p, const struct ew_cuda_decode_node *n
 
 /* ---- phases to blocks, stages, packets ---- */
 
+static bool is_panels(const struct ew_step_phase *ph)
+{
+    return ph->kind == EW_STEP_Q4 || ph->kind == EW_STEP_Q8;
+}
+
 /* What blocks share: pairs of outputs of plain linears, panels of quantised ones. */
 static uint32_t n_units(const struct ew_step_phase *ph)
 {
@@ -424,7 +429,7 @@ static size_t stage_of(struct planner *p, uint32_t most)
     for (size_t i = 0; i < p->n; i++) {
         const size_t part = p->table[i].part_bytes;
 
-        if (p->table[i].kind == EW_STEP_Q4 || p->table[i].kind == EW_STEP_Q8)
+        if (is_panels(&p->table[i]))
             all = larger(all, (stage + part / 4) / part * part);
     }
     return ew_align_up(all, 128);
@@ -439,11 +444,10 @@ static void set_stages(struct planner *p, size_t stage, size_t n)
     p->turns = 0;
     for (size_t i = 0; i < p->n; i++) {
         struct ew_step_phase *ph = &p->table[i];
-        const bool is_quant = ph->kind == EW_STEP_Q4 || ph->kind == EW_STEP_Q8;
 
         if (ph->kind != EW_STEP_ATTENTION)
             ph->batch = (uint32_t)(stage / ph->part_bytes);
-        if (!is_quant)
+        if (!is_panels(ph))
             continue;
         ph->turns = ew_cuda_div_up(ph->k, MAX_CHUNK);
         if (p->rows > 1 && ph->turns > MAX_TURNS && ph->turns % ROUND)
@@ -508,11 +512,6 @@ static size_t place_packets(struct planner *p)
     at = SLOTS * slot + 2 * partial;
     p->args.best = (uint32_t)at;
     return at + 2 * (size_t)p->blocks;
-}
-
-static bool is_panels(const struct ew_step_phase *ph)
-{
-    return ph->kind == EW_STEP_Q4 || ph->kind == EW_STEP_Q8;
 }
 
 /* The same for several sequences: words of step_rows.cuh, in units of 8 bytes, twice; of each
@@ -592,16 +591,17 @@ static size_t attention_bytes(const struct ew_attn_args *a)
 /* The ring takes what is left of a block's shared memory. */
 static ew_status choose_shared(struct planner *p, uint32_t *shared)
 {
+    const bool rows_of_panels = p->rows > 1 && p->kinds & (1u << EW_STEP_Q4 | 1u << EW_STEP_Q8);
     size_t fixed, sums;
 
-    if (p->rows > 1 && p->kinds & (1u << EW_STEP_Q4 | 1u << EW_STEP_Q8))
+    if (rows_of_panels)
         p->x_bytes = EW_STEP_WARPS * ROUND * 64 * (128 / p->unit); /* panel_start */
     p->args.x_bytes = (uint32_t)ew_align_up(p->x_bytes, 128);
     if (p->attention)
         p->args.attention_bytes = (uint32_t)ew_align_up(attention_bytes(p->attention), 128);
     /* sums of outputs and of squares, of each sequence */
     p->red_rows = EW_STEP_RED_ROWS;
-    if (p->rows > 1 && p->kinds & (1u << EW_STEP_Q4 | 1u << EW_STEP_Q8))
+    if (rows_of_panels)
         p->red_rows = p->chip->shared_per_block > SMALL ? 48 : 16; /* one stage more than with 64 */
     else if (p->rows > 1 && p->chip->shared_per_block <= SMALL)
         p->red_rows = 8;
